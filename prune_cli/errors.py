@@ -1,0 +1,16 @@
+"""The one exception that users see: an expected failure, told in one line."""
+
+from __future__ import annotations
+
+
+class PruneError(Exception):
+    """An expected error: the command prints it as one line and exits with status 1.
+
+    `message` says what is wrong, the value found and what is allowed, with `file:line` first where a row is at
+    fault. `hint`, where given, is the next step to take.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
