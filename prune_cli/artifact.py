@@ -1,0 +1,301 @@
+"""Artifacts: folders of results with a manifest that says what they are, from what, and that they are whole.
+
+An artifact is made in `<out>.part` and renamed into place, its `manifest.json` written last: a folder with a
+manifest is complete. The manifest's `recipe` (stage, options, input digests, code version) is hashed into its
+`key`: the same key means the same work, so it is not done again. `files` holds a sha256 for each file, checked
+on reading. `made` (arguments, versions, seconds) says how it came about and is outside every hash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prune_cli import __version__
+from prune_cli.errors import PruneError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def canonical(value: Any) -> str:
+    """Write JSON in the one form that is hashed: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_value(value: Any) -> str:
+    """sha256 (hex) of a JSON value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path) -> str:
+    """sha256 (hex) over the names and bytes of the files directly in a folder, hidden ones left out."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return digest_value({p.name: digest_file(p) for p in files})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides an artifact's content; two equal recipes give the same artifact."""
+
+    stage: str
+    options: dict[str, Any]
+    inputs: dict[str, str]  # role -> digest
+    code: str = __version__
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The recipe as it stands in a manifest."""
+        return {"stage": self.stage, "options": self.options, "inputs": self.inputs, "code": self.code}
+
+    @property
+    def key(self) -> str:
+        """sha256 (hex) of the recipe."""
+        return digest_value(self.content)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact on disk."""
+
+    path: Path
+    manifest: dict[str, Any]
+    _checked: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def stage(self) -> str:
+        """The subcommand that made it."""
+        return str(self.manifest["recipe"]["stage"])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options it was made with, defaults included."""
+        return dict(self.manifest["recipe"]["options"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts that travel with it: rows, labels, checkpoints and their learning rates…"""
+        return dict(self.manifest["about"])
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Relative path -> sha256."""
+        return {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over all its files: what it holds, however it was made."""
+        return digest_value(self.files)
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files, its hash checked once per process."""
+        if name not in self.files:
+            raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
+        path = self.path / name
+        if name not in self._checked:
+            if not path.is_file() or digest_file(path) != self.files[name]:
+                raise PruneError(
+                    f"{path}: differs from what was written (truncated, edited or gone)",
+                    hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
+                )
+            self._checked.add(name)
+        return path
+
+    def origin(self, role: str) -> Path:
+        """Where the input of that role was when this was made (kept relative, so that a tree can move)."""
+        return Path(os.path.normpath(self.path / self.manifest["made"]["inputs"][role]))
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether the folder holds a finished artifact."""
+    return (path / MANIFEST).is_file()
+
+
+def open_artifact(path: Path, *stages: str) -> Artifact:
+    """Open a finished artifact, of one of the given stages where any are named."""
+    allowed = " or ".join(stages) if stages else "any"
+    if not path.exists():
+        raise PruneError(f"no such artifact: {path}; a folder made by prune {allowed} is needed")
+    if not is_artifact(path):
+        raise PruneError(f"not an artifact: {path}; a folder made by prune {allowed} is needed")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        found = Artifact(path, manifest)
+        intact = manifest["key"] == digest_value(manifest["recipe"])
+        _ = found.stage, found.files, manifest["about"], manifest["made"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise PruneError(
+            f"{path / MANIFEST}: damaged or edited; it no longer agrees with its own key",
+            hint="make the artifact again with --force",
+        )
+    if manifest["format"] != FORMAT:
+        raise PruneError(f"{path}: manifest format {manifest['format']}; this version reads {FORMAT}")
+    if stages and found.stage not in stages:
+        raise PruneError(f"{path}: made by prune {found.stage}; one made by prune {allowed} is needed")
+    return found
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs between two recipes, such as `options.k 3 -> 5`."""
+    changes: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += difference(before, after, f"{prefix}{name}.")
+        elif before != after and prefix == "inputs.":
+            changes.append(f"input {name} changed" if name in old and name in new else f"input {name} is new")
+        elif before != after:
+            changes.append(f"{prefix}{name} {canonical(before)} -> {canonical(after)}")
+    return changes
+
+
+def stale_reason(out: Path, recipe: Recipe) -> str | None:
+    """Why the artifact at `out` has to be made (again); None when it is up to date.
+
+    Sizes are compared here, hashes when a file is read: a run that has nothing to do stays cheap.
+    """
+    _recover(out)
+    if not out.exists():
+        return "not made yet"
+    found = open_artifact(out)
+    if found.manifest["key"] != recipe.key:
+        return ", ".join(difference(found.manifest["recipe"], recipe.content))
+    for name, entry in found.manifest["files"].items():
+        path = out / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return f"{name} is damaged"
+    return None
+
+
+@dataclass
+class Draft:
+    """An artifact in the making: files go into `path`, facts for the manifest into `about`."""
+
+    path: Path
+    about: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def cached(self, name: str, build: Callable[[Path], None]) -> Path:
+        """Make a file of the draft unless an earlier, interrupted run has already finished it."""
+        path = self.path / name
+        if not path.exists():
+            scratch = path.with_name(path.name + ".tmp")
+            build(scratch)
+            scratch.replace(path)
+        return path
+
+
+@contextmanager
+def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bool) -> Iterator[Draft]:
+    """Make the artifact `out`: yields its draft, and commits it when the block ends well.
+
+    A draft left by an interrupted run with the same recipe is taken up where it stands; one of another recipe is
+    discarded. When the block fails, a draft that cannot be resumed is removed, and `out` is as it was before.
+    `inputs` maps each role to the path it was read from.
+    """
+    part = out.with_name(out.name + ".part")
+    part.mkdir(parents=True, exist_ok=True)
+    lock = os.open(part, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PruneError(f"{part}: another process is making this artifact; wait for it or stop it") from None
+        started = part / "recipe.json"
+        if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
+            _empty(part)
+            _write_durably(started, canonical(recipe.content))
+        work = Draft(part)
+        try:
+            yield work
+            started.unlink()
+            _write_manifest(work, out, recipe, inputs)
+        except BaseException as failure:
+            if not resumable or isinstance(failure, PruneError):
+                shutil.rmtree(part, ignore_errors=True)
+            raise
+        _commit(part, out)
+    finally:
+        os.close(lock)
+
+
+def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
+    files = sorted(p for p in work.path.rglob("*") if p.is_file())
+    for path in files:
+        _sync(path)
+    manifest = {
+        "format": FORMAT,
+        "key": recipe.key,
+        "recipe": recipe.content,
+        "about": work.about,
+        "files": {
+            p.relative_to(work.path).as_posix(): {"bytes": p.stat().st_size, "sha256": digest_file(p)} for p in files
+        },
+        "made": {**work.made, "inputs": {role: _relative(path, out) for role, path in inputs.items()}},
+    }
+    _write_durably(work.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _relative(source: str, out: Path) -> str:
+    """A path as seen from the artifact; anything that is no path on this machine (stdin, hub names) as it is."""
+    return os.path.relpath(source, out) if os.path.exists(source) else source  # noqa: PTH110 (source may be "-")
+
+
+def _commit(part: Path, out: Path) -> None:
+    """Put a finished draft in place. Killed in between, `_recover` ends the move at the next look."""
+    old = out.with_name(out.name + ".old")
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    _sync(out.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _recover(out: Path) -> None:
+    old, part = out.with_name(out.name + ".old"), out.with_name(out.name + ".part")
+    if not out.exists() and is_artifact(part):
+        part.rename(out)
+    if not out.exists() and is_artifact(old):
+        old.rename(out)
+    if out.exists() and is_artifact(old):
+        shutil.rmtree(old)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(text, "utf-8")
+    _sync(scratch)
+    scratch.replace(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,278 @@
+"""Models: find, load and place them; batches of a bounded size to feed them with."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prune_cli import artifact
+from prune_cli.artifact import Artifact, open_artifact
+from prune_cli.errors import PruneError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights kept after an epoch of training: `path` holds them; None: the model's own.
+
+    `learning_rate` is the mean over the steps of that epoch (1.0 for a model that was not trained here).
+    """
+
+    name: str
+    path: Path | None
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was named: a hub name, a model folder, or a finetune artifact (`trained`)."""
+
+    name: str
+    digest: str
+    trained: Artifact | None
+    checkpoints: tuple[Checkpoint, ...]
+
+    @property
+    def labels(self) -> list[Any] | None:
+        """The label list it was trained on here."""
+        return list(self.trained.about["labels"]) if self.trained else None
+
+
+def find(name: str, which: str = "last") -> Source:
+    """Find a model; of a finetune artifact, `which` checkpoints: all, last, or numbers such as `1,3`."""
+    path = Path(name)
+    if artifact.is_artifact(path):
+        trained = open_artifact(path, "finetune")
+        return Source(name, trained.digest, trained, _choose(trained, which))
+    only = (Checkpoint("model", None, 1.0),)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise PruneError(f"not a model: {name}; a folder with config.json, or a finetune artifact, is needed")
+        return Source(name, artifact.digest_folder(path), None, only)
+    if path.is_absolute() or name.startswith((".", "~")) or path.exists():
+        raise PruneError(f"no such model: {name}; a hub name, a model folder or a finetune artifact is needed")
+    return Source(name, f"hub:{name}@{_hub_commit(name)}", None, only)
+
+
+def _choose(trained: Artifact, which: str) -> tuple[Checkpoint, ...]:
+    kept = [
+        Checkpoint(entry["name"], trained.path / "checkpoints" / entry["name"], entry["learning_rate"])
+        for entry in trained.about["checkpoints"]
+    ]
+    last = Checkpoint("last", None, trained.about["learning_rate"])
+    if which == "last" or (which == "all" and not kept):
+        return (last,)
+    if which == "all":
+        return tuple(kept)
+    by_name = {checkpoint.name: checkpoint for checkpoint in kept}
+    wanted = [number.strip() for number in which.split(",")]
+    missing = [number for number in wanted if number not in by_name]
+    if missing:
+        raise PruneError(
+            f"{trained.path}: no checkpoint {', '.join(missing)}; it keeps {', '.join(by_name) or 'none'}",
+            hint="prune finetune --checkpoints epoch keeps one after each epoch",
+        )
+    return tuple(by_name[number] for number in wanted)
+
+
+def _hub_commit(name: str) -> str:
+    from transformers import AutoConfig
+
+    try:
+        return str(AutoConfig.from_pretrained(name)._commit_hash)
+    except (OSError, ValueError) as failure:
+        raise PruneError(
+            f"cannot load model {name}: {str(failure).splitlines()[0]}",
+            hint="a folder that holds the model works without a network",
+        ) from failure
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none)."""
+    from transformers import AutoTokenizer
+
+    with _one_line(f"cannot load the tokenizer of {source.name}"):
+        tokenizer = AutoTokenizer.from_pretrained(source.trained.path if source.trained else source.name)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(source: Source, task: ModuleType, labels: list[Any], tokenizer: Any, *, new_head: bool) -> torch.nn.Module:
+    """Load a model for a task, on the CPU, in float32.
+
+    labels: the label list, one output each. new_head: a head that the model does not bring is drawn at random
+    (seed torch first); otherwise its absence is an error.
+    """
+    import transformers
+
+    auto = getattr(transformers, task.AUTO_MODEL)
+    base = base_model(source)
+    lora = source.trained is not None and source.trained.options["method"] == "lora"
+    names = {str(label): i for i, label in enumerate(labels)}
+    with _one_line(f"cannot load model {source.name}"), _quiet():
+        model, report = auto.from_pretrained(
+            base,
+            dtype=torch.float32,
+            num_labels=len(labels),
+            label2id=names,
+            id2label={i: name for name, i in names.items()},
+            ignore_mismatched_sizes=new_head,
+            output_loading_info=True,
+        )
+        missing = sorted(report["missing_keys"])
+        if lora:
+            from peft import PeftModel
+
+            assert source.trained is not None
+            return PeftModel.from_pretrained(model, str(source.trained.path), is_trainable=True)
+    if missing and not new_head:
+        raise PruneError(
+            f"{source.name}: its weights lack {', '.join(missing[:3])}; a model with a trained head is needed",
+            hint="train one first: prune finetune DATA -o OUT --model " + source.name,
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def head_labels(source: Source, seen: list[Any]) -> list[Any]:
+    """Label list of a head that was trained elsewhere: its names for string labels, 0 to c - 1 for integers.
+
+    seen: the labels of the data. A model without a classification head of its own takes them as they are.
+    """
+    from transformers import AutoConfig
+
+    with _one_line(f"cannot load model {source.name}"):
+        config = AutoConfig.from_pretrained(source.name)
+    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
+        return seen
+    if all(isinstance(label, str) for label in seen):
+        return [config.id2label[i] for i in range(config.num_labels)]
+    return list(range(config.num_labels))
+
+
+def base_model(source: Source) -> str:
+    """Where the (base) weights are: the artifact itself, or for LoRA the model that was adapted."""
+    if source.trained is None:
+        return source.name
+    if source.trained.options["method"] == "full":
+        for name in source.trained.files:
+            if "/" not in name:
+                source.trained.file(name)  # weights that were cut short or edited are an error, not a model
+        return str(source.trained.path)
+    base = source.trained.manifest["made"]["inputs"]["model"]
+    origin = source.trained.origin("model")
+    if not origin.exists():
+        return str(base)
+    if find(str(origin)).digest != source.trained.manifest["recipe"]["inputs"]["model"]:
+        raise PruneError(f"{origin}: changed since the adapters in {source.trained.path} were trained on it")
+    return str(origin)
+
+
+def load_checkpoint(model: torch.nn.Module, source: Source, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into a model that `load` made; no-op for the model's own."""
+    from safetensors.torch import load_file
+
+    if source.trained is None:
+        return
+    folder = "" if checkpoint.path is None else f"checkpoints/{checkpoint.name}/"
+    lora = source.trained.options["method"] == "lora"
+    stem = "adapter_model" if lora else "model"
+    weights: dict[str, torch.Tensor] = {}
+    for name in source.trained.files:
+        if name.startswith(f"{folder}{stem}") and name.endswith(".safetensors"):
+            weights.update(load_file(source.trained.file(name)))
+    if lora:
+        from peft import set_peft_model_state_dict
+
+        unexpected = set_peft_model_state_dict(model, weights).unexpected_keys
+        missing: list[str] = []
+    else:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+        missing = [name for name in missing if name not in tied]
+    if missing or unexpected:
+        raise PruneError(
+            f"{source.name}: checkpoint {checkpoint.name} does not fit the model: {', '.join([*missing, *unexpected][:3])}"
+        )
+
+
+@functools.cache  # the second look would see only what the first left visible
+def use_device(name: str) -> torch.device:
+    """The device of a `--device` value. One process uses one device; under torchrun each takes its own.
+
+    Restricting what CUDA shows is the one way that holds for every library in the process (the Trainer would
+    otherwise spread a batch over all GPUs it sees).
+    """
+    allowed = "auto, cpu, cuda or cuda:N"
+    if name not in ("auto", "cpu", "cuda") and not (name.startswith("cuda:") and name[5:].isdigit()):
+        raise PruneError(f"device: {name}; allowed: {allowed}")
+    if name == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if count == 0:
+        if name != "auto":
+            raise PruneError(f"device: {name}; no CUDA device here", hint="--device cpu, or auto")
+        return torch.device("cpu")
+    if "LOCAL_RANK" in os.environ:
+        index = int(os.environ["LOCAL_RANK"])
+    else:
+        index = int(name[5:]) if name.startswith("cuda:") else 0
+    if index >= count:
+        raise PruneError(f"device: cuda:{index}; there are {count} CUDA devices, from cuda:0 on")
+    if "LOCAL_RANK" not in os.environ:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
+        index = 0
+    return torch.device("cuda", index)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context that computes in bfloat16 where asked for."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions [n], longest example first (input order among equals): little padding, memory trouble early."""
+    return np.argsort(-lengths, kind="stable")
+
+
+def take(
+    order: NDArray[np.int64], lengths: NDArray[np.int64], rows: int, tokens: int
+) -> NDArray[np.int64]:
+    """The next batch from `order` (longest first): at most `rows` rows and `tokens` tokens, padding counted."""
+    longest = max(1, int(lengths[order[0]]))
+    return order[: max(1, min(rows, tokens // longest))]
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turn the loaders' own errors into ours."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as failure:
+        first = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+        raise PruneError(f"{what}: {first}") from failure
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the loaders' bars and tables of new and unused weights off stderr: what matters of them is checked."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

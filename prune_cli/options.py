@@ -1,0 +1,129 @@
+"""The options of each stage: one frozen dataclass a stage, each option declared once.
+
+The command line takes names, types, defaults and help texts from here; the tables of a pipeline file are checked
+against the same fields; and the values end up in the artifact's recipe. Options marked `key=False` change how a
+stage runs but not, beyond rounding, what it makes: they stay out of the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+from prune_cli.errors import PruneError
+
+
+@dataclass(frozen=True)
+class Opt:
+    """What an option means (`help`), its allowed values where they are few, and whether it is in the recipe."""
+
+    help: str
+    choices: tuple[str, ...] = ()
+    key: bool = True
+
+
+Device = Annotated[str, Opt("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
+MaxLength = Annotated[int, Opt("Cut an example to this many tokens.")]
+Seed = Annotated[int, Opt("Seed of everything random.")]
+Task = Annotated[str, Opt("What the rows are.", ("classification",))]
+Precision = Annotated[str, Opt("Number format of the computation.", ("float32", "bfloat16"))]
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Options of `prune finetune`."""
+
+    model: Annotated[str, Opt("Hub name or folder of the model to train.")]
+    task: Task = "classification"
+    method: Annotated[str, Opt("Train all weights, or LoRA adapters and the head.", ("full", "lora"))] = "full"
+    epochs: Annotated[float, Opt("Passes over the data.")] = 3.0
+    steps: Annotated[int, Opt("Train for this many optimizer steps instead; 0: by epochs.")] = 0
+    learning_rate: Annotated[float, Opt("Peak learning rate.")] = 5e-5
+    schedule: Annotated[str, Opt("Shape of the learning rate.", ("linear", "cosine", "constant"))] = "linear"
+    warmup: Annotated[float, Opt("Share of the steps over which the learning rate rises.")] = 0.0
+    batch_size: Annotated[int, Opt("Rows in a batch on each device.")] = 32
+    accumulate: Annotated[int, Opt("Batches whose gradients are added up for one step.")] = 1
+    weight_decay: Annotated[float, Opt("AdamW's weight decay.")] = 0.0
+    max_length: MaxLength = 512
+    precision: Annotated[
+        str, Opt("auto: bfloat16 autocast where the device has it.", ("auto", "float32", "bfloat16"))
+    ] = "auto"
+    lora_rank: Annotated[int, Opt("Rank of the LoRA adapters.")] = 16
+    lora_alpha: Annotated[int, Opt("Scale of the LoRA adapters.")] = 32
+    lora_dropout: Annotated[float, Opt("Dropout in the LoRA adapters.")] = 0.0
+    lora_targets: Annotated[str, Opt("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
+    checkpoints: Annotated[str, Opt("Keep the weights after each epoch, or not.", ("none", "epoch"))] = "none"
+    moments: Annotated[
+        str, Opt("Keep Adam's moments with each checkpoint; auto: with LoRA only.", ("auto", "yes", "no"))
+    ] = "auto"
+    save_minutes: Annotated[
+        float, Opt("Save progress this often besides after each epoch, to go on from when killed.", key=False)
+    ] = 10.0
+    seed: Seed = 0
+    device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class Represent:
+    """Options of `prune represent`."""
+
+    model: Annotated[str, Opt("Hub name, model folder, or finetune artifact.")]
+    kind: Annotated[str, Opt("Any of hidden, dynamics, gradient, with commas.")] = "hidden"
+    task: Task = "classification"
+    checkpoints: Annotated[str, Opt("Of a finetune artifact: all, last, or numbers such as 1,3.")] = "all"
+    layer: Annotated[int, Opt("hidden: which layer; -1 is the last, 0 the embeddings.")] = -1
+    pooling: Annotated[str, Opt("hidden: tokens to one vector.", ("cls", "mean", "last", "position"))] = "mean"
+    dynamics: Annotated[
+        str, Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded"))
+    ] = "recompute"
+    dim: Annotated[int, Opt("gradient: numbers a row and checkpoint is projected to.")] = 8192
+    dtype: Annotated[str, Opt("Stored type of hidden and gradient.", ("float16", "float32"))] = "float16"
+    max_length: MaxLength = 512
+    precision: Precision = "float32"
+    batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 32
+    tokens_per_batch: Annotated[int, Opt("Most tokens in a batch, padding counted.", key=False)] = 8192
+    save_minutes: Annotated[float, Opt("Save progress this often, to go on from when killed.", key=False)] = 1.0
+    seed: Seed = 0
+    device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Options of `prune eval`."""
+
+    max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training.")] = 0
+    precision: Precision = "float32"
+    batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 64
+    tokens_per_batch: Annotated[int, Opt("Most tokens in a batch, padding counted.", key=False)] = 16384
+    device: Device = "auto"
+
+
+def described(options: type) -> dict[str, tuple[type, Opt]]:
+    """Type and description of each option of a stage, in order."""
+    hints = get_type_hints(options, include_extras=True)
+    found = {}
+    for entry in fields(options):
+        kind, opt = get_args(hints[entry.name])
+        found[entry.name] = (kind, opt)
+    return found
+
+
+def recipe_options(options: Any) -> dict[str, Any]:
+    """The options that stand in the recipe."""
+    return {name: getattr(options, name) for name, (_, opt) in described(type(options)).items() if opt.key}
+
+
+def check(options: Any) -> None:
+    """Refuse a value that is not among an option's choices, or that no stage can use."""
+    for name, (kind, opt) in described(type(options)).items():
+        value = getattr(options, name)
+        if opt.choices and value not in opt.choices:
+            raise PruneError(f"{name}: {value}; allowed: {', '.join(opt.choices)}")
+        if kind in (int, float) and name in _POSITIVE and value <= 0:
+            raise PruneError(f"{name}: {value}; a number above 0 is allowed")
+        if kind in (int, float) and name not in _ANY_SIGN and value < 0:
+            raise PruneError(f"{name}: {value}; 0 or more is allowed")
+
+
+_POSITIVE = {"epochs", "learning_rate", "batch_size", "accumulate", "lora_rank", "dim", "tokens_per_batch"}
+_ANY_SIGN = {"layer"}

@@ -1,0 +1,167 @@
+"""The one pass: checkpoints × batches, watched by one observer for each kind of representation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prune_cli import models
+from prune_cli.errors import PruneError
+from prune_cli.progress import progress
+from prune_cli.tensors import RowWriter, Spec
+
+
+@dataclass
+class Batch:
+    """A batch on its way through the model: inputs [b, t], labels [b]; outputs once they are there."""
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+    outputs: Any = None
+
+    def __len__(self) -> int:
+        """Rows in the batch."""
+        return len(self.labels)
+
+
+class Observer(Protocol):
+    """What a kind of representation is to the pass."""
+
+    needs_backward: bool
+
+    def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> shape of one row at one checkpoint, stored type."""
+
+    def attach(self, model: torch.nn.Module) -> AbstractContextManager[None]:
+        """Hooks on the model while a checkpoint is walked."""
+
+    def begin(self, batch: Batch) -> None:
+        """Called before the forward."""
+
+    def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Called after the forward (and the backward, if any observer needs one): name -> [b, …]."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is walked: encoded rows and labels [n], a model, its checkpoints."""
+
+    encoded: Any
+    labels: NDArray[np.int64]
+    pad_token_id: int
+    model: torch.nn.Module
+    source: models.Source
+    task: ModuleType
+    device: torch.device
+    precision: str
+
+
+def walk(
+    folder: Path,
+    files: dict[str, Observer],
+    todo: Pass,
+    *,
+    batch_size: int,
+    tokens_per_batch: int,
+    save_minutes: float,
+) -> None:
+    """Walk checkpoints × batches once and write `<kind>.safetensors` for each observer into `folder`.
+
+    Tensors are [n, e, …] in input order. Progress is kept in `folder/progress.json`, so an interrupted walk goes on
+    from its last saved batch; with the same batch limits the bytes are those of an uninterrupted walk (CPU). When
+    the device runs out of memory the batch is halved, and so are those that follow.
+    """
+    n, e = len(todo.labels), len(todo.source.checkpoints)
+    meta = {"learning_rate": [c.learning_rate for c in todo.source.checkpoints]}
+    mark = folder / "progress.json"
+    first, done = json.loads(mark.read_text()) if mark.exists() else (0, 0)
+    order = models.longest_first(todo.encoded.lengths)
+    limits = (batch_size, tokens_per_batch)
+
+    with ExitStack() as stack:
+        writers: dict[str, RowWriter] = {}
+        for kind, observer in files.items():
+            specs = {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in observer.specs(todo.model).items()}
+            writers[kind] = stack.enter_context(RowWriter(folder / f"{kind}.safetensors", specs, meta))
+        advance = stack.enter_context(progress("represent, rows × checkpoints", n * e, first * n + done))
+
+        def save(checkpoint: int, rows: int) -> None:
+            for writer in writers.values():
+                writer.sync()
+            scratch = mark.with_suffix(".tmp")
+            scratch.write_text(json.dumps([checkpoint, rows]))
+            scratch.replace(mark)
+
+        saved = monotonic()
+        for c in range(first, e):
+            models.load_checkpoint(todo.model, todo.source, todo.source.checkpoints[c])
+            todo.model.to(todo.device).eval()
+            with ExitStack() as attached:
+                for observer in files.values():
+                    attached.enter_context(observer.attach(todo.model))
+                while done < n:
+                    positions = models.take(order[done:], todo.encoded.lengths, *limits)
+                    found = _attempt(todo, files, positions)
+                    if found is None:
+                        limits = _halved(positions, todo.encoded.lengths)
+                        continue
+                    for kind, values in found.items():
+                        for name, value in values.items():
+                            writers[kind].write(name, positions, c, value)
+                    done += len(positions)
+                    advance(len(positions))
+                    if monotonic() - saved > save_minutes * 60:
+                        save(c, done)
+                        saved = monotonic()
+            done = 0
+            save(c + 1, 0)
+    mark.unlink()
+
+
+def _attempt(
+    todo: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
+) -> dict[str, dict[str, NDArray[Any]]] | None:
+    """One batch through the model: kind -> name -> [b, …]; None when the device's memory does not hold it."""
+    try:
+        return _observe(todo, files, positions)
+    except torch.OutOfMemoryError:
+        pass  # outside the handler, so that the failed batch's tensors are let go of first
+    torch.cuda.empty_cache()
+    return None
+
+
+def _observe(todo: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+    inputs = todo.task.collate(todo.encoded, todo.labels, positions, todo.pad_token_id, todo.device)
+    batch = Batch(inputs, inputs.pop("labels"))
+    backward = any(observer.needs_backward for observer in files.values())
+    with torch.set_grad_enabled(backward):
+        for observer in files.values():
+            observer.begin(batch)
+        with models.autocast(todo.device, todo.precision):
+            batch.outputs = todo.model(**batch.inputs)
+        if backward:
+            todo.task.losses(batch.outputs.logits, batch.labels).sum().backward()
+        found = {kind: observer.rows(batch) for kind, observer in files.items()}
+    return {kind: {name: value.cpu().numpy() for name, value in values.items()} for kind, values in found.items()}
+
+
+def _halved(positions: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, int]:
+    """Batch limits (rows, tokens) of half a batch that did not fit."""
+    longest = int(lengths[positions].max())
+    if len(positions) == 1:
+        raise PruneError(
+            f"one row of {longest} tokens does not fit the device's memory",
+            hint="a smaller --max-length, --precision bfloat16, or another --device",
+        )
+    half = len(positions) // 2
+    return half, half * longest

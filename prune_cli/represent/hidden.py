@@ -1,0 +1,66 @@
+"""Hidden states, pooled over tokens: the representation of prototypicality, RDS and their kin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from prune_cli.errors import PruneError
+from prune_cli.represent.engine import Batch
+
+
+class Hidden:
+    """Observe `hidden` [b, d]: one layer's hidden states, pooled to one vector a row.
+
+    layer: index into the model's hidden states (0 embeddings, -1 last). pooling: `cls` the first token; `mean`
+    over the real tokens; `last` real token; `position` weights ∝ token index, wₜ = t / Σ t (Muennighoff 2022,
+    arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv 2503.01807).
+    """
+
+    needs_backward = False
+
+    def __init__(self, layer: int, pooling: str, dtype: str) -> None:
+        self._layer, self._pooling, self._dtype = layer, pooling, dtype
+
+    def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> shape of a row, stored type."""
+        config = model.config
+        count = getattr(config, "num_hidden_layers", None)
+        if count is not None and not -count - 1 <= self._layer <= count:
+            raise PruneError(f"layer: {self._layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last")
+        return {"hidden": ((config.hidden_size,), self._dtype)}
+
+    @contextmanager
+    def attach(self, model: torch.nn.Module) -> Iterator[None]:
+        """Have the model return its hidden states."""
+        before = model.config.output_hidden_states
+        model.config.output_hidden_states = True
+        try:
+            yield
+        finally:
+            model.config.output_hidden_states = before
+
+    def begin(self, batch: Batch) -> None:
+        """Nothing to prepare."""
+
+    def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Pool the batch's hidden states [b, t, d] -> [b, d]."""
+        assert batch.outputs is not None
+        states = batch.outputs.hidden_states[self._layer].detach().float()
+        return {"hidden": pool(states, batch.inputs["attention_mask"], self._pooling)}
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
+    """Pool token vectors [b, t, d] under a right-padded mask [b, t] to [b, d]."""
+    if how == "cls":
+        return states[:, 0]
+    if how == "last":
+        last = mask.sum(1) - 1
+        return states[torch.arange(len(states), device=states.device), last]
+    weights = mask.float()
+    if how == "position":
+        weights = weights * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    weights = weights / weights.sum(1, keepdim=True)
+    return (states * weights.unsqueeze(2)).sum(1)
