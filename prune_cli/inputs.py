@@ -21,6 +21,7 @@ from prune_cli import tensors
 from prune_cli.artifact import Artifact, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows, read_rows
+from prune_cli.sources import source_name
 
 KINDS = ("hidden", "dynamics", "gradient")
 MAIN = {"hidden": "hidden", "dynamics": "logprob", "gradient": "gradient"}  # kind -> the tensor that is `features`
@@ -42,6 +43,22 @@ def open_rows(source: str, fields: dict[str, str], check: Callable[[dict[str, An
         found = open_artifact(path, "represent", "select")
         return read_rows(found.file("rows.jsonl" if found.stage == "represent" else "select.jsonl"), {}, check=check)
     return read_rows(source, fields, check=check)
+
+
+def named_tests(given: Sequence[str]) -> dict[str, str]:
+    """Test sets by name: `ood=data/test.jsonl` says its own, any other is called by its file stem."""
+    tests: dict[str, str] = {}
+    for test in given:
+        name, equals, source = test.partition("=")
+        if not equals or "/" in name or Path(test).exists():
+            name, source = source_name(test), test
+        if name in tests:
+            raise PruneError(
+                f"two test sets are called {name}: {tests[name]} and {source}; allowed: names that differ",
+                hint=f"name one yourself: {name}2={source}",
+            )
+        tests[name] = source
+    return tests
 
 
 @dataclass

@@ -21,40 +21,46 @@ SOURCES = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet, .arrow, hf:NAME[:SPLI
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
+def source_name(source: str) -> str:
+    """What a source is called: its file's stem, the data set's name with the split that was asked for, or stdin."""
+    if source == "-":
+        return "stdin"
+    if source.startswith("hf:"):
+        name, _, split = source.removeprefix("hf:").partition(":")
+        return Path(name).name + (f"-{split}" if split else "")
+    path = Path(source)
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
 def open_source(source: str, fields: Mapping[str, str]) -> tuple[str, str, Records, IO[bytes] | None]:
     """The source's name, what messages put before a number, its records, and the open file if plain JSONL.
 
     Raises PruneError, also while the records are read.
     """
-    lines, rows = f"{source}:", f"{source}:row "
+    name, lines, rows = source_name(source), f"{source}:", f"{source}:row "
     if source == "-":
-        return "stdin", "stdin:", _jsonl(sys.stdin.buffer, "stdin:"), None
+        return name, "stdin:", _jsonl(sys.stdin.buffer, "stdin:"), None
     if source.startswith("hf:"):
-        name, _, split = source.removeprefix("hf:").partition(":")
-        stem = Path(name).name + (f"-{split}" if split else "")
-        return stem, rows, _datasets(source, name, split=split or "train"), None
+        builder, _, split = source.removeprefix("hf:").partition(":")
+        return name, rows, _datasets(source, builder, split=split or "train"), None
     path = Path(source)
     if not path.is_file():
         problem = "is not a file" if path.exists() else "there is no such file"
         raise PruneError(f"{source}: {problem}; allowed: {SOURCES}")
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".arrow"):
-        return path.stem, rows, _datasets(source, suffix[1:], split="train", data_files=source), None
+        return name, rows, _datasets(source, suffix[1:], split="train", data_files=source), None
     if suffix in (".csv", ".tsv"):
-        return (
-            path.stem,
-            lines,
-            _csv(path, "," if suffix == ".csv" else "\t", fields.get("label", "label")),
-            None,
-        )
+        delimiter = "," if suffix == ".csv" else "\t"
+        return name, lines, _csv(path, delimiter, fields.get("label", "label")), None
     if path.name.lower().endswith(".jsonl.gz"):
-        return Path(path.stem).stem, lines, _gzip(path), None
+        return name, lines, _gzip(path), None
     if suffix not in (".jsonl", ".json"):
         raise PruneError(f"{source}: unknown kind of file; allowed: {SOURCES}")
     if suffix == ".json" and _is_list(path):
-        return path.stem, rows, _json_list(path), None
+        return name, rows, _json_list(path), None
     file = path.open("rb")
-    return path.stem, lines, _jsonl(file, lines), file
+    return name, lines, _jsonl(file, lines), file
 
 
 def _gzip(path: Path) -> Records:

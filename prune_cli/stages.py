@@ -120,7 +120,7 @@ def _walk(
         elif kind == "dynamics":
             observers[kind] = dynamics.Dynamics(task)
         else:
-            observers[kind] = gradient.Gradient(dim=opts.dim, seed=opts.seed, dtype=opts.dtype)
+            observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task)
     encoded = task.encode(rows, tokenizer, opts.max_length)
     todo = engine.Pass(encoded, indices, tokenizer.pad_token_id, model, source, task, device, opts.precision)
     engine.walk(

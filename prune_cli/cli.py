@@ -1,0 +1,454 @@
+"""The command line: options -> one call, its result on stdout, the talk about it on stderr, an exit status.
+
+Nothing heavy is imported here: each command imports what it needs when it runs, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from prune_cli import __version__, options
+from prune_cli.errors import PruneError
+
+if TYPE_CHECKING:
+    from prune_cli.stages import Outcome
+
+app = typer.Typer(
+    help="Choose which fine-tuning examples are worth training on.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+
+COMMON = "Options of every stage"
+# what the system refuses is no bug of ours: told in one line
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    # before the libraries are imported: what they would say on their own belongs to no one's result
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status: 0 done, 1 expected error, 2 usage, 130 interrupted."""
+    try:
+        status = app(arguments, prog_name="prune", standalone_mode=False) or 0
+        if status == 130:
+            _tell("interrupted: what was there before is whole; the same command again goes on")
+        sys.stdout.flush()
+        return int(status)
+    except PruneError as error:
+        return _failed(error.message, error.hint)
+    except typer.TyperException as error:  # wrong usage; without a message where help was printed instead
+        if not error.message:
+            return error.exit_code
+        context = getattr(error, "ctx", None)  # none where a command's own body complains
+        command = context.command_path if context else f"prune {arguments[0]}"
+        return _failed(error.format_message(), f"{command} --help", error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        _drop_output()
+        return _failed(f"{error.filename or 'cannot write'}: {error.strerror}")
+
+
+def _failed(message: str, hint: str | None = None, status: int = 1) -> int:
+    _tell(f"error: {' '.join(message.split())}")
+    if hint:
+        _tell(f"hint: {hint}")
+    return status
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Let what stdout could not take go nowhere: Python would try again at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _report(outcome: Outcome, as_json: bool) -> None:
+    """The result of a stage on stdout, what happened on stderr."""
+    from prune_cli import show
+
+    facts = show.outcome(outcome)
+    for line in show.outcome_lines(facts):
+        _tell(line)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else outcome.out)
+
+
+def _settings(given: list[str] | None) -> dict[str, str]:
+    """`["k=3"]` -> {"k": "3"}."""
+    found: dict[str, str] = {}
+    for pair in given or ():
+        key, equals, value = pair.partition("=")
+        if not (key and equals) or key in found:
+            raise typer.BadParameter(f"{pair}; allowed: KEY=VALUE, each key once", param_hint="--set")
+        found[key] = value
+    return found
+
+
+def _fields(given: list[str] | None) -> dict[str, str]:
+    """`["text=sentence"]` -> {"text": "sentence"}."""
+    from prune_cli.rows import parse_fields
+
+    try:
+        return parse_fields(given or ())
+    except PruneError as error:
+        raise typer.BadParameter(error.message.removeprefix("field: "), param_hint="--field") from error
+
+
+def _with_options(record: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of a record of `options`, in place of its parameter `opts`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            if parameter.name == "opts":
+                parameters += _parameters(record)
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> None:
+            opts = record(**{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)})
+            command(opts=opts, **values)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _parameters(record: type) -> list[inspect.Parameter]:
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(record)}
+    found = []
+    for name, (kind, opt) in options.described(record).items():
+        default = inspect.Parameter.empty if defaults[name] is dataclasses.MISSING else defaults[name]
+        hint = (
+            _choice(opt.help, *opt.choices) if opt.choices else Annotated[kind, typer.Option(help=opt.help)]
+        )
+        found.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+        )
+    return found
+
+
+def _choice(text: str, *allowed: str) -> Any:
+    """An option with few values: its help names them, any other is wrong usage."""
+    text = f"{text} One of {', '.join(allowed)}."
+    return Annotated[Literal[allowed], typer.Option(help=text, show_choices=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"prune-cli {__version__}")
+        raise typer.Exit
+
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, hf:NAME, - for JSONL on stdin, "
+        "or an artifact that holds rows.",
+        show_default=False,
+    ),
+]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="What to work on: represent and score artifacts, or a data file.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
+Method = Annotated[str, typer.Option(help="Name of the method; `prune methods` lists them.")]
+On = Annotated[str | None, typer.Option(help="Which representation, where the method runs on any of them.")]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Represent artifact of the rows to be good at, where the method asks for it."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option of the method; `prune methods NAME` lists them. Repeatable.",
+    ),
+]
+Balance = Annotated[
+    Literal["none", "keep", "equal"],
+    typer.Option(
+        help="Kept of each label: as it comes (none), the ratio of the data (keep), or the same share (equal).",
+        show_choices=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="NAME=KEY",
+        help="Read the rows' key KEY as NAME, as in text=sentence. Repeatable.",
+        rich_help_panel=COMMON,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Make it even where it is there already.", rich_help_panel=COMMON)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=COMMON)
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=COMMON)
+]
+
+
+@app.callback()
+def _prune(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def _example(*commands: str) -> str:
+    """The end of a command's help: commands that work beside sample_data."""
+    return "Example:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+@app.command(
+    epilog=_example(
+        "prune represent sample_data/train.jsonl -o runs/train \\\n"
+        "      --model runs/warmup --kind hidden,dynamics,gradient",
+        "prune represent sample_data/validation.jsonl -o runs/validation \\\n"
+        "      --model runs/warmup --kind gradient",
+    )
+)
+@_with_options(options.Represent)
+def represent(
+    data: Data,
+    out: Out,
+    opts: options.Represent,
+    fields: Fields = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Represent each row by hidden states, training dynamics or projected gradients of a model."""
+    from prune_cli import stages
+
+    how = stages.How(force=force, dry_run=dry_run)
+    _report(stages.represent(data, out, opts, _fields(fields), how), as_json)
+
+
+@app.command(
+    epilog=_example(
+        "prune score runs/train -o runs/less \\\n      --method less --on gradient --target runs/validation"
+    )
+)
+def score(
+    inputs: Inputs,
+    out: Out,
+    method: Method,
+    on: On = None,
+    target: Target = None,
+    set_: Set = None,
+    seed: Seed = 0,
+    fields: Fields = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give each row a number: how hard, how typical, how relevant it is."""
+    from prune_cli import stages
+
+    outcome = stages.score(
+        inputs,
+        out,
+        method,
+        on=on,
+        target=target,
+        set_options=_settings(set_),
+        seed=seed,
+        fields=_fields(fields),
+        how=stages.How(force=force, dry_run=dry_run),
+    )
+    _report(outcome, as_json)
+
+
+@app.command(
+    epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep")
+)
+def select(
+    inputs: Inputs,
+    out: Out,
+    method: Method,
+    keep: Annotated[
+        str, typer.Option(help="How much is kept: a share (0.3 or 30%) or a number of rows (500).")
+    ],
+    balance: Balance = "none",
+    on: On = None,
+    target: Target = None,
+    set_: Set = None,
+    seed: Seed = 0,
+    fields: Fields = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep the rows that a method chooses, best first, ready for any trainer."""
+    from prune_cli import stages
+
+    outcome = stages.select(
+        inputs,
+        out,
+        method,
+        keep=keep,
+        balance=balance,
+        on=on,
+        target=target,
+        set_options=_settings(set_),
+        seed=seed,
+        fields=_fields(fields),
+        how=stages.How(force=force, dry_run=dry_run),
+    )
+    _report(outcome, as_json)
+
+
+@app.command(
+    epilog=_example(
+        "prune finetune sample_data/train.jsonl -o runs/warmup \\\n"
+        "      --model sample_data/model --checkpoints epoch",
+        "prune finetune runs/kept -o runs/model --model sample_data/model",
+    )
+)
+@_with_options(options.Finetune)
+def finetune(
+    data: Data,
+    out: Out,
+    opts: options.Finetune,
+    fields: Fields = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on rows, or on what was kept of them; records training dynamics on the way."""
+    from prune_cli import stages
+
+    how = stages.How(force=force, dry_run=dry_run)
+    _report(stages.finetune(data, out, opts, _fields(fields), how), as_json)
+
+
+@app.command(
+    "eval",
+    epilog=_example(
+        "prune eval runs/model sample_data/test.jsonl sample_data/ood.jsonl \\\n      -o runs/metrics"
+    ),
+)
+@_with_options(options.Eval)
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A finetune artifact, or a model with a trained head: hub name or folder.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA",
+            help="Test sets, named by their file stems or as in ood=data/test.jsonl.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    opts: options.Eval,
+    fields: Fields = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model on test sets: loss, accuracy, F1, and every prediction."""
+    from prune_cli import stages
+    from prune_cli.inputs import named_tests
+
+    how = stages.How(force=force, dry_run=dry_run)
+    _report(stages.evaluate(model, named_tests(data), out, opts, _fields(fields), how), as_json)
+
+
+@app.command(epilog=_example("prune methods", "prune methods less"))
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One method: what it does and its options.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the published methods, each a representation and a selection; and what each half can be."""
+    from prune_cli import show
+
+    facts = show.methods(name)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else show.methods_text(facts))
+
+
+@app.command("show", epilog=_example("prune show runs/kept"))
+def show_artifact(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A folder made by prune.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what an artifact is, how it was made, from what, and whether it is whole."""
+    from prune_cli import show
+
+    facts = show.artifact(artifact)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else show.artifact_text(facts))
+    if facts["damaged"]:
+        raise PruneError(
+            f"{artifact}: damaged: {', '.join(facts['damaged'])}",
+            hint="make it again: the command above, with --force",
+        )
+
+
+@app.command(epilog=_example("prune pipeline sample_data/pipeline.toml"))
+def pipeline(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to run.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of all its artifacts, instead of the file's.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where to run: auto, cpu, cuda or cuda:N.")] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole comparison from a file: methods x budgets x seeds, trained and measured."""
+    from prune_cli import pipeline as plan
+
+    print(plan.run(file, out, device=device, dry_run=dry_run, as_json=as_json))

@@ -1,0 +1,21 @@
+"""One minus confidence: 1 − the mean probability of the gold answer over checkpoints.
+
+s_i = 1 − (1/e) Σ_e p_ie
+
+Source: Swayamdipta et al. 2020, arXiv 2009.10795, section 2, where confidence is the mean μ̂_i.
+Higher: harder to learn; mislabelled examples are among the highest.
+
+The paper takes probabilities from training epochs; here they are those of the representation's checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def score(logprob: NDArray[Any]) -> NDArray[np.float64]:
+    """Score rows by logprob [n, e]: float64 [n], from 0 to 1."""
+    return 1 - np.exp(logprob.astype(np.float64)).mean(axis=1)

@@ -1,0 +1,55 @@
+"""LESS: how well an example's gradient agrees with those of a target set, checkpoint by checkpoint.
+
+s_i = max_g Σ_e η_e ⟨x̂_ie, (1/|g|) Σ_{v∈g} x̂_ve⟩, x̂ = x / ‖x‖ at each checkpoint, v the target rows of group g,
+η the learning rate at a checkpoint. Without groups the target set is one. A row of zeros stays zero.
+
+Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 3 and 4 (cosine influence; maximum over subtasks).
+Higher: training on the example helps the target set more; below 0 it hurts.
+
+It runs on any representation; LESS itself is the one on gradients. The paper divides by the length of a group's
+mean gradient; here, as in its authors' code, each target row has length one before the mean. η is used as it is,
+not scaled to sum to one, which changes no ranking. The paper's training gradients are preconditioned by Adam's
+moments where ours are as the representation has them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.score._blocks import row_blocks
+
+
+def score(
+    trajectory: NDArray[Any],
+    target_trajectory: NDArray[Any],
+    learning_rate: NDArray[np.float64],
+    target_group: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """Score rows by trajectory [n, e, d], target_trajectory [m, e, d], learning_rate [e], target_group [m]: float64 [n]."""
+    aims = _aims(target_trajectory, target_group) * learning_rate[:, None]
+    flat = aims.reshape(len(aims), -1)  # [g, e × d]
+    scores = np.empty(len(trajectory), np.float64)
+    for rows, block in row_blocks(trajectory):
+        scores[rows] = (_unit(block).reshape(len(block), -1) @ flat.T).max(axis=1)
+    return scores
+
+
+def _aims(target: NDArray[Any], group: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Mean of each group's unit rows [g, e, d]."""
+    if group is None:
+        group = np.zeros(len(target), np.int64)
+    names, sizes = np.unique(group, return_counts=True)
+    sums = np.zeros((len(names), *target.shape[1:]), np.float64)
+    for rows, block in row_blocks(target):
+        member = (names[:, None] == group[rows]).astype(np.float64)  # [g, b]
+        sums += np.tensordot(member, _unit(block), axes=1)
+    return sums / sizes[:, None, None]
+
+
+def _unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale each vector of a block [b, e, d] to length one; zeros stay."""
+    norms = np.linalg.norm(block, axis=2, keepdims=True)
+    return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)

@@ -1,0 +1,73 @@
+"""Selection within each label, so that the kept rows have a given balance of labels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.errors import PruneError
+from prune_cli.select._shares import equal_shares, proportional_shares
+
+BALANCES = ("none", "keep", "equal")
+NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
+
+
+def select_balanced(
+    function: Callable[..., NDArray[np.int64]],
+    arguments: Mapping[str, Any],
+    label: NDArray[np.int64] | None,
+    n_keep: int,
+    balance: str,
+    n: int,
+) -> NDArray[np.int64]:
+    """Run a select method on n rows: int64 [n_keep], best first.
+
+    balance: `none` runs the method on all rows; `keep` gives each label [n] the share of n_keep that it has of the
+    data (largest remainder); `equal` gives each label the same share, and what a label lacks is shared among the
+    others. With these two the method runs within each label in turn, on that label's part of every input; those of
+    the target set stay whole. A label with no share is passed over. A label's best row of m counts as rank ½/m, its
+    next as 1½/m and so on; rows are merged in the order of these ranks, so every beginning of the result has about
+    the same shares of labels as the whole.
+    """
+    if balance not in BALANCES:
+        raise PruneError(f"balance: {balance}; allowed: {', '.join(BALANCES)}")
+    if balance == "none":
+        return _checked(function(**arguments), n_keep, n, function)
+    assert label is not None
+    sizes = np.bincount(label)
+    shares = proportional_shares(sizes, n_keep) if balance == "keep" else equal_shares(sizes, n_keep)
+    picked = []
+    for j in np.flatnonzero(shares):
+        rows = np.flatnonzero(label == j)
+        own = _within(function, arguments, rows, int(shares[j]))
+        picked.append(rows[_checked(function(**own), int(shares[j]), len(rows), function)])
+    ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]
+    return np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")]
+
+
+def _within(
+    function: Callable[..., Any], arguments: Mapping[str, Any], rows: NDArray[np.int64], n_keep: int
+) -> dict[str, Any]:
+    """A method's arguments for some of the rows."""
+    options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    own = dict(arguments)
+    for name, value in arguments.items():
+        if name in options or name in NOT_BY_ROW or name.startswith("target_"):
+            continue
+        own[name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
+    fresh = {"n": len(rows), "n_keep": n_keep}
+    return own | {name: value for name, value in fresh.items() if name in own}
+
+
+def _checked(
+    positions: NDArray[np.int64], n_keep: int, n: int, function: Callable[..., Any]
+) -> NDArray[np.int64]:
+    """The positions, if they are n_keep different ones of n."""
+    if len(positions) != n_keep or len(np.unique(positions)) != n_keep or not 0 <= min(positions) <= max(positions) < n:
+        method = function.__module__.rpartition(".")[2]
+        raise PruneError(f"{method}: gave positions that are not {n_keep} different ones of {n} rows")
+    return positions

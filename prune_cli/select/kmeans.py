@@ -1,0 +1,32 @@
+"""Every kind of example alike: k-means clusters, each giving the same number of rows, drawn at random.
+
+Clusters are visited smallest first. The k-th of K gives R_k = (B − |S|) / (K − k + 1) rows, rounded down, where B
+is the budget and S what is selected so far, or all of its rows where it has fewer; so the budget is always filled.
+
+Source: S2L, Yang et al. 2024, arXiv 2403.07384, algorithm 1.
+
+The paper clusters loss trajectories, which is this method on dynamics; here any representation, as it is stored, all
+checkpoints side by side. Rows come in the order of drawing: cluster after cluster, the smallest cluster first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.score import _kmeans
+from prune_cli.select._shares import equal_shares
+
+
+def select(
+    features: NDArray[Any], n_keep: int, rng: np.random.Generator, *, k: int = 100
+) -> NDArray[np.int64]:
+    """Select n_keep of n rows by features [n, d] with k clusters (n where k is above n): int64 [n_keep]."""
+    cluster, _ = _kmeans.assign(features, _kmeans.fit(features, k, rng))
+    sizes = np.bincount(cluster)
+    shares = equal_shares(sizes, n_keep)
+    return np.concatenate(
+        [rng.permutation(np.flatnonzero(cluster == j))[: shares[j]] for j in np.argsort(sizes, kind="stable")]
+    )
