@@ -24,6 +24,7 @@ from prune_cli.errors import PruneError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+NEW = "not made yet"
 
 
 def canonical(value: Any) -> str:
@@ -46,6 +47,17 @@ def digest_folder(folder: Path) -> str:
     """sha256 (hex) over the names and bytes of the files directly in a folder, hidden ones left out."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     return digest_value({p.name: digest_file(p) for p in files})
+
+
+_digests: dict[tuple[str, int, int, int], str] = {}
+
+
+def _digest_once(path: Path, status: os.stat_result) -> str:
+    """`digest_file`, read once in a process as long as the file stays the same: a pipeline opens its tensors often."""
+    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = digest_file(path)
+    return _digests[key]
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,6 @@ class Artifact:
 
     path: Path
     manifest: dict[str, Any]
-    _checked: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def stage(self) -> str:
@@ -106,13 +117,11 @@ class Artifact:
         if name not in self.files:
             raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
         path = self.path / name
-        if name not in self._checked:
-            if not path.is_file() or digest_file(path) != self.files[name]:
-                raise PruneError(
-                    f"{path}: differs from what was written (truncated, edited or gone)",
-                    hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
-                )
-            self._checked.add(name)
+        if not path.is_file() or _digest_once(path, path.stat()) != self.files[name]:
+            raise PruneError(
+                f"{path}: differs from what was written (truncated, edited or gone)",
+                hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
+            )
         return path
 
     def origin(self, role: str) -> Path:
@@ -159,7 +168,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             changes += difference(before, after, f"{prefix}{name}.")
         elif before != after and prefix == "inputs.":
-            changes.append(f"input {name} changed" if name in old and name in new else f"input {name} is new")
+            change = "is new" if name not in old else "is no longer read" if name not in new else "changed"
+            changes.append(f"input {name} {change}")
         elif before != after:
             changes.append(f"{prefix}{name} {canonical(before)} -> {canonical(after)}")
     return changes
@@ -170,10 +180,17 @@ def stale_reason(out: Path, recipe: Recipe) -> str | None:
 
     Sizes are compared here, hashes when a file is read: a run that has nothing to do stays cheap.
     """
+    if out.name in ("", ".."):
+        raise PruneError(f"{out}: not a name; the name of a folder to make is needed")
     _recover(out)
-    if not out.exists():
-        return "not made yet"
-    found = open_artifact(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return NEW
+    if not is_artifact(out):
+        raise PruneError(f"{out}: is there already and was not made by prune; another name is needed")
+    try:
+        found = open_artifact(out)
+    except PruneError:
+        return f"{MANIFEST} is damaged"
     if found.manifest["key"] != recipe.key:
         return ", ".join(difference(found.manifest["recipe"], recipe.content))
     for name, entry in found.manifest["files"].items():
@@ -259,7 +276,7 @@ def _relative(source: str, out: Path) -> str:
 
 def _commit(part: Path, out: Path) -> None:
     """Put a finished draft in place. Killed in between, `_recover` ends the move at the next look."""
-    old = out.with_name(out.name + ".old")
+    old = _replaced(out)
     if out.exists():
         out.rename(old)
     part.rename(out)
@@ -268,8 +285,13 @@ def _commit(part: Path, out: Path) -> None:
         shutil.rmtree(old)
 
 
+def _replaced(out: Path) -> Path:
+    """Where an artifact waits while its successor takes its place: a name that no user would give a copy."""
+    return out.with_name(f".{out.name}.replaced")
+
+
 def _recover(out: Path) -> None:
-    old, part = out.with_name(out.name + ".old"), out.with_name(out.name + ".part")
+    old, part = _replaced(out), out.with_name(out.name + ".part")
     if not out.exists() and is_artifact(part):
         part.rename(out)
     if not out.exists() and is_artifact(old):

@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,11 +41,17 @@ REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    # before the libraries are imported: what they would say on their own belongs to no one's result
+    hush()
+    sys.exit(run(sys.argv[1:]))
+
+
+def hush() -> None:
+    """Keep the libraries from talking on stderr, where no one has asked them to; before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors are raised as well
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    sys.exit(run(sys.argv[1:]))
+    warnings.simplefilter("ignore", FutureWarning)  # from one library to another: nothing a user can act on
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -56,13 +63,14 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return int(status)
     except PruneError as error:
-        return _failed(error.message, error.hint)
-    except typer.TyperException as error:  # wrong usage; without a message where help was printed instead
-        if not error.message:
+        return _failed(error.message, error.hint, also=error.also)
+    except typer.TyperException as error:  # wrong usage
+        message = error.format_message().replace("Value error, ", "")
+        if not message:  # no arguments at all: help was printed instead
             return error.exit_code
         context = getattr(error, "ctx", None)  # none where a command's own body complains
         command = context.command_path if context else f"prune {arguments[0]}"
-        return _failed(error.format_message(), f"{command} --help", error.exit_code)
+        return _failed(message, f"{command} --help", error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough
         _drop_output()
         return 1
@@ -73,8 +81,9 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(f"{error.filename or 'cannot write'}: {error.strerror}")
 
 
-def _failed(message: str, hint: str | None = None, status: int = 1) -> int:
-    _tell(f"error: {' '.join(message.split())}")
+def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:
+    for problem in (message, *also):
+        _tell(f"error: {' '.join(problem.splitlines())}")
     if hint:
         _tell(f"hint: {hint}")
     return status
@@ -204,7 +213,7 @@ Set = Annotated[
 Balance = Annotated[
     Literal["none", "keep", "equal"],
     typer.Option(
-        help="Kept of each label: as it comes (none), the ratio of the data (keep), or the same share (equal).",
+        help="Of each label: as it comes (none), in the data's ratio (keep), or the same share (equal).",
         show_choices=False,
     ),
 ]
@@ -218,9 +227,13 @@ Fields = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
-Force = Annotated[
-    bool, typer.Option("--force", help="Make it even where it is there already.", rich_help_panel=COMMON)
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="Make it again where what is there was made otherwise.", rich_help_panel=COMMON
+    ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Make it again in any case.", rich_help_panel=COMMON)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=COMMON)
 ]
@@ -257,6 +270,7 @@ def represent(
     out: Out,
     opts: options.Represent,
     fields: Fields = None,
+    replace: Replace = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -264,7 +278,7 @@ def represent(
     """Represent each row by hidden states, training dynamics or projected gradients of a model."""
     from prune_cli import stages
 
-    how = stages.How(force=force, dry_run=dry_run)
+    how = stages.How(force=force, replace=replace, dry_run=dry_run)
     _report(stages.represent(data, out, opts, _fields(fields), how), as_json)
 
 
@@ -282,6 +296,7 @@ def score(
     set_: Set = None,
     seed: Seed = 0,
     fields: Fields = None,
+    replace: Replace = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -298,7 +313,7 @@ def score(
         set_options=_settings(set_),
         seed=seed,
         fields=_fields(fields),
-        how=stages.How(force=force, dry_run=dry_run),
+        how=stages.How(force=force, replace=replace, dry_run=dry_run),
     )
     _report(outcome, as_json)
 
@@ -319,6 +334,7 @@ def select(
     set_: Set = None,
     seed: Seed = 0,
     fields: Fields = None,
+    replace: Replace = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -337,7 +353,7 @@ def select(
         set_options=_settings(set_),
         seed=seed,
         fields=_fields(fields),
-        how=stages.How(force=force, dry_run=dry_run),
+        how=stages.How(force=force, replace=replace, dry_run=dry_run),
     )
     _report(outcome, as_json)
 
@@ -345,8 +361,9 @@ def select(
 @app.command(
     epilog=_example(
         "prune finetune sample_data/train.jsonl -o runs/warmup \\\n"
-        "      --model sample_data/model --checkpoints epoch",
-        "prune finetune runs/kept -o runs/model --model sample_data/model",
+        "      --model sample_data/model --learning-rate 1e-3 --checkpoints epoch",
+        "prune finetune runs/kept -o runs/model \\\n"
+        "      --model sample_data/model --learning-rate 1e-3",
     )
 )
 @_with_options(options.Finetune)
@@ -355,6 +372,7 @@ def finetune(
     out: Out,
     opts: options.Finetune,
     fields: Fields = None,
+    replace: Replace = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -362,7 +380,7 @@ def finetune(
     """Train a model on rows, or on what was kept of them; records training dynamics on the way."""
     from prune_cli import stages
 
-    how = stages.How(force=force, dry_run=dry_run)
+    how = stages.How(force=force, replace=replace, dry_run=dry_run)
     _report(stages.finetune(data, out, opts, _fields(fields), how), as_json)
 
 
@@ -393,6 +411,7 @@ def evaluate(
     out: Out,
     opts: options.Eval,
     fields: Fields = None,
+    replace: Replace = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -401,7 +420,7 @@ def evaluate(
     from prune_cli import stages
     from prune_cli.inputs import named_tests
 
-    how = stages.How(force=force, dry_run=dry_run)
+    how = stages.How(force=force, replace=replace, dry_run=dry_run)
     _report(stages.evaluate(model, named_tests(data), out, opts, _fields(fields), how), as_json)
 
 
@@ -415,8 +434,9 @@ def methods(
     """List the published methods, each a representation and a selection; and what each half can be."""
     from prune_cli import show
 
-    facts = show.methods(name)
-    print(json.dumps(facts, ensure_ascii=False) if as_json else show.methods_text(facts))
+    facts = show.method(name) if name else show.all_methods()
+    text = show.method_text if name else show.all_methods_text
+    print(json.dumps(facts, ensure_ascii=False) if as_json else text(facts))
 
 
 @app.command("show", epilog=_example("prune show runs/kept"))
@@ -438,17 +458,34 @@ def show_artifact(
         )
 
 
-@app.command(epilog=_example("prune pipeline sample_data/pipeline.toml"))
+@app.command(epilog=_example("prune pipeline sample_data/pipeline.toml -o runs/sample"))
 def pipeline(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to run.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of all its artifacts, instead of the file's.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder of all that is made; if left out, runs/ and the file's stem."
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where to run: auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a whole comparison from a file: methods x budgets x seeds, trained and measured."""
-    from prune_cli import pipeline as plan
+    """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
+    from prune_cli import pipeline as runner
+    from prune_cli import show
 
-    print(plan.run(file, out, device=device, dry_run=dry_run, as_json=as_json))
+    def tell(step: str, done: Outcome) -> None:
+        _tell(f"{step}: {show.happened(done.state, done.reason, done.seconds)}")
+
+    report = runner.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=tell)
+    ran = "would run" if dry_run else "made"
+    _tell(f"pipeline: {report.count(ran)} {ran}, {report.count('current')} up to date")
+    if as_json:
+        print(json.dumps(show.pipeline(report), ensure_ascii=False))
+    elif dry_run:
+        print(report.out)
+    else:
+        print(*show.table(list(runner.describe(report.results))), sep="\n")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PruneError(Exception):
     """An expected error: the command prints it as one line and exits with status 1.
 
     `message` says what is wrong, the value found and what is allowed, with `file:line` first where a row is at
-    fault. `hint`, where given, is the next step to take.
+    fault. `hint`, where given, is the next step to take. `also`: further errors found at the same time, a line each.
     """
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, also: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.also = tuple(also)

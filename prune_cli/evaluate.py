@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from prune_cli import models, options
+from prune_cli.errors import PruneError
 from prune_cli.progress import progress
 
 
@@ -43,4 +44,9 @@ def predict(
             done += len(positions)
             advance(len(positions))
     assert probabilities is not None
+    if not np.isfinite(losses).all():
+        raise PruneError(
+            f"the model's loss is not a finite number on {int((~np.isfinite(losses)).sum())} of {n} rows",
+            hint="check the model's weights, or evaluate with --precision float32",
+        )
     return probabilities, losses

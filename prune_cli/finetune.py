@@ -186,7 +186,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     record.flush()
 
-    model.save_pretrained(out)
+    _save_weights(model, out)
     tokenizer.save_pretrained(out)
     shutil.rmtree(resume, ignore_errors=True)
     whole = [e for e in range(record.epochs) if not np.isnan(record.arrays["logprob"][:, e]).any()]
@@ -195,7 +195,7 @@ def train(
         rates = [record.mean_rate(e) for e in whole]
         tensors.save(out / "dynamics.safetensors", kept, {"learning_rate": rates, "recorded": True})
     _write_log(out / "log.jsonl", record)
-    names = sorted(int(p.name) for p in (out / "checkpoints").iterdir()) if opts.checkpoints == "epoch" else []
+    names = sorted(int(folder.name) for folder in out.glob("checkpoints/*"))
     return Trained(
         checkpoints=[{"name": str(e), "epoch": e, "learning_rate": record.mean_rate(e - 1)} for e in names],
         learning_rate=float(record.rates[:, 0].sum() / record.rates[:, 1].sum()),
@@ -282,11 +282,24 @@ def _checkpoint_keeper(
     def keep(epoch: int) -> None:
         folder = out / "checkpoints" / str(epoch)
         shutil.rmtree(folder, ignore_errors=True)
-        model.save_pretrained(folder)
+        _save_weights(model, folder)
         if moments:
             _save_moments(folder / "moments.safetensors", model, trainer().optimizer)
 
     return keep
+
+
+def _save_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Write a model's weights, or its adapters, and their config: the same bytes each time."""
+    model.save_pretrained(folder)
+    adapters = folder / "adapter_config.json"
+    if adapters.exists():
+        (folder / "README.md").unlink(missing_ok=True)  # a model card without content
+        config = json.loads(adapters.read_text("utf-8"))
+        for name in ("target_modules", "modules_to_save"):  # sets to peft: in another order each time
+            if isinstance(config[name], list):
+                config[name].sort()
+        adapters.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _save_moments(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -189,6 +189,7 @@ class Inputs:
                 return array if name == "features" else array[:, None, :]
             return array.reshape(len(array), -1) if name == "features" else array
         getters: dict[str, Callable[[], Any]] = {
+            "n": lambda: len(self.rows),
             "score": self.score,
             "label": self.label,
             "group": self.group,
@@ -274,6 +275,8 @@ def arguments(
             continue
         _check_space(given, target, kind)
         found[name] = target.get(name.removeprefix("target_"), kind)
+    if kind == "dynamics" and "trajectory" in found and "learning_rate" in found:
+        found["learning_rate"] = found["learning_rate"].mean(keepdims=True)  # the trajectory has one step: [n, 1, e]
     return found, kind
 
 

@@ -5,10 +5,10 @@ function `select`. Files that start with `_` are helpers. In the signature
 
     def select(features, n_keep, rng, *, k=100): ...
 
-the arguments before `*` are inputs asked for by name (a default of None makes one optional), and those after it
-are options: the default gives an option its type, and a number its sign (above 0 where the default is, 0 or more
-where the default is 0). The first line of the file's docstring says what the method is, its line `Higher:` what
-a high score means, and its line `Source:` where the method comes from.
+the arguments before `*` are inputs asked for by name (a default of None makes one optional), and those after
+it are options: the default gives an option its type, and a number its sign (above 0 where the default is, 0
+or more where the default is 0). The first line of the file's docstring says what the method is, its line
+`Higher:` what a high score means, and its line `Source:` where the method comes from.
 
 Published methods, each a representation and a selection over it, stand in `recipes.toml`.
 """
@@ -27,8 +27,6 @@ from importlib import import_module, resources
 from typing import Any
 
 from prune_cli.errors import PruneError
-
-STAGES = ("score", "select")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def names(stage: str) -> list[str]:
 
 
 def load(stage: str, name: str) -> Method:
-    """The method of that name, with dashes or underscores. Raises PruneError where there is none."""
+    """The method of that name, with dashes or underscores. Raises PruneError if there is none."""
     stem = _look_up(f"{stage} method", name.replace("-", "_"), names(stage))
     module = import_module(f"prune_cli.{stage}.{stem}")
     function = getattr(module, stage)
@@ -83,12 +81,12 @@ def load(stage: str, name: str) -> Method:
 
 
 def parse_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a method: those given, as strings or as values of their type, and the defaults of the rest."""
+    """All options of a method: those given, as strings or as values of their type, else the defaults."""
     values = dict(method.options)
     for key, value in given.items():
         name = key.replace("-", "_")
         if name not in values:
-            raise PruneError(f"{method.name}: no option {key}; allowed: {', '.join(values) or 'none, it has no options'}")
+            raise PruneError(f"{method.name}: no option {key}; allowed: {', '.join(values) or 'no options'}")
         values[name] = _parse(key, value, method.options[name])
     return values
 
@@ -107,7 +105,7 @@ def _parse(key: str, value: Any, default: Any) -> Any:
     fits = type(parsed) is kind
     allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
     if kind in (int, float) and default >= 0:
-        fits = fits and math.isfinite(parsed) and (parsed > 0 or parsed == default == 0)
+        fits = fits and parsed < math.inf and (parsed > 0 or parsed == default == 0)
         allowed += " above 0" if default > 0 else ", 0 or more"
     if not fits:
         raise PruneError(f"{key}: {value}; allowed: {allowed}")
@@ -128,6 +126,17 @@ class PublishedMethod:
     score_options: dict[str, Any] = field(default_factory=dict)
     select_options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def halves(self) -> list[Method]:
+        """The score, where it has one, and the selection, loaded."""
+        names = {"score": self.score, "select": self.select}
+        return [load(stage, name) for stage, name in names.items() if name != "none"]
+
+    @property
+    def wants_target(self) -> bool:
+        """Whether one of them compares the rows with a target set."""
+        return any(half.wants_target for half in self.halves)
+
 
 @cache
 def published() -> dict[str, PublishedMethod]:
@@ -137,7 +146,7 @@ def published() -> dict[str, PublishedMethod]:
 
 
 def find_published(name: str) -> PublishedMethod:
-    """The published method of that name, with dashes or underscores. Raises PruneError where there is none."""
+    """The published method of that name, with dashes or underscores. Raises PruneError if there is none."""
     return published()[_look_up("method", name.replace("_", "-"), list(published()))]
 
 

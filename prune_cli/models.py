@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from prune_cli import artifact
 from prune_cli.artifact import Artifact, open_artifact
 from prune_cli.errors import PruneError
+from prune_cli.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,17 @@ def load(source: Source, task: ModuleType, labels: list[Any], tokenizer: Any, *,
     """
     import transformers
 
+    if source.trained is not None:
+        for name in source.trained.files:
+            if "/" not in name:
+                source.trained.file(name)  # weights that were cut short or edited are an error, not a model
+        if source.trained.options["method"] == "lora":
+            return _load_adapted(source.trained, task, labels, tokenizer)
     auto = getattr(transformers, task.AUTO_MODEL)
-    base = base_model(source)
-    lora = source.trained is not None and source.trained.options["method"] == "lora"
     names = {str(label): i for i, label in enumerate(labels)}
     with _one_line(f"cannot load model {source.name}"), _quiet():
         model, report = auto.from_pretrained(
-            base,
+            source.trained.path if source.trained else source.name,
             dtype=torch.float32,
             num_labels=len(labels),
             label2id=names,
@@ -130,11 +136,6 @@ def load(source: Source, task: ModuleType, labels: list[Any], tokenizer: Any, *,
             output_loading_info=True,
         )
         missing = sorted(report["missing_keys"])
-        if lora:
-            from peft import PeftModel
-
-            assert source.trained is not None
-            return PeftModel.from_pretrained(model, str(source.trained.path), is_trainable=True)
     if missing and not new_head:
         raise PruneError(
             f"{source.name}: its weights lack {', '.join(missing[:3])}; a model with a trained head is needed",
@@ -160,22 +161,33 @@ def head_labels(source: Source, seen: list[Any]) -> list[Any]:
     return list(range(config.num_labels))
 
 
-def base_model(source: Source) -> str:
-    """Where the (base) weights are: the artifact itself, or for LoRA the model that was adapted."""
-    if source.trained is None:
-        return source.name
-    if source.trained.options["method"] == "full":
-        for name in source.trained.files:
-            if "/" not in name:
-                source.trained.file(name)  # weights that were cut short or edited are an error, not a model
-        return str(source.trained.path)
-    base = source.trained.manifest["made"]["inputs"]["model"]
-    origin = source.trained.origin("model")
-    if not origin.exists():
-        return str(base)
-    if find(str(origin)).digest != source.trained.manifest["recipe"]["inputs"]["model"]:
-        raise PruneError(f"{origin}: changed since the adapters in {source.trained.path} were trained on it")
-    return str(origin)
+def _load_adapted(trained: Artifact, task: ModuleType, labels: list[Any], tokenizer: Any) -> torch.nn.Module:
+    """Load the model that LoRA adapters were trained on, with them in it."""
+    from peft import PeftModel
+
+    base, head = _adapted(trained), trained.about["labels"]
+    if len(labels) != len(head):
+        raise PruneError(
+            f"{trained.path}: its adapters come with a head of {len(head)} labels; {len(labels)} are needed",
+            hint=f"train on the model beneath them instead: {base.name}",
+        )
+    model = merged(load(base, task, labels, tokenizer, new_head=True))  # the head is saved with the adapters
+    with _one_line(f"cannot load the adapters in {trained.path}"), _quiet():
+        return PeftModel.from_pretrained(model, str(trained.path), is_trainable=True)
+
+
+def _adapted(trained: Artifact) -> Source:
+    """The model that adapters were trained on, as it was then."""
+    origin = trained.origin("model")
+    base = find(str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"]))
+    if base.digest != trained.manifest["recipe"]["inputs"]["model"]:
+        raise PruneError(f"{base.name}: changed since the adapters in {trained.path} were trained on it")
+    return base
+
+
+def merged(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with its adapters, where it has any, added into its weights."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def load_checkpoint(model: torch.nn.Module, source: Source, checkpoint: Checkpoint) -> None:
@@ -204,6 +216,21 @@ def load_checkpoint(model: torch.nn.Module, source: Source, checkpoint: Checkpoi
         raise PruneError(
             f"{source.name}: checkpoint {checkpoint.name} does not fit the model: {', '.join([*missing, *unexpected][:3])}"
         )
+
+
+def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
+    """Refuse rows of more tokens than the model has positions for: learnt ones are a table of fixed length."""
+    at = int(encoded.lengths.argmax())
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if isinstance(module, torch.nn.Embedding) and ("position" in last or last == "wpe"):
+            first = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
+            if encoded.lengths[at] > module.num_embeddings - first:
+                raise PruneError(
+                    f"{rows.where(at)}: {encoded.lengths[at]} tokens; the model has positions for "
+                    f"{module.num_embeddings - first}",
+                    hint=f"--max-length {module.num_embeddings - first}",
+                )
 
 
 @functools.cache  # the second look would see only what the first left visible
@@ -259,7 +286,7 @@ def _one_line(what: str) -> Iterator[None]:
     """Turn the loaders' own errors into ours."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as failure:
+    except (OSError, ValueError, KeyError, SafetensorError) as failure:
         first = (str(failure).strip() or type(failure).__name__).splitlines()[0]
         raise PruneError(f"{what}: {first}") from failure
 

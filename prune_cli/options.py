@@ -7,6 +7,7 @@ stage runs but not, beyond rounding, what it makes: they stay out of the recipe.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -119,11 +120,16 @@ def check(options: Any) -> None:
         value = getattr(options, name)
         if opt.choices and value not in opt.choices:
             raise PruneError(f"{name}: {value}; allowed: {', '.join(opt.choices)}")
+        if kind is float and not math.isfinite(value):
+            raise PruneError(f"{name}: {value}; a finite number is allowed")
         if kind in (int, float) and name in _POSITIVE and value <= 0:
             raise PruneError(f"{name}: {value}; a number above 0 is allowed")
         if kind in (int, float) and name not in _ANY_SIGN and value < 0:
             raise PruneError(f"{name}: {value}; 0 or more is allowed")
+        if name in _SHARE and value >= 1:
+            raise PruneError(f"{name}: {value}; a share below 1 is allowed")
 
 
 _POSITIVE = {"epochs", "learning_rate", "batch_size", "accumulate", "lora_rank", "dim", "tokens_per_batch"}
 _ANY_SIGN = {"layer"}
+_SHARE = {"warmup", "lora_dropout"}

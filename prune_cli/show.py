@@ -1,18 +1,23 @@
-"""What users see of outcomes, methods and artifacts: gathered as JSON values, and put into words from those."""
+"""What users see of outcomes, methods and artifacts: gathered as JSON values, then put into words."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune_cli import tensors
-from prune_cli.artifact import Artifact, canonical, open_artifact
+from prune_cli import methods, tensors
+from prune_cli.artifact import NEW, Artifact, canonical, open_artifact
 from prune_cli.errors import PruneError
 
 if TYPE_CHECKING:
+    from prune_cli.pipeline import Report
     from prune_cli.stages import Outcome
+
+HALVES = ("score", "select")
 
 
 def outcome(done: Outcome) -> dict[str, Any]:
@@ -26,31 +31,95 @@ def outcome(done: Outcome) -> dict[str, Any]:
     }
     if done.state == "would run":
         return facts
-    found = open_artifact(done.out)
     if done.stage == "select":
-        facts |= {"kept": found.about["kept"], "rows": found.about["rows"]}
+        about = open_artifact(done.out).about
+        facts |= {"kept": about["kept"], "rows": about["rows"]}
     if done.stage == "eval":
-        facts["metrics"] = json.loads(found.file("metrics.json").read_text("utf-8"))
+        facts["metrics"] = json.loads(open_artifact(done.out).file("metrics.json").read_text("utf-8"))
     return facts
 
 
 def outcome_lines(facts: dict[str, Any]) -> list[str]:
-    """What a stage did, for people to read while it runs."""
-    stage, state = facts["stage"], facts["state"]
-    happened = {
-        "current": "up to date",
-        "would run": f"would run: {facts['reason']}",
-        "made": f"made in {facts['seconds']:.1f} s",
-    }[state]
-    lines = [f"{stage}: {happened}"]
+    """What a stage did, in words."""
+    stage = facts["stage"]
+    lines = [f"{stage}: {happened(facts['state'], facts['reason'], facts['seconds'])}"]
     if "kept" in facts:
         lines.append(f"{stage}: kept {facts['kept']} of {facts['rows']} rows")
     for name, metrics in facts.get("metrics", {}).items():
-        lines.append(
-            f"{stage}: {name}: accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}, "
-            f"loss {metrics['loss']:.4f}, n {metrics['n']}"
-        )
+        shown = ", ".join(f"{key} {metrics[key]:.4f}" for key in ("accuracy", "macro_f1", "loss"))
+        lines.append(f"{stage}: {name}: {shown}, n {metrics['n']}")
     return lines
+
+
+def happened(state: str, reason: str, seconds: float) -> str:
+    """What became of a step."""
+    if state == "current":
+        return "up to date"
+    if state == "would run":
+        return f"would run: {reason}"
+    return f"made in {seconds:.1f} s" + (f" ({reason})" if reason != NEW else "")
+
+
+def pipeline(report: Report) -> dict[str, Any]:
+    """The steps of a pipeline run, and a result for each method, keep, seed and test set."""
+    steps = [
+        {"step": label, "path": str(done.out), "state": done.state, "reason": done.reason}
+        for label, done in report.steps
+    ]
+    return {"path": str(report.out), "steps": steps, "results": report.results}
+
+
+def all_methods() -> dict[str, Any]:
+    """The published methods, and the scores and selections that there are."""
+    return {
+        "published": [dataclasses.asdict(method) for method in methods.published().values()],
+        **{half: {name: methods.load(half, name).summary for name in methods.names(half)} for half in HALVES},
+    }
+
+
+def all_methods_text(facts: dict[str, Any]) -> str:
+    """All methods as a table and two lists."""
+    head = ("name", "representation", "score", "select", "objective", "source")
+    lines = table([head, *([method[key] for key in head] for method in facts["published"])])
+    for half in HALVES:
+        lines += ["", f"{half} methods:"]
+        lines += table([(f"  {name}", summary) for name, summary in facts[half].items()])
+    return "\n".join(lines)
+
+
+def method(name: str) -> dict[str, Any]:
+    """All that goes by one name: a published method, a score, a selection."""
+    dashed, stem = name.replace("_", "-"), name.replace("-", "_")
+    facts: dict[str, Any] = {}
+    if dashed in methods.published():
+        facts["published"] = dataclasses.asdict(methods.published()[dashed])
+    for half in HALVES:
+        if stem in methods.names(half):
+            found = methods.load(half, stem)
+            facts[half] = {"name": stem, "inputs": found.inputs, "options": found.options, "about": found.doc}
+    if not facts:
+        stems = {stem.replace("_", "-") for half in HALVES for stem in methods.names(half)}
+        raise PruneError(f"method: {name}; allowed: {', '.join(sorted(stems | set(methods.published())))}")
+    return facts
+
+
+def method_text(facts: dict[str, Any]) -> str:
+    """All that goes by one name, in words."""
+    parts = []
+    if "published" in facts:
+        shown = {key: value for key, value in facts["published"].items() if value and key != "name"}
+        lines = table([(f"  {key}", _plain(value)) for key, value in shown.items()])
+        parts.append("\n".join([f"{facts['published']['name']}, as published:", *lines]))
+    for half in HALVES:
+        if half in facts:
+            found = facts[half]
+            options = [f"--set {key}={_plain(value)}" for key, value in found["options"].items()]
+            parts.append(
+                f"{half} {found['name']}: {found['about']}\n\n"
+                f"It reads: {', '.join(found['inputs'])}.\n"
+                f"Options and their defaults: {' '.join(options) or 'none'}."
+            )
+    return "\n\n".join(parts)
 
 
 def artifact(path: Path) -> dict[str, Any]:
@@ -84,14 +153,12 @@ def artifact_text(facts: dict[str, Any]) -> str:
             name if rate is None else f"{name}: mean learning rate {rate:.3g}"
             for name, rate in facts["checkpoints"].items()
         ],
-        "options": [
-            f"{name}: {_plain(value)}" for name, value in facts["options"].items() if name != "labels"
-        ],
+        "options": [f"{key}: {_plain(value)}" for key, value in facts["options"].items() if key != "labels"],
         "from": [f"{role}: {place}" for role, place in facts["inputs"].items()],
         "digests": [f"{role}: {_short(digest)}" for role, digest in facts["digests"].items()],
         "command": [shlex.join(["prune", *made["argv"][1:]])],
         "made": [
-            f"in {made['seconds']} s on {made.get('device', 'cpu')}, with at most {made['peak_memory_mb']} MB of memory",
+            f"in {made['seconds']} s on {made.get('device', 'cpu')}, peak memory {made['peak_memory_mb']} MB",
             f"by prune-cli {facts['code']}, Python {made['python']}, "
             + ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
         ],
@@ -110,7 +177,7 @@ def _summary(facts: dict[str, Any]) -> str:
         case "represent":
             return f"{about['rows']} rows represented by {', '.join(about['kinds'])}"
         case "score":
-            return f"scores of {about['rows']} rows by {opts['method']}: {about['meaning']}"
+            return f"scores of {about['rows']} rows by {opts['method']}. {about['meaning']}"
         case "select":
             return f"{about['kept']} of {about['rows']} rows, chosen by {opts['method']}"
         case "finetune":
@@ -130,34 +197,35 @@ def _is_whole(found: Artifact, name: str) -> bool:
     return True
 
 
-def _tensor_files(found: Artifact, damaged: list[str]) -> list[str]:
-    """The files of ours that hold tensors, as far as they are whole; a model's weights are not listed."""
+def _tensor_files(found: Artifact, damaged: list[str]) -> list[Path]:
+    """The whole files of ours that hold tensors; a model's weights are not among them."""
     names = [name for name in found.files if name.endswith(".safetensors") and name not in damaged]
-    return [name for name in names if found.stage == "represent" or name == "dynamics.safetensors"]
+    return [
+        found.path / name for name in names if found.stage == "represent" or name == "dynamics.safetensors"
+    ]
 
 
 def _tensors(found: Artifact, damaged: list[str]) -> dict[str, dict[str, Any]]:
     """Name -> shape and type of each tensor."""
     shown = {}
-    for name in _tensor_files(found, damaged):
-        for tensor, array in sorted(tensors.load(found.path / name).items()):
-            shown[tensor] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    for path in _tensor_files(found, damaged):
+        for name, array in sorted(tensors.load(path).items()):
+            shown[name] = {"shape": list(array.shape), "dtype": str(array.dtype)}
     return shown
 
 
 def _checkpoints(found: Artifact, damaged: list[str]) -> dict[str, float | None]:
-    """Name of each checkpoint -> mean learning rate over its span of training."""
+    """Name of each checkpoint -> mean learning rate over its span of training, where it is known."""
     kept = found.about.get("checkpoints", [])
     if found.stage == "finetune":
         return {checkpoint["name"]: checkpoint["learning_rate"] for checkpoint in kept}
-    for name in _tensor_files(found, damaged):
-        rates = tensors.metadata(found.path / name)["learning_rate"]
-        return dict(zip(kept, rates, strict=False))
+    for path in _tensor_files(found, damaged):
+        return dict(zip(kept, tensors.metadata(path)["learning_rate"], strict=False))
     return dict.fromkeys(kept)
 
 
 def _place(found: Artifact, role: str) -> str:
-    """Where an input is, as seen from here; what is no path here (a hub name, standard input) as it was named."""
+    """Where an input is, seen from here; what is no path (a hub name, standard input) as it was named."""
     path = found.origin(role)
     named = str(found.manifest["made"]["inputs"][role])
     return str(path) if path.exists() else "standard input" if named == "-" else named
@@ -170,3 +238,10 @@ def _plain(value: Any) -> str:
 def _short(digest: str) -> str:
     """The head of a sha256; a hub name with its commit as it is."""
     return digest if ":" in digest else digest[:12]
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, the columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return [line.rstrip() for line in lines]

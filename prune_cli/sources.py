@@ -22,7 +22,7 @@ INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
 def source_name(source: str) -> str:
-    """What a source is called: its file's stem, the data set's name with the split that was asked for, or stdin."""
+    """What a source is called: its file's stem, the data set's name with the split asked for, or stdin."""
     if source == "-":
         return "stdin"
     if source.startswith("hf:"):
@@ -76,7 +76,8 @@ def _is_list(path: Path) -> bool:
 def _jsonl(file: Iterable[bytes], prefix: str) -> Records:
     for number, start, line in _lines(file, prefix):
         if line.strip(" \t\r\n"):
-            yield number, start, _object(_parse(line, prefix, number), f"{prefix}{number}")
+            value = _parse(line.rstrip("\r\n"), prefix, number)  # or an error at the end counts as the next line's
+            yield number, start, _object(value, f"{prefix}{number}")
 
 
 def _json_list(path: Path) -> Records:

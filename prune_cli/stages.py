@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,8 +53,9 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
     source = models.find(opts.model, opts.checkpoints)
-    recipe_options = {**options.recipe_options(opts), "kind": kinds}
-    recipe_options.pop("model")
+    recipe_options = {"task": opts.task, "kind": kinds}
+    for kind in kinds:
+        recipe_options |= _options_of(kind, opts)
     recipe = Recipe("represent", recipe_options, {"rows": rows.digest, "model": source.digest})
 
     def work(draft: Draft) -> None:
@@ -65,29 +67,29 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
             draft.cached("dynamics.safetensors", lambda path: _write_recorded(path, source, rows, opts))
         if walked:
             _walk(draft.path, walked, rows, indices, labels, source, task, opts)
-        space = {k: v for k, v in recipe_options.items() if k not in ("kind", "task")}
         draft.about = {
             "rows": len(rows),
             "labels": labels,
             "kinds": kinds,
             "checkpoints": [c.name for c in source.checkpoints],
-            "space": {kind: artifact.digest_value([source.digest, _space(kind, space)]) for kind in kinds},
+            "space": {kind: artifact.digest_value([source.digest, _options_of(kind, opts)]) for kind in kinds},
         }
 
     places = {"rows": data, "model": opts.model}
     return _make(out, recipe, places, how, work, resumable=True)
 
 
-_SPACE = {
-    "hidden": ("checkpoints", "layer", "pooling", "max_length", "precision"),
-    "dynamics": ("checkpoints", "dynamics", "max_length", "precision"),
-    "gradient": ("checkpoints", "dim", "max_length", "precision", "seed"),
+_OPTIONS_OF = {
+    "hidden": ("layer", "pooling"),
+    "dynamics": ("dynamics",),
+    "gradient": ("dim", "seed"),
 }
 
 
-def _space(kind: str, opts: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that have to agree for two sets of rows to be comparable."""
-    return {name: opts[name] for name in _SPACE[kind]}
+def _options_of(kind: str, opts: options.Represent) -> dict[str, Any]:
+    """The options that a kind depends on: those of its recipe, and of the sets that it can be compared with."""
+    common = ("checkpoints", "max_length", "precision") + (() if kind == "dynamics" else ("dtype",))
+    return {name: getattr(opts, name) for name in (*common, *_OPTIONS_OF[kind])}
 
 
 def _kinds(text: str) -> list[str]:
@@ -122,6 +124,7 @@ def _walk(
         else:
             observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task)
     encoded = task.encode(rows, tokenizer, opts.max_length)
+    models.check_length(model, encoded, rows)
     todo = engine.Pass(encoded, indices, tokenizer.pad_token_id, model, source, task, device, opts.precision)
     engine.walk(
         folder,
@@ -299,7 +302,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         tokenizer = models.load_tokenizer(source)
         encoded = task.encode(rows, tokenizer, opts.max_length)
         set_seed(opts.seed)  # the new head is drawn from it
-        model = models.load(source, task, labels, tokenizer, new_head=True)
+        model = models.merged(models.load(source, task, labels, tokenizer, new_head=True))
+        models.check_length(model, encoded, rows)
         indices = task.label_indices(rows, labels)
         trained = train(draft.path, model, tokenizer, encoded, indices, opts, task, device)
         with (draft.path / "ids.jsonl").open("w", encoding="utf-8") as stream:
@@ -345,6 +349,7 @@ def evaluate(
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:
             for name, found in rows.items():
                 encoded = task.encode(found, tokenizer, longest)
+                models.check_length(network, encoded, found)
                 probabilities, losses = predict(
                     network, encoded, indices[name], tokenizer.pad_token_id, task, device, opts
                 )
@@ -378,14 +383,20 @@ def _make(
     """Run a stage's work unless its artifact is up to date; commit the result."""
     reason = artifact.stale_reason(out, recipe)
     if reason is None and not how.force:
+        if not how.dry_run:
+            with suppress(OSError):  # an artifact of someone else's may be read-only
+                (out / artifact.MANIFEST).touch()  # make compares times: this one has been looked at
         return Outcome(out, recipe.stage, "current")
+    if artifact.is_artifact(out):
+        if not (how.force or how.replace):
+            raise PruneError(
+                f"{out}: holds an artifact made otherwise: {reason}",
+                hint="--replace to make it again, or another -o",
+            )
+        if any(Path(place).resolve() == out.resolve() for place in places.values()):
+            raise PruneError(f"{out}: is among the inputs; another -o is needed")
     if how.dry_run:
         return Outcome(out, recipe.stage, "would run", reason or "forced")
-    if artifact.is_artifact(out) and not (how.force or how.replace):
-        raise PruneError(
-            f"{out}: holds an artifact made otherwise: {reason}",
-            hint="--force to make it again, or another -o",
-        )
     began = monotonic()
     with artifact.draft(out, recipe, places, resumable=resumable) as draft:
         work(draft)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -34,13 +35,19 @@ class Hidden:
 
     @contextmanager
     def attach(self, model: torch.nn.Module) -> Iterator[None]:
-        """Have the model return its hidden states."""
-        before = model.config.output_hidden_states
-        model.config.output_hidden_states = True
+        """Have the model return its hidden states.
+
+        Through the call and not through `model.config`: a model wrapped in adapters passes its own default on.
+        """
+
+        def ask(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return args, {**kwargs, "output_hidden_states": True}
+
+        handle = model.register_forward_pre_hook(ask, with_kwargs=True)
         try:
             yield
         finally:
-            model.config.output_hidden_states = before
+            handle.remove()
 
     def begin(self, batch: Batch) -> None:
         """Nothing to prepare."""

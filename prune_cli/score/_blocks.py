@@ -12,7 +12,7 @@ NUMBERS = 2**22  # in a block: 32 MiB as float64
 
 
 def row_blocks(array: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Consecutive rows of an array [n, …] (which may be a memory map), and where they stand, as float64 [b, …]."""
+    """Consecutive rows of an array [n, …], a memory map as well, as float64 [b, …], and where they stand."""
     rows = max(1, NUMBERS // max(1, array[0].size))
     for start in range(0, len(array), rows):
         where = slice(start, start + rows)

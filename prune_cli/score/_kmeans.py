@@ -18,10 +18,11 @@ PASSES = 5
 def fit(features: NDArray[Any], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Centroids of features [n, d]: float64 [k, d], or [n, d] where k is above n.
 
-    Up to 2²⁸ numbers (n × d) this is Lloyd's algorithm from a k-means++ start, run until it is stable, on a float32
-    copy of at most 1 GiB. Beyond, it is mini-batch k-means: five passes over the rows in random order, at most
-    max(1024, 10 k) of them in memory at a time. Either way it runs on one thread, since with three or more the order
-    of sums, and with it the last digits of the centroids, would differ from run to run.
+    Up to 2²⁸ numbers (n × d) this is Lloyd's algorithm from a k-means++ start, run until it is stable, on a
+    float32 copy of at most 1 GiB. Beyond, it is mini-batch k-means: five passes over the rows in random
+    order, max(1024, 10 k) of them in memory at a time, from a k-means++ start among the first of these.
+    Either way it runs on one thread: with three or more, the order of sums, and so the last digits of the
+    centroids, would differ from run to run.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -52,7 +53,7 @@ def assign(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The nearest centroid of each row [n] (the first of equals), and the squared distance to it [n].
 
-    The distance is summed from differences, not from ‖x‖² − 2x·c + ‖c‖², which loses its digits near a centroid.
+    The distance is summed from differences: ‖x‖² − 2x·c + ‖c‖² would lose its digits near a centroid.
     """
     nearest = np.empty(len(features), np.int64)
     distance = np.empty(len(features), np.float64)

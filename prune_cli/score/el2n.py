@@ -5,7 +5,7 @@ s_i = (1/e) Σ_e ‖p_ie − onehot(y_i)‖₂, p the vector of class probabilit
 Source: Paul et al. 2021, arXiv 2107.07075, section 2.
 Higher: harder; from 0, sure and right, to √2, sure and wrong.
 
-The paper averages over about ten independent trainings early on; here the average is over the checkpoints of one.
+The paper averages over independent trainings, early in each; here the average is over the checkpoints of one.
 """
 
 from __future__ import annotations

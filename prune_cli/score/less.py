@@ -1,15 +1,15 @@
 """LESS: how well an example's gradient agrees with those of a target set, checkpoint by checkpoint.
 
-s_i = max_g Σ_e η_e ⟨x̂_ie, (1/|g|) Σ_{v∈g} x̂_ve⟩, x̂ = x / ‖x‖ at each checkpoint, v the target rows of group g,
-η the learning rate at a checkpoint. Without groups the target set is one. A row of zeros stays zero.
+s_i = max_g Σ_e η_e ⟨x̂_ie, (1/|g|) Σ_{v∈g} x̂_ve⟩, x̂ = x / ‖x‖ at each checkpoint, v the target rows of a
+group g, η the learning rate at a checkpoint. Without groups the target set is one. A row of zeros stays zero.
 
 Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 3 and 4 (cosine influence; maximum over subtasks).
 Higher: training on the example helps the target set more; below 0 it hurts.
 
-It runs on any representation; LESS itself is the one on gradients. The paper divides by the length of a group's
-mean gradient; here, as in its authors' code, each target row has length one before the mean. η is used as it is,
-not scaled to sum to one, which changes no ranking. The paper's training gradients are preconditioned by Adam's
-moments where ours are as the representation has them.
+It runs on any representation; LESS itself is the one on gradients. The paper divides by the length of a
+group's mean gradient; here, as in its authors' code, each target row has length one before the mean. Their
+code scales η to sum to one, which changes no ranking; here it is used as it is. The paper preconditions the
+gradients of training examples by Adam's moments; here they are as the representation has them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def score(
     learning_rate: NDArray[np.float64],
     target_group: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
-    """Score rows by trajectory [n, e, d], target_trajectory [m, e, d], learning_rate [e], target_group [m]: float64 [n]."""
+    """Score rows by trajectory [n, e, d] against target_trajectory [m, e, d]: float64 [n].
+
+    learning_rate [e]; target_group [m] where the target rows have groups.
+    """
     aims = _aims(target_trajectory, target_group) * learning_rate[:, None]
     flat = aims.reshape(len(aims), -1)  # [g, e × d]
     scores = np.empty(len(trajectory), np.float64)

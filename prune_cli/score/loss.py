@@ -2,7 +2,7 @@
 
 s_i = −log p_i, p the probability of the gold answer at the last checkpoint.
 
-Source: the training loss itself, as in the loss-based baselines of Paul et al. 2021, arXiv 2107.07075.
+Source: the training loss itself; no paper's method.
 Higher: the model is less sure of the gold answer, so the example is harder.
 """
 

@@ -2,12 +2,11 @@
 
 s_i = min_c ‖x_i − μ_c‖²
 
-Source: Sorscher et al. 2022, arXiv 2206.14486, section 6 (the self-supervised prototypes metric).
+Source: Sorscher et al. 2022, arXiv 2206.14486, the self-supervised prototypes metric.
 Higher: less prototypical; 0 on a prototype.
 
-The paper clusters a self-supervised model's embeddings of images; here any representation, as it is stored, all
-checkpoints side by side. It finds the number of clusters to matter little within a factor of ten of the number of
-classes, which k = 10 is for most tasks. Squaring keeps the paper's order.
+The paper clusters a self-supervised model's embeddings of images; here it is any representation, as it is
+stored, all checkpoints side by side. The default k is ours. Squaring keeps the order.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Selections: which rows to keep, best first, one file a method. They see arrays only, as scores do."""
+"""Selections: which rows to keep, best first, one file a method. They see arrays, as scores do."""

@@ -26,12 +26,13 @@ def select_balanced(
 ) -> NDArray[np.int64]:
     """Run a select method on n rows: int64 [n_keep], best first.
 
-    balance: `none` runs the method on all rows; `keep` gives each label [n] the share of n_keep that it has of the
-    data (largest remainder); `equal` gives each label the same share, and what a label lacks is shared among the
-    others. With these two the method runs within each label in turn, on that label's part of every input; those of
-    the target set stay whole. A label with no share is passed over. A label's best row of m counts as rank ½/m, its
-    next as 1½/m and so on; rows are merged in the order of these ranks, so every beginning of the result has about
-    the same shares of labels as the whole.
+    balance `none` runs the method on all rows. `keep` gives each label [n] the share of n_keep that it has of
+    the data (largest remainder); `equal` gives each label the same share, and what a small label lacks is
+    shared among the others. The method then runs within each label in turn, on its part of every input (a
+    copy of those rows); inputs of the target set stay whole. A label with no share is passed over.
+
+    The labels' rows are merged in proportion: of m rows, a label's best counts as rank ½/m, its next as 1½/m
+    and so on, and lower ranks come first. Every beginning of the result so has about the shares of the whole.
     """
     if balance not in BALANCES:
         raise PruneError(f"balance: {balance}; allowed: {', '.join(BALANCES)}")
@@ -66,8 +67,9 @@ def _within(
 def _checked(
     positions: NDArray[np.int64], n_keep: int, n: int, function: Callable[..., Any]
 ) -> NDArray[np.int64]:
-    """The positions, if they are n_keep different ones of n."""
-    if len(positions) != n_keep or len(np.unique(positions)) != n_keep or not 0 <= min(positions) <= max(positions) < n:
+    """The positions, if they are n_keep different ones of n; PruneError if the method gave others."""
+    known = np.unique(positions[(positions >= 0) & (positions < n)])
+    if not len(positions) == len(known) == n_keep:
         method = function.__module__.rpartition(".")[2]
         raise PruneError(f"{method}: gave positions that are not {n_keep} different ones of {n} rows")
     return positions

@@ -1,4 +1,4 @@
-"""Divide a budget of rows among clusters or labels; every share is a whole number, and they add up exactly."""
+"""Divide a budget of rows among clusters or labels: whole numbers that add up exactly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def equal_shares(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """The same share for each; what a small one cannot give is shared among the larger.
 
-    S2L's rule: visited smallest first (of equals, the first first), each gives an equal part of what is still to be
-    had, rounded down, or all it has where that is less. total is at most the sum of sizes.
+    S2L's rule: visited smallest first (of equals, the first first), each gives an equal part of what is left
+    of total, rounded down, or all it has where that is less. total is at most the sum of sizes.
     """
     shares = np.zeros(len(sizes), np.int64)
     left = total

@@ -1,12 +1,12 @@
 """Every kind of example alike: k-means clusters, each giving the same number of rows, drawn at random.
 
-Clusters are visited smallest first. The k-th of K gives R_k = (B − |S|) / (K − k + 1) rows, rounded down, where B
-is the budget and S what is selected so far, or all of its rows where it has fewer; so the budget is always filled.
+Clusters are visited smallest first. The k-th of K gives R_k = (B − |S|) / (K − k + 1) rows, rounded down, B
+the budget and S what is selected so far, or all its rows where it has fewer; so the budget is always filled.
 
 Source: S2L, Yang et al. 2024, arXiv 2403.07384, algorithm 1.
 
-The paper clusters loss trajectories, which is this method on dynamics; here any representation, as it is stored, all
-checkpoints side by side. Rows come in the order of drawing: cluster after cluster, the smallest cluster first.
+The paper clusters loss trajectories, which is this method on dynamics; here it is any representation, as it
+is stored, all checkpoints side by side. Rows come in the order of drawing, the smallest cluster's first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The rows in the middle: the n_keep ranks around the median rank, nearest to it first.
 
-Rows are ranked by score, lowest first, and equal scores in the order of rows. Of two ranks equally far from the
-median the lower comes first, so a band that cannot be centred leans to the low scores by half a rank.
+Rows are ranked by score, lowest first, and equal scores in the order of rows. Of two ranks equally far from
+the median the lower comes first, so a band that cannot be centred leans to the low scores by half a rank.
 
-Source: Moderate Coreset, Xia et al. 2023, ICLR; it keeps the scores nearest to the median score, here it is by rank.
+Source: Moderate Coreset, Xia et al. 2023, ICLR.
+
+The paper keeps the scores nearest to the median score; here nearness is counted in ranks.
 """
 
 from __future__ import annotations

