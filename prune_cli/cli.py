@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-COMMON = "Options of every stage"
+PANEL = "Options of every stage"
 # what the system refuses is no bug of ours: told in one line
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         status = app(arguments, prog_name="prune", standalone_mode=False) or 0
         if status == 130:
-            _tell("interrupted: what was there before is whole; the same command again goes on")
+            _tell("interrupted: the same command again goes on from what is saved")
         sys.stdout.flush()
         return int(status)
     except PruneError as error:
@@ -129,49 +129,6 @@ def _fields(given: list[str] | None) -> dict[str, str]:
         raise typer.BadParameter(error.message.removeprefix("field: "), param_hint="--field") from error
 
 
-def _with_options(record: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each field of a record of `options`, in place of its parameter `opts`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            if parameter.name == "opts":
-                parameters += _parameters(record)
-            else:
-                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-
-        @functools.wraps(command)
-        def wrapper(**values: Any) -> None:
-            opts = record(**{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)})
-            command(opts=opts, **values)
-
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return wrapper
-
-    return decorate
-
-
-def _parameters(record: type) -> list[inspect.Parameter]:
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(record)}
-    found = []
-    for name, (kind, opt) in options.described(record).items():
-        default = inspect.Parameter.empty if defaults[name] is dataclasses.MISSING else defaults[name]
-        hint = (
-            _choice(opt.help, *opt.choices) if opt.choices else Annotated[kind, typer.Option(help=opt.help)]
-        )
-        found.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-        )
-    return found
-
-
-def _choice(text: str, *allowed: str) -> Any:
-    """An option with few values: its help names them, any other is wrong usage."""
-    text = f"{text} One of {', '.join(allowed)}."
-    return Annotated[Literal[allowed], typer.Option(help=text, show_choices=False)]
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"prune-cli {__version__}")
@@ -224,22 +181,88 @@ Fields = Annotated[
         "--field",
         metavar="NAME=KEY",
         help="Read the rows' key KEY as NAME, as in text=sentence. Repeatable.",
-        rich_help_panel=COMMON,
+        rich_help_panel=PANEL,
     ),
 ]
 Replace = Annotated[
     bool,
     typer.Option(
-        "--replace", help="Make it again where what is there was made otherwise.", rich_help_panel=COMMON
+        "--replace", help="Make it again where what is there was made otherwise.", rich_help_panel=PANEL
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Make it again in any case.", rich_help_panel=COMMON)]
+Force = Annotated[bool, typer.Option("--force", help="Make it again in any case.", rich_help_panel=PANEL)]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=COMMON)
+    bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=PANEL)
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=COMMON)
+    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=PANEL)
 ]
+
+
+def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+COMMON = [
+    _option("fields", Fields, None),
+    _option("replace", Replace, False),
+    _option("force", Force, False),
+    _option("dry_run", DryRun, False),
+    _option("as_json", AsJson, False),
+]
+
+
+def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
+    """Make a stage's function a command that reports the outcome.
+
+    In the command's signature its parameter `opts` becomes an option for each field of the record that it is
+    annotated with, and `common` the options of every stage.
+    """
+    function.__annotations__.pop("return")  # the one name here that is not imported yet
+    parameters: list[inspect.Parameter] = []
+    record = None
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.name == "opts":
+            record = parameter.annotation
+            parameters += _options_of(record)
+        elif parameter.name == "common":
+            parameters += COMMON
+        else:
+            parameters.append(_option(parameter.name, parameter.annotation, parameter.default))
+
+    @functools.wraps(function)
+    def command(fields: Any, replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
+        from prune_cli import stages
+
+        if record:
+            values["opts"] = record(
+                **{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)}
+            )
+        how = stages.How(force=force, replace=replace, dry_run=dry_run)
+        _report(function(**values, fields=_fields(fields), how=how), as_json)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _options_of(record: type) -> list[inspect.Parameter]:
+    found = []
+    described = options.described(record)
+    for entry in dataclasses.fields(record):
+        kind, opt = described[entry.name]
+        hint = (
+            _choice(opt.help, *opt.choices) if opt.choices else Annotated[kind, typer.Option(help=opt.help)]
+        )
+        missing = entry.default is dataclasses.MISSING
+        found.append(_option(entry.name, hint, inspect.Parameter.empty if missing else entry.default))
+    return found
+
+
+def _choice(text: str, *allowed: str) -> Any:
+    """An option with few values: its help names them, any other is wrong usage."""
+    text = f"{text} One of {', '.join(allowed)}."
+    return Annotated[Literal[allowed], typer.Option(help=text, show_choices=False)]
 
 
 @app.callback()
@@ -264,22 +287,12 @@ def _example(*commands: str) -> str:
         "      --model runs/warmup --kind gradient",
     )
 )
-@_with_options(options.Represent)
-def represent(
-    data: Data,
-    out: Out,
-    opts: options.Represent,
-    fields: Fields = None,
-    replace: Replace = False,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
+@_stage
+def represent(data: Data, out: Out, opts: options.Represent, **common: Any) -> Outcome:
     """Represent each row by hidden states, training dynamics or projected gradients of a model."""
     from prune_cli import stages
 
-    how = stages.How(force=force, replace=replace, dry_run=dry_run)
-    _report(stages.represent(data, out, opts, _fields(fields), how), as_json)
+    return stages.represent(data, out, opts, **common)
 
 
 @app.command(
@@ -287,6 +300,7 @@ def represent(
         "prune score runs/train -o runs/less \\\n      --method less --on gradient --target runs/validation"
     )
 )
+@_stage
 def score(
     inputs: Inputs,
     out: Out,
@@ -295,16 +309,12 @@ def score(
     target: Target = None,
     set_: Set = None,
     seed: Seed = 0,
-    fields: Fields = None,
-    replace: Replace = False,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
+    **common: Any,
+) -> Outcome:
     """Give each row a number: how hard, how typical, how relevant it is."""
     from prune_cli import stages
 
-    outcome = stages.score(
+    return stages.score(
         inputs,
         out,
         method,
@@ -312,15 +322,14 @@ def score(
         target=target,
         set_options=_settings(set_),
         seed=seed,
-        fields=_fields(fields),
-        how=stages.How(force=force, replace=replace, dry_run=dry_run),
+        **common,
     )
-    _report(outcome, as_json)
 
 
 @app.command(
     epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep")
 )
+@_stage
 def select(
     inputs: Inputs,
     out: Out,
@@ -333,16 +342,12 @@ def select(
     target: Target = None,
     set_: Set = None,
     seed: Seed = 0,
-    fields: Fields = None,
-    replace: Replace = False,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
+    **common: Any,
+) -> Outcome:
     """Keep the rows that a method chooses, best first, ready for any trainer."""
     from prune_cli import stages
 
-    outcome = stages.select(
+    return stages.select(
         inputs,
         out,
         method,
@@ -352,36 +357,23 @@ def select(
         target=target,
         set_options=_settings(set_),
         seed=seed,
-        fields=_fields(fields),
-        how=stages.How(force=force, replace=replace, dry_run=dry_run),
+        **common,
     )
-    _report(outcome, as_json)
 
 
 @app.command(
     epilog=_example(
         "prune finetune sample_data/train.jsonl -o runs/warmup \\\n"
         "      --model sample_data/model --learning-rate 1e-3 --checkpoints epoch",
-        "prune finetune runs/kept -o runs/model \\\n"
-        "      --model sample_data/model --learning-rate 1e-3",
+        "prune finetune runs/kept -o runs/model \\\n      --model sample_data/model --learning-rate 1e-3",
     )
 )
-@_with_options(options.Finetune)
-def finetune(
-    data: Data,
-    out: Out,
-    opts: options.Finetune,
-    fields: Fields = None,
-    replace: Replace = False,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
+@_stage
+def finetune(data: Data, out: Out, opts: options.Finetune, **common: Any) -> Outcome:
     """Train a model on rows, or on what was kept of them; records training dynamics on the way."""
     from prune_cli import stages
 
-    how = stages.How(force=force, replace=replace, dry_run=dry_run)
-    _report(stages.finetune(data, out, opts, _fields(fields), how), as_json)
+    return stages.finetune(data, out, opts, **common)
 
 
 @app.command(
@@ -390,7 +382,7 @@ def finetune(
         "prune eval runs/model sample_data/test.jsonl sample_data/ood.jsonl \\\n      -o runs/metrics"
     ),
 )
-@_with_options(options.Eval)
+@_stage
 def evaluate(
     model: Annotated[
         str,
@@ -410,18 +402,13 @@ def evaluate(
     ],
     out: Out,
     opts: options.Eval,
-    fields: Fields = None,
-    replace: Replace = False,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
+    **common: Any,
+) -> Outcome:
     """Measure a trained model on test sets: loss, accuracy, F1, and every prediction."""
     from prune_cli import stages
     from prune_cli.inputs import named_tests
 
-    how = stages.How(force=force, replace=replace, dry_run=dry_run)
-    _report(stages.evaluate(model, named_tests(data), out, opts, _fields(fields), how), as_json)
+    return stages.evaluate(model, named_tests(data), out, opts, **common)
 
 
 @app.command(epilog=_example("prune methods", "prune methods less"))
@@ -482,7 +469,8 @@ def pipeline(
 
     report = runner.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=tell)
     ran = "would run" if dry_run else "made"
-    _tell(f"pipeline: {report.count(ran)} {ran}, {report.count('current')} up to date")
+    count, current = report.count(ran), report.count("current")
+    _tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
     if as_json:
         print(json.dumps(show.pipeline(report), ensure_ascii=False))
     elif dry_run:

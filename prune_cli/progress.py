@@ -13,6 +13,8 @@ PLAIN_SECONDS = 15.0
 @contextmanager
 def progress(what: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
     """Show progress of `what` towards `total`; yields a function to call with how much more is done."""
+    if start:
+        print(f"{what}: going on from {start} of {total}", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         with _bar(what, total, start) as advance:
             yield advance

@@ -48,12 +48,12 @@ Prune = Callable[..., Ran]
 
 @pytest.fixture(scope="session")
 def prune() -> Prune:
-    """Run a command in this process: `prune("eval", model, data, "-o", out, stdin="…")`."""
+    """Run a command in this process: `prune("eval", model, "-", "-o", out, stdin=rows)`."""
 
-    def call(*arguments: object, stdin: str | None = None) -> Ran:
+    def call(*arguments: object, stdin: bytes | None = None) -> Ran:
         out, err, before = io.StringIO(), io.StringIO(), sys.stdin
         if stdin is not None:
-            sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+            sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 code = run([str(argument) for argument in arguments])
@@ -113,7 +113,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     marks = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=32, **marks).save_pretrained(folder)
+    fast: Any = PreTrainedTokenizerFast  # untyped
+    fast(tokenizer_object=words, model_max_length=32, **marks).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=16,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,14 +87,12 @@ def test_bad_rows_are_named_by_file_and_line(
 
 
 @pytest.mark.parametrize("case", ["blank text", "broken JSON", "float label", "wrong encoding"])
-def test_bad_rows_of_standard_input_have_lines_too(case: str, here: Path, prune_process: Prune) -> None:
+def test_bad_rows_of_standard_input_have_lines_too(case: str, here: Path, prune: Prune) -> None:
     """Rows from stdin are checked as those of a file are."""
     row, problem = BAD_ROWS[case]
-    (here / "data").write_bytes(GOOD + OTHER + row)
-    with (here / "data").open() as stream:
-        ran = prune_process("select", "-", "-o", "out", "--method", "random", "--keep", 1, stdin=stream)
-    check(ran, "stdin:3: ", problem)
-    assert left() == ["data"]
+    select = ["select", "-", "-o", "out", "--method", "random", "--keep", 1]
+    check(prune(*select, stdin=GOOD + OTHER + row), "stdin:3: ", problem)
+    assert left() == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_fields_that_do_not_fit(field: str, here: Path, prune: Prune, tiny_model
     check(prune(*command("represent", "data.jsonl", tiny_model), "--field", field), "data.jsonl:1: ")
 
 
-BAD_MODELS = {
+BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda path: None, "no such model"),
     "no config": (lambda path: (path / "config.json").unlink(), "not a model"),
     "broken config": (lambda path: (path / "config.json").write_text("{"), "cannot load"),
@@ -244,6 +243,26 @@ def test_bad_values_of_represent(
         prune("represent", data / "test.jsonl", "-o", "out", "--model", made / "warmup", *arguments), *parts
     )
     assert left() == []
+
+
+def test_a_text_longer_than_the_model_reads(
+    here: Path, prune: Prune, made: Path, tiny_model: Path, data: Path
+) -> None:
+    """A text is cut to the tokenizer's limit; if that is unknown, too long a text is named by its line."""
+    write_rows(here / "long.jsonl", [*sentences(5), {"text": "good " * 100, "label": "positive"}])
+    represent = ["represent", "long.jsonl", "-o", "out", "--model"]
+    assert prune(*represent, made / "warmup").code == 0
+    shutil.rmtree(here / "out")
+    shutil.copytree(tiny_model, here / "model")
+    settings = json.loads((here / "model" / "tokenizer_config.json").read_text())
+    del settings["model_max_length"]
+    (here / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    for command in ([*represent, "model"], ["finetune", "long.jsonl", "-o", "out", "--model", "model"]):
+        ran = prune(*command)
+        check(ran, "long.jsonl:6: 102 tokens; the model has positions for 32")
+        assert "hint: --max-length 32" in ran.err
+        assert prune(*command, "--max-length", 32).code == 0
+        shutil.rmtree(here / "out")
 
 
 @pytest.mark.parametrize(
