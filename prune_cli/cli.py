@@ -186,17 +186,11 @@ Fields = Annotated[
 ]
 Replace = Annotated[
     bool,
-    typer.Option(
-        "--replace", help="Make it again where what is there was made otherwise.", rich_help_panel=PANEL
-    ),
+    typer.Option("--replace", help="Make it again where what is there was made otherwise.", rich_help_panel=PANEL),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Make it again in any case.", rich_help_panel=PANEL)]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=PANEL)
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=PANEL)
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=PANEL)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=PANEL)]
 
 
 def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -235,9 +229,7 @@ def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
         from prune_cli import stages
 
         if record:
-            values["opts"] = record(
-                **{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)}
-            )
+            values["opts"] = record(**{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)})
         how = stages.How(force=force, replace=replace, dry_run=dry_run)
         _report(function(**values, fields=_fields(fields), how=how), as_json)
 
@@ -251,9 +243,7 @@ def _options_of(record: type) -> list[inspect.Parameter]:
     described = options.described(record)
     for entry in dataclasses.fields(record):
         kind, opt = described[entry.name]
-        hint = (
-            _choice(opt.help, *opt.choices) if opt.choices else Annotated[kind, typer.Option(help=opt.help)]
-        )
+        hint = _choice(opt.help, *opt.choices) if opt.choices else Annotated[kind, typer.Option(help=opt.help)]
         missing = entry.default is dataclasses.MISSING
         found.append(_option(entry.name, hint, inspect.Parameter.empty if missing else entry.default))
     return found
@@ -283,8 +273,7 @@ def _example(*commands: str) -> str:
     epilog=_example(
         "prune represent sample_data/train.jsonl -o runs/train \\\n"
         "      --model runs/warmup --kind hidden,dynamics,gradient",
-        "prune represent sample_data/validation.jsonl -o runs/validation \\\n"
-        "      --model runs/warmup --kind gradient",
+        "prune represent sample_data/validation.jsonl -o runs/validation \\\n      --model runs/warmup --kind gradient",
     )
 )
 @_stage
@@ -326,17 +315,13 @@ def score(
     )
 
 
-@app.command(
-    epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep")
-)
+@app.command(epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep"))
 @_stage
 def select(
     inputs: Inputs,
     out: Out,
     method: Method,
-    keep: Annotated[
-        str, typer.Option(help="How much is kept: a share (0.3 or 30%) or a number of rows (500).")
-    ],
+    keep: Annotated[str, typer.Option(help="How much is kept: a share (0.3 or 30%) or a number of rows (500).")],
     balance: Balance = "none",
     on: On = None,
     target: Target = None,
@@ -378,9 +363,7 @@ def finetune(data: Data, out: Out, opts: options.Finetune, **common: Any) -> Out
 
 @app.command(
     "eval",
-    epilog=_example(
-        "prune eval runs/model sample_data/test.jsonl sample_data/ood.jsonl \\\n      -o runs/metrics"
-    ),
+    epilog=_example("prune eval runs/model sample_data/test.jsonl sample_data/ood.jsonl \\\n      -o runs/metrics"),
 )
 @_stage
 def evaluate(
@@ -428,9 +411,7 @@ def methods(
 
 @app.command("show", epilog=_example("prune show runs/kept"))
 def show_artifact(
-    artifact: Annotated[
-        Path, typer.Argument(metavar="ARTIFACT", help="A folder made by prune.", show_default=False)
-    ],
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder made by prune.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an artifact is, how it was made, from what, and whether it is whole."""
@@ -450,9 +431,7 @@ def pipeline(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to run.", show_default=False)],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="Folder of all that is made; if left out, runs/ and the file's stem."
-        ),
+        typer.Option("--out", "-o", help="Folder of all that is made; if left out, runs/ and the file's stem."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")

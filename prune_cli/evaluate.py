@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from prune_cli import models, options
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
+from prune_cli.tasks import Task
 
 
 def predict(
@@ -19,7 +19,7 @@ def predict(
     encoded: Any,
     labels: NDArray[np.int64],
     pad_token_id: int,
-    task: ModuleType,
+    task: Task,
     device: torch.device,
     opts: options.Eval,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,23 +7,24 @@ dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795), so they cost no
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from prune_cli import models, options, tensors
+from prune_cli import options, tensors
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
+from prune_cli.tasks import Task
 
 WHOLE = "whole"  # marks a resume point as completely written
 RECORD = "record.safetensors"
@@ -91,13 +92,15 @@ class Trained:
 class _Trainer(Trainer):
     """The Trainer, with the task's per-example losses, each batch's dynamics noted on the way."""
 
-    def __init__(self, *args: Any, task: ModuleType, record: Record, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, task: Task, record: Record, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._task, self._record = task, record
         # our loss is the mean over a batch's examples; the Trainer then divides by the batches of a step
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         rows, labels = inputs.pop("row"), inputs.pop("labels")
         outputs = model(**inputs)
         losses = self._task.losses(outputs.logits, labels)
@@ -110,10 +113,16 @@ class _Trainer(Trainer):
 class _Keeper(TrainerCallback):
     """Keep checkpoints after epochs, make resume points whole, show progress."""
 
-    def __init__(self, keep: Callable[[int], None] | None, record: Record, advance: Callable[[int], None], minutes: float):
+    def __init__(
+        self,
+        keep: Callable[[int], None] | None,
+        record: Record,
+        advance: Callable[[int], None],
+        minutes: float,
+    ):
         self._keep, self._record, self._advance = keep, record, advance
         self._seconds, self._saved = minutes * 60, time.monotonic()
-        self.trainer: Trainer | None = None
+        self.trainer: Any = None
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self.trainer is not None
@@ -145,7 +154,7 @@ def train(
     encoded: Any,
     labels: NDArray[np.int64],
     opts: options.Finetune,
-    task: ModuleType,
+    task: Task,
     device: torch.device,
 ) -> Trained:
     """Train `model` on encoded rows [n] and write the finetune payload into the folder `out`.
@@ -159,8 +168,6 @@ def train(
     start = _last_whole(resume)
     if start:
         record.load(start)
-    if opts.method == "lora":
-        model = _with_adapters(model, opts, task)
 
     def collate(positions: list[int]) -> dict[str, torch.Tensor]:
         at = np.asarray(positions, np.int64)
@@ -256,10 +263,17 @@ def _last_whole(resume: Path) -> Path | None:
     return max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
 
 
-def _with_adapters(model: torch.nn.Module, opts: options.Finetune, task: ModuleType) -> torch.nn.Module:
-    """Wrap a model in LoRA adapters (Hu et al. 2021, arXiv 2106.09685); its head is trained beside them."""
+def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetune, task: Task) -> torch.nn.Module:
+    """Wrap a model in LoRA adapters (Hu et al. 2021, arXiv 2106.09685).
+
+    Its head, and whatever else of it was `drawn` at random and so is in no file yet, is trained and saved whole.
+    """
     from peft import LoraConfig, get_peft_model
 
+    whole = {name.rpartition(".")[0] for name in drawn}
+    # as peft does for classification, which goes by the end of a name
+    whole |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
+    whole = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
     targets = opts.lora_targets if opts.lora_targets == "all-linear" else opts.lora_targets.split(",")
     config = LoraConfig(
         task_type=task.PEFT_TASK,
@@ -267,6 +281,8 @@ def _with_adapters(model: torch.nn.Module, opts: options.Finetune, task: ModuleT
         lora_alpha=opts.lora_alpha,
         lora_dropout=opts.lora_dropout,
         target_modules=targets,
+        exclude_modules=rf"({'|'.join(map(re.escape, sorted(whole)))})(\..*)?",
+        modules_to_save=sorted(whole),
     )
     try:
         return get_peft_model(model, config)
@@ -275,7 +291,7 @@ def _with_adapters(model: torch.nn.Module, opts: options.Finetune, task: ModuleT
 
 
 def _checkpoint_keeper(
-    out: Path, model: torch.nn.Module, opts: options.Finetune, trainer: Callable[[], Trainer]
+    out: Path, model: torch.nn.Module, opts: options.Finetune, trainer: Callable[[], Any]
 ) -> Callable[[int], None]:
     moments = opts.moments == "yes" or (opts.moments == "auto" and opts.method == "lora")
 
@@ -289,7 +305,7 @@ def _checkpoint_keeper(
     return keep
 
 
-def _save_weights(model: torch.nn.Module, folder: Path) -> None:
+def _save_weights(model: Any, folder: Path) -> None:
     """Write a model's weights, or its adapters, and their config: the same bytes each time."""
     model.save_pretrained(folder)
     adapters = folder / "adapter_config.json"

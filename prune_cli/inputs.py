@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,14 @@ from prune_cli.artifact import Artifact, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows, read_rows
 from prune_cli.sources import source_name
+from prune_cli.tasks import Task
 
 KINDS = ("hidden", "dynamics", "gradient")
-MAIN = {"hidden": "hidden", "dynamics": "logprob", "gradient": "gradient"}  # kind -> the tensor that is `features`
+MAIN = {
+    "hidden": "hidden",
+    "dynamics": "logprob",
+    "gradient": "gradient",
+}  # kind -> the tensor that is `features`
 KIND_OF = {
     "hidden": "hidden",
     "logprob": "dynamics",
@@ -204,9 +208,7 @@ def _ids(path: Path) -> list[Any]:
     return [json.loads(line)["id"] for line in path.open(encoding="utf-8")]
 
 
-def collect(
-    sources: Sequence[str], fields: dict[str, str], task: ModuleType, role: str = ""
-) -> Inputs:
+def collect(sources: Sequence[str], fields: dict[str, str], task: Task, role: str = "") -> Inputs:
     """Open the inputs of score and select: represent and score artifacts, data files."""
     represented: list[Artifact] = []
     scored: list[Artifact] = []

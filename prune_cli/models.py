@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from prune_cli import artifact
 from prune_cli.artifact import Artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows
+from prune_cli.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,13 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def load(source: Source, task: ModuleType, labels: list[Any], tokenizer: Any, *, new_head: bool) -> torch.nn.Module:
-    """Load a model for a task, on the CPU, in float32.
+def load(
+    source: Source, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool
+) -> tuple[torch.nn.Module, list[str]]:
+    """Load a model for a task, on the CPU, in float32; and the names of its weights that were drawn at random.
 
-    labels: the label list, one output each. new_head: a head that the model does not bring is drawn at random
-    (seed torch first); otherwise its absence is an error.
+    labels: the label list, one output each. new_head: a head (with its pooler) that the model does not bring is
+    drawn (seed torch first); otherwise its absence is an error, as that of any other weight is.
     """
     import transformers
 
@@ -122,7 +124,7 @@ def load(source: Source, task: ModuleType, labels: list[Any], tokenizer: Any, *,
             if "/" not in name:
                 source.trained.file(name)  # weights that were cut short or edited are an error, not a model
         if source.trained.options["method"] == "lora":
-            return _load_adapted(source.trained, task, labels, tokenizer)
+            return _load_adapted(source.trained, task, labels, tokenizer), []
     auto = getattr(transformers, task.AUTO_MODEL)
     names = {str(label): i for i, label in enumerate(labels)}
     with _one_line(f"cannot load model {source.name}"), _quiet():
@@ -135,14 +137,17 @@ def load(source: Source, task: ModuleType, labels: list[Any], tokenizer: Any, *,
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
-        missing = sorted(report["missing_keys"])
-    if missing and not new_head:
+    drawn = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    inner = [n for n in drawn if n.startswith(f"{model.base_model_prefix}.") and "pooler" not in n]
+    if inner:
+        raise PruneError(f"{source.name}: its weights lack {', '.join(inner[:3])}; all of a model are needed")
+    if drawn and not new_head:
         raise PruneError(
-            f"{source.name}: its weights lack {', '.join(missing[:3])}; a model with a trained head is needed",
-            hint="train one first: prune finetune DATA -o OUT --model " + source.name,
+            f"{source.name}: its weights lack {', '.join(drawn[:3])}; a model with a trained head is needed",
+            hint=f"train one first: prune finetune DATA -o OUT --model {source.name}",
         )
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model
+    return model, drawn
 
 
 def head_labels(source: Source, seen: list[Any]) -> list[Any]:
@@ -161,7 +166,7 @@ def head_labels(source: Source, seen: list[Any]) -> list[Any]:
     return list(range(config.num_labels))
 
 
-def _load_adapted(trained: Artifact, task: ModuleType, labels: list[Any], tokenizer: Any) -> torch.nn.Module:
+def _load_adapted(trained: Artifact, task: Task, labels: list[Any], tokenizer: Any) -> torch.nn.Module:
     """Load the model that LoRA adapters were trained on, with them in it."""
     from peft import PeftModel
 
@@ -171,7 +176,8 @@ def _load_adapted(trained: Artifact, task: ModuleType, labels: list[Any], tokeni
             f"{trained.path}: its adapters come with a head of {len(head)} labels; {len(labels)} are needed",
             hint=f"train on the model beneath them instead: {base.name}",
         )
-    model = merged(load(base, task, labels, tokenizer, new_head=True))  # the head is saved with the adapters
+    beneath, _ = load(base, task, labels, tokenizer, new_head=True)  # what is drawn comes with the adapters
+    model = merged(beneath)
     with _one_line(f"cannot load the adapters in {trained.path}"), _quiet():
         return PeftModel.from_pretrained(model, str(trained.path), is_trainable=True)
 
@@ -187,7 +193,9 @@ def _adapted(trained: Artifact) -> Source:
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:
     """The model with its adapters, where it has any, added into its weights."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    from peft import PeftModel
+
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def load_checkpoint(model: torch.nn.Module, source: Source, checkpoint: Checkpoint) -> None:
@@ -206,16 +214,16 @@ def load_checkpoint(model: torch.nn.Module, source: Source, checkpoint: Checkpoi
     if lora:
         from peft import set_peft_model_state_dict
 
-        unexpected = set_peft_model_state_dict(model, weights).unexpected_keys
+        loaded: Any = set_peft_model_state_dict(model, weights)
+        unexpected = loaded.unexpected_keys
         missing: list[str] = []
     else:
         missing, unexpected = model.load_state_dict(weights, strict=False)
         tied = set(getattr(model, "all_tied_weights_keys", None) or ())
         missing = [name for name in missing if name not in tied]
     if missing or unexpected:
-        raise PruneError(
-            f"{source.name}: checkpoint {checkpoint.name} does not fit the model: {', '.join([*missing, *unexpected][:3])}"
-        )
+        names = ", ".join([*missing, *unexpected][:3])
+        raise PruneError(f"{source.name}: checkpoint {checkpoint.name} does not fit the model: {names}")
 
 
 def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
@@ -273,9 +281,7 @@ def longest_first(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(-lengths, kind="stable")
 
 
-def take(
-    order: NDArray[np.int64], lengths: NDArray[np.int64], rows: int, tokens: int
-) -> NDArray[np.int64]:
+def take(order: NDArray[np.int64], lengths: NDArray[np.int64], rows: int, tokens: int) -> NDArray[np.int64]:
     """The next batch from `order` (longest first): at most `rows` rows and `tokens` tokens, padding counted."""
     longest = max(1, int(lengths[order[0]]))
     return order[: max(1, min(rows, tokens // longest))]

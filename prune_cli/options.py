@@ -75,7 +75,8 @@ class Represent:
     layer: Annotated[int, Opt("hidden: which layer; -1 is the last, 0 the embeddings.")] = -1
     pooling: Annotated[str, Opt("hidden: tokens to one vector.", ("cls", "mean", "last", "position"))] = "mean"
     dynamics: Annotated[
-        str, Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded"))
+        str,
+        Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded")),
     ] = "recompute"
     dim: Annotated[int, Opt("gradient: numbers a row and checkpoint is projected to.")] = 8192
     dtype: Annotated[str, Opt("Stored type of hidden and gradient.", ("float16", "float32"))] = "float16"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prune_cli import artifact, methods, stages
+from prune_cli import artifact, methods, options, stages
 from prune_cli.plan import Chosen, Plan, read_plan
 from prune_cli.stages import How, Outcome
 
@@ -37,9 +37,7 @@ class Report:
         return sum(outcome.state == state for _, outcome in self.steps)
 
 
-def run(
-    file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Callable[[str, Outcome], None]
-) -> Report:
+def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Callable[[str, Outcome], None]) -> Report:
     """Run a pipeline file in the folder `out`; `tell` hears of each step as it ends.
 
     device: in place of the file's. Returns the steps and, unless it was a dry run, a result for each method, keep,
@@ -80,16 +78,18 @@ class _Runner:
         if out in self.done:
             return out
         waiting = [path for path in needs if path in self.would]
-        if waiting:
-            outcome = Outcome(out, label, "would run", f"after {waiting[0].relative_to(self.out)}")
-        else:
-            outcome = make()
+        after = f"after {waiting[0].relative_to(self.out)}" if waiting else ""
+        outcome = Outcome(out, label, "would run", after) if waiting else make()
+        self.note(label, outcome)
+        return out
+
+    def note(self, label: str, outcome: Outcome) -> None:
+        """Take down what became of a step."""
         if outcome.state == "would run":
-            self.would.add(out)
-        self.done.add(out)
+            self.would.add(outcome.out)
+        self.done.add(outcome.out)
         self.report.steps.append((label, outcome))
         self.tell(label, outcome)
-        return out
 
     def prepare(self) -> None:
         """What all methods share: warm-up training, representations of the training rows and of the target set."""
@@ -118,15 +118,12 @@ class _Runner:
             held = set(found.name.split("+"))
             if not artifact.is_artifact(found) or not held & missing:
                 continue
-            theirs = replace(opts, kind=",".join(sorted(held)))
-            if warmup in self.would:
+            if warmup in self.would or not self._is_current(data, found, replace(opts, kind=",".join(held))):
                 stale.append(found)
-            elif stages.represent(data, found, theirs, self.plan.fields, replace(self.how, dry_run=True)).state == "current":
-                self.step(f"represent {name} {found.name}", found, [], lambda out=found: Outcome(out, "represent", "current"))
-                self.represented.setdefault(name, []).append(found)
-                missing -= held
-            else:
-                stale.append(found)
+                continue
+            self.note(f"represent {name} {found.name}", Outcome(found, "represent", "current"))
+            self.represented.setdefault(name, []).append(found)
+            missing -= held
         if not missing:
             return
         out = folder / "+".join(sorted(missing))
@@ -142,6 +139,10 @@ class _Runner:
             for path in stale:
                 if path != out:
                     shutil.rmtree(path)
+
+    def _is_current(self, data: str, out: Path, opts: options.Represent) -> bool:
+        looked = stages.represent(data, out, opts, self.plan.fields, replace(self.how, dry_run=True))
+        return looked.state == "current"
 
     def run(self, chosen: Chosen, keep: str, seed: int) -> None:
         """Score, select, fine-tune and evaluate for one method, budget and seed."""
@@ -203,9 +204,7 @@ class _Runner:
             f"finetune {label}",
             trial / "finetune",
             [selected],
-            lambda: stages.finetune(
-                str(selected), trial / "finetune", replace(plan.finetune, seed=seed), {}, self.how
-            ),
+            lambda: stages.finetune(str(selected), trial / "finetune", replace(plan.finetune, seed=seed), {}, self.how),
         )
         judged = self.step(
             f"eval {label}",

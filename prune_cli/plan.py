@@ -273,7 +273,16 @@ def _method(entry: str | dict[str, Any]) -> Chosen:
                 raise PruneError(f"{texts['name']}: {stage} {texts[stage]} needs a representation")
         elif values:
             raise PruneError(f"{texts['name']}: {stage}_options without a {stage}")
-    return Chosen(PublishedMethod(**texts, objective="own", source="", score_options=options_of["score"], select_options=options_of["select"]), balance)
+    return Chosen(
+        PublishedMethod(
+            **texts,
+            objective="own",
+            source="",
+            score_options=options_of["score"],
+            select_options=options_of["select"],
+        ),
+        balance,
+    )
 
 
 def _shown(value: Any) -> str:

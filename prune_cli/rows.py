@@ -66,9 +66,7 @@ class Rows(Sequence[Row]):
             return [self[i] for i in range(len(self))[index]]
         i = range(len(self))[index]
         if _stamp(self._file) != self._stamp:
-            raise PruneError(
-                f"{self.where(i)}: the file was changed while in use; allowed: an unchanged file"
-            )
+            raise PruneError(f"{self.where(i)}: the file was changed while in use; allowed: an unchanged file")
         start, end = int(self._offsets[i]), int(self._offsets[i + 1])
         row = json.loads(os.pread(self._file.fileno(), end - start, start).decode())
         row = _renamed(row, self._renames)
@@ -92,9 +90,7 @@ class Rows(Sequence[Row]):
             out.writelines(_line(self[i]) for i in (range(len(self)) if positions is None else positions))
 
 
-def read_rows(
-    source: str | Path, fields: Mapping[str, str] = {}, *, check: Callable[[Row], str | None] | None
-) -> Rows:
+def read_rows(source: str | Path, fields: Mapping[str, str] = {}, *, check: Callable[[Row], str | None] | None) -> Rows:
     """Open `source` and check all of its rows in one pass.
 
     `source` is a file (.jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet, .arrow), `hf:NAME[:SPLIT]` (`train` if not

@@ -200,9 +200,7 @@ def _is_whole(found: Artifact, name: str) -> bool:
 def _tensor_files(found: Artifact, damaged: list[str]) -> list[Path]:
     """The whole files of ours that hold tensors; a model's weights are not among them."""
     names = [name for name in found.files if name.endswith(".safetensors") and name not in damaged]
-    return [
-        found.path / name for name in names if found.stage == "represent" or name == "dynamics.safetensors"
-    ]
+    return [found.path / name for name in names if found.stage == "represent" or name == "dynamics.safetensors"]
 
 
 def _tensors(found: Artifact, damaged: list[str]) -> dict[str, dict[str, Any]]:

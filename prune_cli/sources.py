@@ -104,9 +104,7 @@ def _table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)  # the default refuses texts over 128 KiB
     start, header = 1, None
     with path.open("rb") as file:
-        reader = csv.reader(
-            (line for _, _, line in _lines(file, f"{path}:")), delimiter=delimiter, strict=True
-        )
+        reader = csv.reader((line for _, _, line in _lines(file, f"{path}:")), delimiter=delimiter, strict=True)
         while True:
             try:
                 cells = next(reader, None)
@@ -119,9 +117,7 @@ def _table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             if cells:
                 header = header or cells
                 if len(cells) != len(header):
-                    raise PruneError(
-                        f"{path}:{start}: {len(cells)} cells; allowed: {len(header)}, as in the header"
-                    )
+                    raise PruneError(f"{path}:{start}: {len(cells)} cells; allowed: {len(header)}, as in the header")
                 yield start, cells
             start = reader.line_num + 1
 
@@ -185,8 +181,6 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
-        kind = {list: "a list", str: "a string", type(None): "null"}.get(
-            type(value), "a number, true or false"
-        )
+        kind = {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a number, true or false")
         raise PruneError(f"{where}: the row is {kind}; allowed: a JSON object")
     return value

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from prune_cli import artifact, inputs, methods, models, options, tasks, tensors
 from prune_cli.artifact import Draft, Recipe, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows
+from prune_cli.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ def _walk(
     indices: Any,
     labels: list[Any],
     source: models.Source,
-    task: ModuleType,
+    task: Task,
     opts: options.Represent,
 ) -> None:
     from prune_cli.represent import dynamics, engine, gradient, hidden
 
     device = models.use_device(opts.device)
     tokenizer = models.load_tokenizer(source)
-    model = models.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
+    model, _ = models.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
     observers: dict[str, engine.Observer] = {}
     for kind in kinds:
         if kind == "hidden":
@@ -157,7 +157,7 @@ def _write_recorded(path: Path, source: models.Source, rows: Rows, opts: options
     for i, key in enumerate(rows.ids):
         if str(key) not in at:
             raise PruneError(
-                f"{rows.where(i)}: id {key} was not trained on by {source.name}; recorded dynamics are only of its rows",
+                f"{rows.where(i)}: id {key} was not trained on by {source.name}; only its own rows are recorded",
                 hint="--dynamics recompute",
             )
     order = [at[str(key)] for key in rows.ids]
@@ -283,10 +283,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
     source = models.find(opts.model)
-    if artifact.is_artifact(Path(data)):
-        labels = open_artifact(Path(data)).about["labels"]
-    else:
-        labels = task.label_list(rows)
+    given = Path(data)
+    labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
     if len(labels) < 2:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     recipe_options = {**options.recipe_options(opts), "labels": labels}
@@ -296,13 +294,16 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     def work(draft: Draft) -> None:
         from transformers import set_seed
 
-        from prune_cli.finetune import train
+        from prune_cli.finetune import train, with_adapters
 
         device = models.use_device(opts.device)
         tokenizer = models.load_tokenizer(source)
         encoded = task.encode(rows, tokenizer, opts.max_length)
         set_seed(opts.seed)  # the new head is drawn from it
-        model = models.merged(models.load(source, task, labels, tokenizer, new_head=True))
+        model, drawn = models.load(source, task, labels, tokenizer, new_head=True)
+        model = models.merged(model)
+        if opts.method == "lora":
+            model = with_adapters(model, drawn, opts, task)
         models.check_length(model, encoded, rows)
         indices = task.label_indices(rows, labels)
         trained = train(draft.path, model, tokenizer, encoded, indices, opts, task, device)
@@ -343,7 +344,8 @@ def evaluate(
         device = models.use_device(opts.device)
         tokenizer = models.load_tokenizer(source)
         labels = known(next(iter(rows)))
-        network = models.load(source, task, labels, tokenizer, new_head=False).to(device).eval()
+        network, _ = models.load(source, task, labels, tokenizer, new_head=False)
+        network = network.to(device).eval()
         longest = opts.max_length or (source.trained.about["max_length"] if source.trained else 512)
         metrics = {}
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:

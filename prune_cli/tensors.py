@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from prune_cli.artifact import canonical
 from prune_cli.errors import PruneError
 
-_CODES = {"float16": "F16", "float32": "F32", "float64": "F64", "bool": "BOOL", "int32": "I32", "int64": "I64"}
+_CODES = {
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "bool": "BOOL",
+    "int32": "I32",
+    "int64": "I64",
+}
 _DTYPES = {code: np.dtype(name) for name, code in _CODES.items()}
 
 

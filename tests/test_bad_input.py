@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Prune, Ran, sentences, write_rows
+
+from tests.conftest import Prune, Ran, sentences, write_rows
 
 GOOD = b'{"id": "a", "text": "the film is good", "label": "positive"}\n'
 OTHER = b'{"id": "b", "text": "the film is bad", "label": "negative"}\n'
@@ -76,9 +77,7 @@ def command(stage: str, source: str, model: Path) -> list[str]:
 
 @pytest.mark.parametrize("stage", ["represent", "finetune", "score", "select"])
 @pytest.mark.parametrize("case", BAD_ROWS)
-def test_bad_rows_are_named_by_file_and_line(
-    case: str, stage: str, here: Path, prune: Prune, tiny_model: Path
-) -> None:
+def test_bad_rows_are_named_by_file_and_line(case: str, stage: str, here: Path, prune: Prune, tiny_model: Path) -> None:
     """Every stage that reads rows stops at a bad one, names its file and line, and leaves nothing behind."""
     row, problem = BAD_ROWS[case]
     (here / "data.jsonl").write_bytes(GOOD + OTHER + row + b"\n" + GOOD.replace(b'"a"', b'"c"'))
@@ -155,9 +154,7 @@ def test_labels_that_do_not_fit(here: Path, prune: Prune, tiny_model: Path, made
         "unseen.jsonl:4: label 'neutral' is not one of the model's",
     )
     write_rows(here / "number.jsonl", [{"text": "so so", "label": 0}])
-    check(
-        prune("eval", made / "warmup", "number.jsonl", "-o", "out"), "number.jsonl:1: label 0 is not one of"
-    )
+    check(prune("eval", made / "warmup", "number.jsonl", "-o", "out"), "number.jsonl:1: label 0 is not one of")
     assert left() == ["number.jsonl", "one.jsonl", "unseen.jsonl"]
 
 
@@ -168,12 +165,20 @@ def test_fields_that_do_not_fit(field: str, here: Path, prune: Prune, tiny_model
     check(prune(*command("represent", "data.jsonl", tiny_model), "--field", field), "data.jsonl:1: ")
 
 
+def drop_layer(weights: Path) -> None:
+    """Take the second layer out of a file of weights."""
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: value for name, value in load_file(weights).items() if ".1." not in name}, weights)
+
+
 BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda path: None, "no such model"),
     "no config": (lambda path: (path / "config.json").unlink(), "not a model"),
     "broken config": (lambda path: (path / "config.json").write_text("{"), "cannot load"),
     "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), "cannot load the tokenizer"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot load model"),
+    "a layer less": (lambda path: drop_layer(path / "model.safetensors"), "its weights lack bert.encoder.layer.1."),
     "cut weights": (lambda path: os.truncate(path / "model.safetensors", 1000), "cannot load model"),
 }
 
@@ -188,11 +193,7 @@ def test_bad_models(case: str, stage: str, here: Path, prune: Prune, tiny_model:
         shutil.copytree(tiny_model, model)
         spoil(model)
     train = data / "train.jsonl"
-    ran = (
-        prune("eval", model, train, "-o", "out")
-        if stage == "eval"
-        else prune(*command(stage, str(train), model))
-    )
+    ran = prune("eval", model, train, "-o", "out") if stage == "eval" else prune(*command(stage, str(train), model))
     check(ran, problem, "model")
     assert set(left()) <= {"model"}
 
@@ -239,15 +240,11 @@ def test_bad_values_of_represent(
     arguments: list[str], parts: tuple[str, ...], here: Path, prune: Prune, made: Path, data: Path
 ) -> None:
     """A value that cannot be used is named with what is allowed."""
-    check(
-        prune("represent", data / "test.jsonl", "-o", "out", "--model", made / "warmup", *arguments), *parts
-    )
+    check(prune("represent", data / "test.jsonl", "-o", "out", "--model", made / "warmup", *arguments), *parts)
     assert left() == []
 
 
-def test_a_text_longer_than_the_model_reads(
-    here: Path, prune: Prune, made: Path, tiny_model: Path, data: Path
-) -> None:
+def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path, tiny_model: Path, data: Path) -> None:
     """A text is cut to the tokenizer's limit; if that is unknown, too long a text is named by its line."""
     write_rows(here / "long.jsonl", [*sentences(5), {"text": "good " * 100, "label": "positive"}])
     represent = ["represent", "long.jsonl", "-o", "out", "--model"]
@@ -329,14 +326,9 @@ def test_inputs_that_do_not_belong_together(here: Path, prune: Prune, made: Path
     train, test = data / "train.jsonl", data / "test.jsonl"
     score = ["-o", "out", "--method", "less", "--on", "gradient", "--target"]
     assert (
-        prune(
-            "represent", test, "-o", "other", "--model", made / "warmup", "--kind", "gradient", "--dim", 32
-        ).code
-        == 0
+        prune("represent", test, "-o", "other", "--model", made / "warmup", "--kind", "gradient", "--dim", 32).code == 0
     )
-    check(
-        prune("score", made / "train", *score, "other"), "other: its gradient is not comparable with that of"
-    )
+    check(prune("score", made / "train", *score, "other"), "other: its gradient is not comparable with that of")
     check(
         prune("select", made / "score", test, "-o", "out", "--method", "top", "--keep", 3),
         "has nothing for id row-200",
@@ -440,9 +432,7 @@ def test_a_damaged_model_is_not_used(here: Path, prune: Prune, made: Path, data:
     assert left() == ["warmup"]
 
 
-def test_places_that_cannot_be_written(
-    here: Path, prune: Prune, made: Path, tiny_model: Path, data: Path
-) -> None:
+def test_places_that_cannot_be_written(here: Path, prune: Prune, made: Path, tiny_model: Path, data: Path) -> None:
     """What is there already and is not ours is never touched; a place that cannot be is one line."""
     (here / "mine").mkdir()
     (here / "mine" / "notes.txt").write_text("mine")

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 from prune_cli import cli, options
 from prune_cli.tensors import load, metadata
+from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
@@ -121,21 +121,15 @@ def test_json_is_one_object(here: Path, prune: Prune, made: Path, data: Path) ->
     assert prune(*select).json()["state"] == "current"
     ran = prune("eval", made / "warmup", data / "test.jsonl", "-o", "metrics", "--json")
     assert ran.json()["metrics"] == json.loads((here / "metrics" / "metrics.json").read_text())
-    assert re.search(
-        r"^eval: test: accuracy \d\.\d{4}, macro_f1 \d\.\d{4}, loss \d+\.\d{4}, n 12$", ran.err, re.M
-    )
+    assert re.search(r"^eval: test: accuracy \d\.\d{4}, macro_f1 \d\.\d{4}, loss \d+\.\d{4}, n 12$", ran.err, re.M)
 
 
-def test_stdin_csv_and_renamed_keys_give_the_same_rows(
-    here: Path, prune: Prune, made: Path, data: Path
-) -> None:
+def test_stdin_csv_and_renamed_keys_give_the_same_rows(here: Path, prune: Prune, made: Path, data: Path) -> None:
     """The same rows from stdin, from CSV and with other key names are represented alike."""
     rows = [{"text": row["text"], "label": row["label"]} for row in sentences(12)]
     write_rows(here / "plain.jsonl", rows)
     write_rows(here / "other.jsonl", [{"sentence": row["text"], "y": row["label"]} for row in rows])
-    (here / "rows.csv").write_text(
-        "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows)
-    )
+    (here / "rows.csv").write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
     model = ["--model", made / "warmup", "--dtype", "float32"]
     renamed = ["--field", "text=sentence", "--field", "label=y"]
     assert prune("represent", "plain.jsonl", "-o", "plain", *model).code == 0
@@ -152,9 +146,7 @@ def test_select_hands_on_the_rows_untouched(here: Path, prune: Prune, data: Path
     """What is kept are the rows themselves, other keys included, each label in its share of the data."""
     rows = [{**row, "note": {"nested": [i, "é"]}} for i, row in enumerate(sentences(30))]
     write_rows(here / "rows.jsonl", rows)
-    ran = prune(
-        "select", "rows.jsonl", "-o", "kept", "--method", "random", "--keep", 0.3, "--balance", "keep"
-    )
+    ran = prune("select", "rows.jsonl", "-o", "kept", "--method", "random", "--keep", 0.3, "--balance", "keep")
     assert "select: kept 9 of 30 rows" in ran.err
     kept = read_rows(here / "kept" / "select.jsonl")
     by_id = {row["id"]: row for row in rows}
@@ -207,9 +199,7 @@ def test_streams_that_close_or_fill(prune_process: Prune, made: Path) -> None:
 
 def test_a_full_disk_is_one_line(here: Path, made: Path, data: Path) -> None:
     """A file that cannot grow any more ends the command with one line, and leaves nothing behind."""
-    command = shlex.join(
-        [sys.executable, "-m", "prune_cli", "select", str(data / "train.jsonl"), "-o", "out"]
-    )
+    command = shlex.join([sys.executable, "-m", "prune_cli", "select", str(data / "train.jsonl"), "-o", "out"])
     limited = f"ulimit -f 1; exec {command} --method random --keep 20"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     rows = [{**row, "note": "x" * 1000} for row in read_rows(data / "train.jsonl")]
@@ -226,9 +216,7 @@ def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: P
     command = [sys.executable, "-m", "prune_cli", "finetune", str(data / "train.jsonl"), "-o", "out"]
     command += ["--model", str(tiny_model), "--epochs", "100000"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(here.glob("out.part/resume/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -238,9 +226,7 @@ def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: P
     assert re.fullmatch(r"interrupted: .*\n", err)
 
 
-def test_a_bug_shows_where_it_is(
-    monkeypatch: pytest.MonkeyPatch, prune: Prune, data: Path, here: Path
-) -> None:
+def test_a_bug_shows_where_it_is(monkeypatch: pytest.MonkeyPatch, prune: Prune, data: Path, here: Path) -> None:
     """An exception that no one expects is not dressed up as a user's error."""
     from prune_cli import stages
 
@@ -302,9 +288,7 @@ def test_training_is_adamw_by_hand(here: Path, prune: Prune, tiny_model: Path, d
     still = ["--steps", 1, "--learning-rate", "1e-30"]
     assert prune("finetune", train, "-o", "start", "--model", tiny_model, *still).code == 0
     steps = ["--epochs", 4, "--batch-size", 12, "--accumulate", 2, "--warmup", 0.5, "--learning-rate", "1e-2"]
-    assert (
-        prune("finetune", train, "-o", "out", "--model", "start", *steps, "--checkpoints", "epoch").code == 0
-    )
+    assert prune("finetune", train, "-o", "out", "--model", "start", *steps, "--checkpoints", "epoch").code == 0
     rates = [0.0, 0.5e-2, 1e-2, 0.5e-2]
     kept = prune("show", "out", "--json").json()["checkpoints"]
     assert list(kept.values()) == pytest.approx(rates)
@@ -389,9 +373,7 @@ def test_recorded_dynamics_are_found_by_id(here: Path, prune: Prune, made: Path,
         np.testing.assert_array_equal(values, recorded[name][order][:, [1]])
 
 
-def test_a_label_that_was_not_kept_is_still_the_models(
-    here: Path, prune: Prune, made: Path, data: Path
-) -> None:
+def test_a_label_that_was_not_kept_is_still_the_models(here: Path, prune: Prune, made: Path, data: Path) -> None:
     """What is trained on a selection has all labels of the data, those that were pruned away too."""
     rows = read_rows(data / "train.jsonl")
     scores = [{"id": row["id"], "score": float(row["label"] == "positive")} for row in rows]
@@ -462,13 +444,37 @@ def test_lora_end_to_end(here: Path, prune: Prune, tiny_model: Path, data: Path)
         assert ran.json()["metrics"]["test"]["loss"] == pytest.approx(loss, abs=5e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_is_drawn_at_random_comes_with_the_adapters(
+    here: Path, prune: Prune, tiny_model: Path, data: Path
+) -> None:
+    """LoRA on a model without all of a classifier's weights reads back as it was trained, whatever the seed then."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertModel
+
+    config = DistilBertConfig(vocab_size=19, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=32)
+    DistilBertModel(config).save_pretrained(here / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_model / name, here / "model")
+    train = data / "train.jsonl"
+    for out, model in (("lora", "model"), ("full", "lora"), ("again", "full")):
+        method = "full" if out == "full" else "lora"
+        arguments = ["--method", method, "--steps", 3, "--learning-rate", "1e-2"]
+        ran = prune("finetune", train, "-o", out, "--model", model, *arguments)
+        assert ran.code == 0, ran.err
+        losses = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            ran = prune("eval", out, train, "-o", f"{out}-metrics", "--json", "--force")
+            losses.append(ran.json()["metrics"]["train"]["loss"])
+        assert losses[0] == losses[1]
+
+
 def same_artifact(one: Path, other: Path) -> bool:
     """Whether two artifacts hold the same files, byte by byte."""
     names = [sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file()) for a in (one, other)]
     assert names[0] == names[1]
-    return all(
-        (one / n).read_bytes() == (other / n).read_bytes() for n in names[0] if n.name != "manifest.json"
-    )
+    return all((one / n).read_bytes() == (other / n).read_bytes() for n in names[0] if n.name != "manifest.json")
 
 
 RESUMED = {

@@ -188,11 +188,12 @@ def test_each_layer_kind_is_projected_without_bias(kind: str) -> None:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    factors: capture.Factors = {
+    known: dict[str, capture.Factors] = {
         "outer": capture.Outer(normal(3, 4, 9), normal(3, 4, 7)),
         "lookup": capture.Lookup(torch.randint(0, 5, (3, 6), generator=generator), normal(3, 6, 7), rows=5),
         "dense": capture.Dense(normal(3, 40)),
-    }[kind]
+    }
+    factors = known[kind]
     dense = factors.dense().flatten(1).double()
     products = []
     for seed in range(500):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Prune, read_rows, sentences, write_rows
+
+from tests.conftest import Prune, read_rows, sentences, write_rows
 
 FILE = """
 train = "train.jsonl"
@@ -85,7 +86,9 @@ def test_two_runs_from_scratch_are_the_same_bytes(folder: Path, prune: Prune) ->
     """On a CPU, selections, predictions and metrics depend on the file alone."""
     for out in ("one", "two"):
         assert prune("pipeline", folder / "pipeline.toml", "-o", folder / out).code == 0
-    ones = sorted(p for name in ("select.jsonl", "metrics.json", "predictions.jsonl") for p in folder.glob(f"one/**/{name}"))
+    ones = sorted(
+        p for name in ("select.jsonl", "metrics.json", "predictions.jsonl") for p in folder.glob(f"one/**/{name}")
+    )
     assert len(ones) == 8 + 10 + 10  # less is not random: one selection for both seeds
     for path in ones:
         assert path.read_bytes() == (folder / "two" / path.relative_to(folder / "one")).read_bytes()

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, write_rows, sentences
 
 from prune_cli import methods
+from tests.conftest import REPOSITORY, sentences, write_rows
 
 TEXT = (REPOSITORY / "README.md").read_text("utf-8")
 
@@ -62,5 +62,12 @@ def test_the_makefile(tmp_path: Path, shell: dict[str, str], tiny_model: Path) -
 def test_the_table_of_methods() -> None:
     """The README names every published method with its halves and its source."""
     for method in methods.published().values():
-        cells = (method.name, method.representation, method.score, method.select, method.objective, method.source)
+        cells = (
+            method.name,
+            method.representation,
+            method.score,
+            method.select,
+            method.objective,
+            method.source,
+        )
         assert "| " + " | ".join(cells) + " |" in TEXT

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Prune, read_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli import tensors
 from prune_cli.represent.hidden import pool
+from tests.conftest import Prune, read_rows
 
 LABELS = ["negative", "positive"]
 
@@ -62,7 +62,16 @@ def test_each_row_is_represented_as_it_is_alone(made: Path, data: Path) -> None:
 
 def test_the_batch_changes_no_more_than_rounding(made: Path, data: Path, tmp_path: Path, prune: Prune) -> None:
     """One row at a time or all at once, the kinds together or apart: the same numbers."""
-    common = ["represent", data / "train.jsonl", "--model", made / "warmup", "--dim", 64, "--dtype", "float32"]
+    common = [
+        "represent",
+        data / "train.jsonl",
+        "--model",
+        made / "warmup",
+        "--dim",
+        64,
+        "--dtype",
+        "float32",
+    ]
     prune(*common, "-o", tmp_path / "all", "--kind", "gradient,hidden,dynamics", "--batch-size", 24)
     for kind in ("hidden", "dynamics", "gradient"):
         done = prune(*common, "-o", tmp_path / kind, "--kind", kind, "--batch-size", 1)

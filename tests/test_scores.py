@@ -152,9 +152,7 @@ LESS_RATES = np.array([0.1, 0.02])
 
 def test_less_is_the_weighted_agreement_with_the_mean_target_direction():
     """Mean target (½, ½): 0.1·0.7 + 0.02·½ = 0.08, 0.1·½ + 0 = 0.05, −0.1·½ + 0.02·½ = −0.04."""
-    np.testing.assert_allclose(
-        score("less", LESS_ROWS, LESS_TARGET, LESS_RATES), [0.08, 0.05, -0.04], atol=1e-12
-    )
+    np.testing.assert_allclose(score("less", LESS_ROWS, LESS_TARGET, LESS_RATES), [0.08, 0.05, -0.04], atol=1e-12)
 
 
 def test_less_takes_the_best_group():

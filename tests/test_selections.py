@@ -123,9 +123,7 @@ def test_kmeans_takes_the_same_number_from_each_cluster_wherever_the_rows_stand(
 
 def test_kmeans_draws_within_a_cluster_at_random():
     """Of the three rows of the largest cluster two are kept, each two thirds of the time."""
-    counts = Counter(
-        row for s in range(400) for row in select("kmeans", CLUSTERS, 4, rng(s), k=3) if row in {0, 1, 3}
-    )
+    counts = Counter(row for s in range(400) for row in select("kmeans", CLUSTERS, 4, rng(s), k=3) if row in {0, 1, 3})
     error = (400 * (2 / 3) * (1 / 3)) ** 0.5
     assert all(abs(counts[row] - 400 * 2 / 3) < 4 * error for row in (0, 1, 3))
 
@@ -162,9 +160,7 @@ def test_proportional_shares_go_by_the_largest_remainder():
 
 
 LABEL = np.array([0, 1, 0, 2, 0, 1])
-BY_LABEL = np.array(
-    [0.1, 0.6, 0.9, 0.2, 0.5, 0.7]
-)  # label 0: rows 2, 4, 0; label 1: rows 5, 1; label 2: row 3
+BY_LABEL = np.array([0.1, 0.6, 0.9, 0.2, 0.5, 0.7])  # label 0: rows 2, 4, 0; label 1: rows 5, 1; label 2: row 3
 
 
 def top_balanced(n_keep, balance):
@@ -274,9 +270,7 @@ def test_unknown_balance_is_refused():
 @pytest.mark.parametrize("answer", [[0, 0, 1], [0, 1], [0, 1, 6], [-1, 0, 1]])
 def test_a_method_that_gives_wrong_positions_is_found_out(answer):
     """Positions twice, too few or out of range are an error, not a selection."""
-    with pytest.raises(
-        PruneError, match=r"test_selections: gave positions that are not 3 different ones of 6 rows"
-    ):
+    with pytest.raises(PruneError, match=r"test_selections: gave positions that are not 3 different ones of 6 rows"):
         select_balanced(lambda: np.array(answer), {}, None, 3, "none", 6)
 
 

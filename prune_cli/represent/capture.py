@@ -210,7 +210,9 @@ class Capture:
         before = self._found.get(name)
         if before is not None:
             if type(before) is not type(gradient):
-                raise PruneError(f"{name}: shared by layers of different kinds; per-example gradients do not cover that")
+                raise PruneError(
+                    f"{name}: shared by layers of different kinds; per-example gradients do not cover that"
+                )
             gradient = before.plus(gradient)  # type: ignore[arg-type]  # of the same class, as was just checked
         self._calls[name] -= 1
         if self._calls[name]:
@@ -275,7 +277,9 @@ def _affine(
 
 def _embedding(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     ids, weight, padding, max_norm, _, by_frequency, sparse = _bind(
-        ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"), args, kwargs
+        ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
+        args,
+        kwargs,
     )
     name = capture.name(weight) or ""
     if max_norm is not None or by_frequency or sparse:

@@ -1,9 +1,9 @@
 """DeBERTa's table of relative positions, made per example.
 
 The table [2k, d] has no batch axis, and each layer sends it through the query and key projections that the tokens
-go through too (He et al. 2021, arXiv 2006.03654, equation 4; v3: arXiv 2111.09543), so its gradient and its part of theirs would arrive
-summed over the batch. Here the encoder hands out a copy for each example, [b, 2k, d], and a layer sees the b
-examples' tables as b times as many heads of one table.
+go through too (He et al. 2021, arXiv 2006.03654, equation 4; v3: arXiv 2111.09543), so its gradient and its part of
+theirs would arrive summed over the batch. Here the encoder hands out a copy for each example, [b, 2k, d], and a
+layer sees the b examples' tables as b times as many heads of one table.
 """
 
 from __future__ import annotations

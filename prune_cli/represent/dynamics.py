@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 import torch
 
 from prune_cli.represent.engine import Batch
+from prune_cli.tasks import Task
 
 
 class Dynamics:
@@ -21,7 +21,7 @@ class Dynamics:
 
     needs_backward = False
 
-    def __init__(self, task: ModuleType) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from prune_cli import models
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
+from prune_cli.tasks import Task
 from prune_cli.tensors import RowWriter, Spec
 
 
@@ -61,7 +60,7 @@ class Pass:
     pad_token_id: int
     model: torch.nn.Module
     source: models.Source
-    task: ModuleType
+    task: Task
     device: torch.device
     precision: str
 
@@ -140,7 +139,9 @@ def _attempt(
     return None
 
 
-def _observe(todo: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+def _observe(
+    todo: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
+) -> dict[str, dict[str, NDArray[Any]]]:
     inputs = todo.task.collate(todo.encoded, todo.labels, positions, todo.pad_token_id, todo.device)
     batch = Batch(inputs, inputs.pop("labels"))
     backward = any(observer.needs_backward for observer in files.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 import torch
 
@@ -12,6 +11,7 @@ from prune_cli.errors import PruneError
 from prune_cli.represent.capture import Capture, Factors
 from prune_cli.represent.engine import Batch
 from prune_cli.represent.projection import Sketch, buckets
+from prune_cli.tasks import Task
 
 
 class Gradient:
@@ -29,7 +29,7 @@ class Gradient:
 
     needs_backward = True
 
-    def __init__(self, dim: int, seed: int, dtype: str, task: ModuleType) -> None:
+    def __init__(self, dim: int, seed: int, dtype: str, task: Task) -> None:
         self._k, self._dtype, self._task = buckets(dim), dtype, task
         self._sketch = Sketch(dim, seed)
         self._checked = False
@@ -77,8 +77,8 @@ class Gradient:
             error = float((ours - grad).norm() / (grad.norm() + _NOISE * whole))
             if not error < _TOLERANCE:
                 raise PruneError(
-                    f"{name}: a row's gradient in a batch is not that of the row alone (relative difference {error:.2g}); "
-                    "the gradient kind needs a model whose examples do not depend on each other"
+                    f"{name}: a row's gradient in a batch is not that of the row alone (relative difference "
+                    f"{error:.2g}); the gradient kind needs a model whose examples do not depend on each other"
                 )
 
         self._capture.begin(len(batch), compare)

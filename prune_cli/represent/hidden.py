@@ -27,10 +27,12 @@ class Hidden:
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape of a row, stored type."""
-        config = model.config
+        config: Any = model.config
         count = getattr(config, "num_hidden_layers", None)
         if count is not None and not -count - 1 <= self._layer <= count:
-            raise PruneError(f"layer: {self._layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last")
+            raise PruneError(
+                f"layer: {self._layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last"
+            )
         return {"hidden": ((config.hidden_size,), self._dtype)}
 
     @contextmanager

@@ -1,11 +1,11 @@
 """Random projection of per-example gradients that are never written out: a signed fold.
 
 A parameter's gradient [r, c] is multiplied by random signs s_r s'_c, laid out flat, and entry f is added to bucket
-(f + start) mod k. All parameters share the k buckets, each with its own signs and start. Two entries' signs are
-independent and of mean zero, so inner products are kept in expectation, as with a count sketch (Charikar et al.
-2002; Weinberger et al. 2009, arXiv 0902.2206); the product form lets the signs be put on the factors of a linear
-layer's gradient, before the product, at almost no cost. k is a prime: a layer's width that divided k would send whole columns
-to the same few buckets.
+(f + start) mod k. All parameters share the k buckets, each with its own signs and start. The signs of two entries
+are uncorrelated and of mean zero, so inner products are kept in expectation, as with a count sketch (Charikar et
+al. 2002; Weinberger et al. 2009, arXiv 0902.2206); the product form lets the signs be put on the factors of a linear
+layer's gradient, before the product, at almost no cost. k is a prime: a layer's width that divided k would send
+whole columns to the same few buckets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import torch
 
 from prune_cli.represent.capture import Dense, Factors, Lookup, Outer
 
-_BLOCK = {"cpu": 2**20, "cuda": 2**26}  # entries of a gradient formed at a time: what fits the caches pays on a CPU
+_BLOCK = {
+    "cpu": 2**20,
+    "cuda": 2**26,
+}  # entries of a gradient formed at a time: what fits the caches pays on a CPU
 
 
 def buckets(dim: int) -> int:

@@ -48,9 +48,7 @@ def fit(features: NDArray[Any], k: int, rng: np.random.Generator) -> NDArray[np.
     return centroids
 
 
-def assign(
-    features: NDArray[Any], centroids: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def assign(features: NDArray[Any], centroids: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The nearest centroid of each row [n] (the first of equals), and the squared distance to it [n].
 
     The distance is summed from differences: ‖x‖² − 2x·c + ‖c‖² would lose its digits near a centroid.

@@ -64,9 +64,7 @@ def _within(
     return own | {name: value for name, value in fresh.items() if name in own}
 
 
-def _checked(
-    positions: NDArray[np.int64], n_keep: int, n: int, function: Callable[..., Any]
-) -> NDArray[np.int64]:
+def _checked(positions: NDArray[np.int64], n_keep: int, n: int, function: Callable[..., Any]) -> NDArray[np.int64]:
     """The positions, if they are n_keep different ones of n; PruneError if the method gave others."""
     known = np.unique(positions[(positions >= 0) & (positions < n)])
     if not len(positions) == len(known) == n_keep:

@@ -23,7 +23,5 @@ def parse_keep(keep: str, n: int) -> int:
         if 0 < share <= 1:
             rows = max(Decimal(1), (share * n).to_integral_value(ROUND_HALF_UP))
     if not 0 < rows <= n:
-        raise PruneError(
-            f"keep: {keep}; allowed: a number of rows from 1 to {n}, or a share such as 0.3 or 30%"
-        )
+        raise PruneError(f"keep: {keep}; allowed: a number of rows from 1 to {n}, or a share such as 0.3 or 30%")
     return int(rows)

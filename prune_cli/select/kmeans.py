@@ -20,9 +20,7 @@ from prune_cli.score import _kmeans
 from prune_cli.select._shares import equal_shares
 
 
-def select(
-    features: NDArray[Any], n_keep: int, rng: np.random.Generator, *, k: int = 100
-) -> NDArray[np.int64]:
+def select(features: NDArray[Any], n_keep: int, rng: np.random.Generator, *, k: int = 100) -> NDArray[np.int64]:
     """Select n_keep of n rows by features [n, d] with k clusters (n where k is above n): int64 [n_keep]."""
     cluster, _ = _kmeans.assign(features, _kmeans.fit(features, k, rng))
     sizes = np.bincount(cluster)

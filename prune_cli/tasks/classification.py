@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prune_cli.errors import PruneError
-from prune_cli.rows import Row, Rows, described, keys_of
+from prune_cli.rows import Rows, described, keys_of
+from prune_cli.sources import Row
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +40,10 @@ def check(row: Row) -> str | None:
     """The problem of a row in words, with what is allowed; None if there is none."""
     for key in ("text", "text_pair"):
         text = row.get(key)
-        if isinstance(text, str) and text.strip() or key == "text_pair" and key not in row:
+        if (isinstance(text, str) and text.strip()) or (key == "text_pair" and key not in row):
             continue
         if key not in row:
-            return (
-                f'no "{key}"; the row has: {keys_of(row)}; allowed: "text", "text_pair" if need be, "label"'
-            )
+            return f'no "{key}"; the row has: {keys_of(row)}; allowed: "text", "text_pair" if need be, "label"'
         problem = f"{key} is blank" if isinstance(text, str) else described(key, text)
         return f"{problem}; allowed: a string that is not blank"
     if "label" not in row:
@@ -69,9 +68,7 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
     for i, row in enumerate(rows):
         if row["label"] not in index:
             shown = ", ".join(repr(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
-            raise PruneError(
-                f"{rows.where(i)}: label {row['label']!r} is not one of the model's; allowed: {shown}"
-            )
+            raise PruneError(f"{rows.where(i)}: label {row['label']!r} is not one of the model's; allowed: {shown}")
         indices[i] = index[row["label"]]
     return indices
 
@@ -186,9 +183,7 @@ def metrics(
     from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
     predicted = probabilities.argmax(axis=1)
-    table = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(len(label_list)), zero_division=0
-    )
+    table = precision_recall_fscore_support(labels, predicted, labels=np.arange(len(label_list)), zero_division=0)
     return {
         "n": len(labels),
         "loss": float(np.mean(losses, dtype=np.float64)),
