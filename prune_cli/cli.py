@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ PANEL = "Options of every stage"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
+# how safetensors and torch tell of a full disk, in exceptions of their own
+NO_SPACE_IN_WORDS = rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)"
 
 
 def main() -> None:
@@ -79,6 +82,10 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _drop_output()
         return _failed(f"{error.filename or 'cannot write'}: {error.strerror}")
+    except Exception as error:
+        if not re.search(NO_SPACE_IN_WORDS, str(error)):
+            raise
+        return _failed("cannot write: no space left", "the same command again goes on from what is saved")
 
 
 def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:

@@ -228,7 +228,13 @@ def collect(sources: Sequence[str], fields: dict[str, str], task: Task, role: st
     elif represented:
         rows = open_rows(str(represented[0].path), {}, None)
     else:
-        rows = open_rows(str(_rows_behind(scored[0])), fields, task.check)
+        origin = _rows_behind(scored[0])
+        rows = open_rows(str(origin), fields, task.check)
+        if rows.digest != scored[0].manifest["recipe"]["inputs"]["rows"]:
+            raise PruneError(
+                f"{origin}: its rows are no longer those that {scored[0].path} scored",
+                hint="score them again; with --field as then, if it was given",
+            )
     return Inputs(rows, represented, scored, role=role)
 
 

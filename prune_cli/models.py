@@ -151,8 +151,9 @@ def load(
 
 
 def head_labels(source: Source, seen: list[Any]) -> list[Any]:
-    """Label list of a head that was trained elsewhere: its names for string labels, 0 to c - 1 for integers.
+    """Label list of a head that was trained elsewhere: its own names for the labels.
 
+    Integer labels are its names where those are integers, else 0 to c - 1.
     seen: the labels of the data. A model without a classification head of its own takes them as they are.
     """
     from transformers import AutoConfig
@@ -161,9 +162,10 @@ def head_labels(source: Source, seen: list[Any]) -> list[Any]:
         config = AutoConfig.from_pretrained(source.name)
     if not any("ForSequenceClassification" in name for name in config.architectures or ()):
         return seen
+    names = [str(config.id2label[i]) for i in range(config.num_labels)]
     if all(isinstance(label, str) for label in seen):
-        return [config.id2label[i] for i in range(config.num_labels)]
-    return list(range(config.num_labels))
+        return names
+    return [int(name) for name in names] if all(map(str.isdecimal, names)) else list(range(len(names)))
 
 
 def _load_adapted(trained: Artifact, task: Task, labels: list[Any], tokenizer: Any) -> torch.nn.Module:

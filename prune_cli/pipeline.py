@@ -196,7 +196,7 @@ class _Runner:
                 target=None,
                 set_options=method.select_options,
                 seed=seed,
-                fields={} if sources else plan.fields,
+                fields=plan.fields,
                 how=self.how,
             ),
         )

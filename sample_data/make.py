@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,10 +47,11 @@ ROWS = {  # file -> kind -> rows under each of LABELS
     "test": {"easy": (120, 56, 24), "hard": (120, 56, 24)},
     "ood": {"easy": (90, 42, 18), "hard": (90, 42, 18)},
 }
-REVIEWS = 60_000  # that the model is trained on
+REVIEWS = 80_000  # that the model is trained on
 EPOCHS = 3
-HARD_SHARE = 0.1  # of the reviews
+HARD_SHARE = 0.05  # of the reviews
 OOD_SHARE = 0.3
+MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Domain:
     verdicts: dict[str, list[str]]
 
 
+TORN = "I am in two minds|I am torn about it|there are two sides to it|it is hit and miss".split("|")
 GOODS = Domain(
     things="kettle lamp toaster blender heater fan chair drill radio clock mixer tent".split(),
     parts="lid handle cord button screen motor cover switch hinge strap frame wheel plug stand filter timer".split(),
@@ -80,7 +83,7 @@ GOODS = Domain(
     verdicts={
         "positive": "I would buy it again|it is worth the money|I use it every day|I am happy with it".split("|"),
         "negative": "I sent it back|it is a waste of money|I want a refund|I am sorry I chose it".split("|"),
-        "mixed": "I am in two minds|I am torn about it|there are two sides to it|it is hit and miss".split("|"),
+        "mixed": TORN,
     },
 )
 OUTINGS = Domain(
@@ -98,7 +101,7 @@ OUTINGS = Domain(
     verdicts={
         "positive": "we will come back|it is worth the money|we stayed for hours|I am happy with it".split("|"),
         "negative": "we left early|it is a waste of money|we will stay away|I am sorry I chose it".split("|"),
-        "mixed": "I am in two minds|I am torn about it|there are two sides to it|it is hit and miss".split("|"),
+        "mixed": TORN,
     },
 )
 DOMAIN = {"train": GOODS, "validation": GOODS, "test": GOODS, "ood": OUTINGS}
@@ -164,7 +167,7 @@ def clause(rng: Generator, domain: Domain, good: bool, form: str) -> str:
 def sentence(rng: Generator, domain: Domain, label: str, kind: str) -> str:
     """A sentence that means `label`; `kind` is easy or hard."""
     hard = kind == "hard"
-    good = label == "positive" or label == "mixed" and bool(rng.integers(2))
+    good = label == "positive" or (label == "mixed" and bool(rng.integers(2)))
     if label == "mixed":
         forms = [pick(rng, ["rare", "negated"]) if hard else "plain", "plain"]
         first, second = (forms[at] for at in rng.permutation(2))
@@ -231,7 +234,7 @@ def write_rows(files: dict[str, list[Row]], folder: Path) -> None:
 def make_reviews(held_out: set[str]) -> list[tuple[str, str]]:
     """REVIEWS sentences, none of them in `held_out`, each with the verdict that follows it."""
     rng = np.random.default_rng(SEED + 1)
-    reviews = []
+    reviews: list[tuple[str, str]] = []
     while len(reviews) < REVIEWS:
         domain = OUTINGS if rng.random() < OOD_SHARE else GOODS
         label = LABELS[int(rng.choice(3, p=[0.4, 0.4, 0.2]))]
@@ -249,7 +252,7 @@ def make_model(reviews: list[tuple[str, str]], texts: list[str], folder: Path) -
     from transformers import (
         BertConfig,
         BertForPreTraining,
-        BertTokenizerFast,
+        BertTokenizer,
         DataCollatorForLanguageModeling,
         Trainer,
         TrainingArguments,
@@ -267,9 +270,12 @@ def make_model(reviews: list[tuple[str, str]], texts: list[str], folder: Path) -
 
     torch.set_num_threads(1)  # the order of sums, and so every bit, hangs on it
     said, verdicts = ([review[part] for review in reviews] for part in (0, 1))
+    # the trainer numbers the letters it finds in a random order, which settles its ties: named first, they have one order
+    letters = string.ascii_lowercase + string.digits
+    named = [*MARKS, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
     pieces = BertWordPieceTokenizer(lowercase=True)
-    pieces.train_from_iterator([*said, *verdicts, *texts], vocab_size=1000, show_progress=False)
-    tokenizer = BertTokenizerFast(vocab=pieces.get_vocab(), model_max_length=64)
+    pieces.train_from_iterator([*said, *verdicts, *texts], vocab_size=1000, special_tokens=named, show_progress=False)
+    tokenizer = BertTokenizer(vocab=pieces.get_vocab(), model_max_length=64)
     set_seed(SEED)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -285,8 +291,7 @@ def make_model(reviews: list[tuple[str, str]], texts: list[str], folder: Path) -
     padded = tokenizer(verdicts, padding=True, add_special_tokens=False, return_tensors="np")
     targets = np.where(padded["attention_mask"], padded["input_ids"], -100).tolist()
     rows = [
-        {"input_ids": ids, "verdict": target}
-        for ids, target in zip(tokenizer(said)["input_ids"], targets, strict=True)
+        {"input_ids": ids, "verdict": target} for ids, target in zip(tokenizer(said)["input_ids"], targets, strict=True)
     ]
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(

@@ -352,6 +352,18 @@ def test_inputs_that_do_not_belong_together(here: Path, prune: Prune, made: Path
     assert left() == ["other"]
 
 
+def test_rows_that_changed_after_they_were_scored(here: Path, prune: Prune) -> None:
+    """A score leads back to the rows that it is of; where those were edited or moved, it is of no use."""
+    write_rows(here / "data.jsonl", sentences(6))
+    assert prune("score", "data.jsonl", "-o", "score", "--method", "random").code == 0
+    select = ["select", "score", "-o", "out", "--method", "top", "--keep", 3]
+    write_rows(here / "data.jsonl", [{**row, "text": "good"} for row in sentences(6)])
+    check(prune(*select), "data.jsonl: its rows are no longer those that score scored")
+    (here / "data.jsonl").unlink()
+    check(prune(*select), "score: the rows it scored are no longer at data.jsonl")
+    assert left() == ["score"]
+
+
 def test_two_tests_of_one_name(here: Path, prune: Prune, made: Path, data: Path) -> None:
     """Test sets are told apart by name, so two of one name are refused; NAME=PATH gives another."""
     shutil.copy(data / "test.jsonl", here / "test.jsonl")

@@ -197,6 +197,20 @@ def test_streams_that_close_or_fill(prune_process: Prune, made: Path) -> None:
     assert (ran.code, ran.err) == (1, "error: cannot write: No space left on device\n")
 
 
+@pytest.mark.parametrize("blocks", [16, 40])  # of 1 KiB: the weights have 27, a resume point's moments more
+def test_training_on_a_full_disk_is_one_line(blocks: int, here: Path, tiny_model: Path, data: Path) -> None:
+    """Where the libraries cannot write weights or a resume point, that is one line; what is saved stays."""
+    train = ["finetune", str(data / "train.jsonl"), "-o", "out", "--model", str(tiny_model)]
+    command = shlex.join([sys.executable, "-m", "prune_cli", *train, "--epochs", "2", "--checkpoints", "epoch"])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f {blocks}; exec {command}"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"error: .*\nhint: .*\n", done.stderr), done.stderr
+    assert [path.name for path in here.iterdir()] == ["out.part"]
+
+
 def test_a_full_disk_is_one_line(here: Path, made: Path, data: Path) -> None:
     """A file that cannot grow any more ends the command with one line, and leaves nothing behind."""
     command = shlex.join([sys.executable, "-m", "prune_cli", "select", str(data / "train.jsonl"), "-o", "out"])
@@ -373,6 +387,18 @@ def test_recorded_dynamics_are_found_by_id(here: Path, prune: Prune, made: Path,
         np.testing.assert_array_equal(values, recorded[name][order][:, [1]])
 
 
+@pytest.mark.parametrize("labels", [LABELS, [3, 7], [0, 1]])
+def test_a_model_folder_knows_its_labels(labels: list[str | int], here: Path, prune: Prune, tiny_model: Path) -> None:
+    """What was trained here and then used as a plain model folder gives the same measurements."""
+    write_rows(here / "rows.jsonl", [{**row, "label": labels[i % 2]} for i, row in enumerate(sentences(12))])
+    assert prune("finetune", "rows.jsonl", "-o", "out", "--model", tiny_model, "--epochs", 1).code == 0
+    shutil.copytree("out", "plain")
+    (here / "plain" / "manifest.json").unlink()
+    measured = [prune("eval", name, "rows.jsonl", "-o", f"{name}-e", "--json").json() for name in ("out", "plain")]
+    assert measured[0]["metrics"] == measured[1]["metrics"]
+    assert list(measured[0]["metrics"]["rows"]["per_label"]) == [str(label) for label in labels]
+
+
 def test_a_label_that_was_not_kept_is_still_the_models(here: Path, prune: Prune, made: Path, data: Path) -> None:
     """What is trained on a selection has all labels of the data, those that were pruned away too."""
     rows = read_rows(data / "train.jsonl")
@@ -521,40 +547,6 @@ def test_interrupted_work_goes_on_and_ends_the_same(
     assert calls < 5 * len(codes) + 1  # each went on from the last, none from the start
     assert same_artifact(here / "whole", here / "out")
     assert sorted(path.name for path in here.iterdir()) == ["out", "whole"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", RESUMED)
-def test_killed_work_goes_on_and_ends_the_same(
-    case: str, here: Path, prune_process: Prune, tiny_model: Path, made: Path, data: Path
-) -> None:
-    """As above with kill -9, wherever it hits."""
-    stage, model = ("represent", made / "warmup") if case == "represent" else ("finetune", tiny_model)
-    write_rows(here / "rows.jsonl", sentences(300))
-    command = [stage, here / "rows.jsonl", "--model", model, *RESUMED[case], "--save-minutes", "0", "-o"]
-    assert prune_process(*command, here / "whole").code == 0
-    for progress in (1, 20, 50):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prune_cli", *map(str, command), "out"],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        while process.poll() is None and done_so_far(here / "out.part") < progress:
-            time.sleep(0.001)
-        process.kill()
-        process.wait()
-        assert process.returncode == -signal.SIGKILL and (here / "out.part").exists()
-    assert prune_process(*command, here / "out").code == 0
-    assert same_artifact(here / "whole", here / "out")
-
-
-def done_so_far(part: Path) -> int:
-    """Steps of training, or batches of 4 rows represented, that a draft has saved."""
-    steps = [int(path.parent.name.rsplit("-", 1)[1]) for path in part.glob("resume/*/whole")]
-    mark = part / "progress.json"
-    checkpoint, rows = json.loads(mark.read_text()) if mark.exists() else (0, 0)
-    return max([*steps, (checkpoint * 300 + rows) // 4])
 
 
 def test_a_users_copy_is_left_alone(here: Path, prune: Prune, data: Path) -> None:

