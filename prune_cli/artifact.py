@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,6 +224,7 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
 
     A draft left by an interrupted run with the same recipe is taken up where it stands; one of another recipe is
     discarded. When the block fails, a draft that cannot be resumed is removed, and `out` is as it was before.
+    What only serves the making has a name that starts with a dot: it stays until the artifact is whole, and goes then.
     `inputs` maps each role to the path it was read from.
     """
     part = out.with_name(out.name + ".part")
@@ -234,14 +235,13 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PruneError(f"{part}: another process is making this artifact; wait for it or stop it") from None
-        started = part / "recipe.json"
+        started = part / ".recipe.json"
         if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
-            _empty(part)
+            _remove(part.iterdir())
             _write_durably(started, canonical(recipe.content))
         work = Draft(part)
         try:
             yield work
-            started.unlink()
             _write_manifest(work, out, recipe, inputs)
         except BaseException as failure:
             if not resumable or isinstance(failure, PruneError):
@@ -253,7 +253,8 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
 
 
 def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    files = sorted(p for p in work.path.rglob("*") if p.is_file())
+    kept = (p for p in sorted(work.path.iterdir()) if p.name[0] != "." and p.name != MANIFEST)
+    files = [p for top in kept for p in ([top] if top.is_file() else sorted(top.rglob("*"))) if p.is_file()]
     for path in files:
         _sync(path)
     manifest = {
@@ -276,6 +277,7 @@ def _relative(source: str, out: Path) -> str:
 
 def _commit(part: Path, out: Path) -> None:
     """Put a finished draft in place. Killed in between, `_recover` ends the move at the next look."""
+    _tidy(part)
     old = _replaced(out)
     if out.exists():
         out.rename(old)
@@ -293,6 +295,7 @@ def _replaced(out: Path) -> Path:
 def _recover(out: Path) -> None:
     old, part = _replaced(out), out.with_name(out.name + ".part")
     if not out.exists() and is_artifact(part):
+        _tidy(part)
         part.rename(out)
     if not out.exists() and is_artifact(old):
         old.rename(out)
@@ -300,8 +303,13 @@ def _recover(out: Path) -> None:
         shutil.rmtree(old)
 
 
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
+def _tidy(part: Path) -> None:
+    """Remove what only served the making of an artifact that is now whole."""
+    _remove(path for path in part.iterdir() if path.name[0] == ".")
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -159,12 +159,12 @@ def train(
 ) -> Trained:
     """Train `model` on encoded rows [n] and write the finetune payload into the folder `out`.
 
-    An interrupted run is taken up from its last whole resume point in `out/resume`.
+    An interrupted run is taken up from its last whole resume point in `out/.resume`.
     """
     n = len(labels)
     epochs = _epochs(n, opts)
     record = Record(n, int(np.ceil(epochs)))
-    resume = out / "resume"
+    resume = out / ".resume"
     start = _last_whole(resume)
     if start:
         record.load(start)
@@ -195,7 +195,6 @@ def train(
 
     _save_weights(model, out)
     tokenizer.save_pretrained(out)
-    shutil.rmtree(resume, ignore_errors=True)
     whole = [e for e in range(record.epochs) if not np.isnan(record.arrays["logprob"][:, e]).any()]
     if whole:
         kept = {name: array[:, whole] for name, array in record.arrays.items()}
@@ -238,6 +237,7 @@ def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> Tr
         lr_scheduler_type=opts.schedule if opts.schedule != "constant" or not opts.warmup else "constant_with_warmup",
         warmup_steps=opts.warmup,
         weight_decay=opts.weight_decay,
+        max_grad_norm=opts.clip,
         bf16=bfloat16,
         use_cpu=device.type == "cpu",
         seed=opts.seed,

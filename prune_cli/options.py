@@ -45,6 +45,7 @@ class Finetune:
     batch_size: Annotated[int, Opt("Rows in a batch on each device.")] = 32
     accumulate: Annotated[int, Opt("Batches whose gradients are added up for one step.")] = 1
     weight_decay: Annotated[float, Opt("AdamW's weight decay.")] = 0.0
+    clip: Annotated[float, Opt("Longest gradient of a step, longer ones are scaled to it; 0: no limit.")] = 1.0
     max_length: MaxLength = 512
     precision: Annotated[
         str, Opt("auto: bfloat16 autocast where the device has it.", ("auto", "float32", "bfloat16"))

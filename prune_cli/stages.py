@@ -287,9 +287,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
     if len(labels) < 2:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
-    recipe_options = {**options.recipe_options(opts), "labels": labels}
-    recipe_options.pop("model")
-    recipe = Recipe("finetune", recipe_options, {"rows": rows.digest, "model": source.digest})
+    recipe = Recipe("finetune", {**_finetune_options(opts), "labels": labels}, {"rows": rows.digest, "model": source.digest})
 
     def work(draft: Draft) -> None:
         from transformers import set_seed
@@ -320,6 +318,17 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
 
     places = {"rows": data, "model": opts.model}
     return _make(out, recipe, places, how, work, resumable=True)
+
+
+def _finetune_options(opts: options.Finetune) -> dict[str, Any]:
+    """The options that have a say in what is trained: those of LoRA only with LoRA, epochs only without steps."""
+    idle = {"model"}
+    if opts.method != "lora":
+        idle |= {name for name in options.described(options.Finetune) if name.startswith("lora_")}
+    if opts.checkpoints == "none":
+        idle.add("moments")
+    idle.add("epochs" if opts.steps else "steps")
+    return {name: value for name, value in options.recipe_options(opts).items() if name not in idle}
 
 
 def evaluate(

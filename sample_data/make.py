@@ -270,7 +270,7 @@ def make_model(reviews: list[tuple[str, str]], texts: list[str], folder: Path) -
 
     torch.set_num_threads(1)  # the order of sums, and so every bit, hangs on it
     said, verdicts = ([review[part] for review in reviews] for part in (0, 1))
-    # the trainer numbers the letters it finds in a random order, which settles its ties: named first, they have one order
+    # the trainer settles ties by the numbers of the letters, which it draws anew each time: named first, they are fixed
     letters = string.ascii_lowercase + string.digits
     named = [*MARKS, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
     pieces = BertWordPieceTokenizer(lowercase=True)

@@ -55,9 +55,9 @@ def test_represent_goes_on_after_a_kill(rows: Path, made: Path, tmp_path: Path, 
     whole, out = tmp_path / "whole", tmp_path / "killed"
     assert prune_process(*command(whole), env=ENVIRONMENT).code == 0
     part = out.with_name("killed.part")
-    kill_when((part / "progress.json").exists, *command(out))
+    kill_when((part / ".progress.json").exists, *command(out))
     assert not out.exists()
-    reached = (part / "progress.json").read_text()
+    reached = (part / ".progress.json").read_text()
     assert reached < "[1, 0]"  # in the first checkpoint still
     before = (part / "gradient.safetensors").stat().st_ino
     done = prune_process(*command(out), env=ENVIRONMENT)
@@ -77,7 +77,7 @@ def test_finetune_goes_on_after_a_kill(rows: Path, tiny_model: Path, tmp_path: P
 
     whole, out = tmp_path / "whole", tmp_path / "killed"
     assert prune_process(*command(whole, 10), env=ENVIRONMENT).code == 0
-    resume = out.with_name("killed.part") / "resume"
+    resume = out.with_name("killed.part") / ".resume"
 
     def in_second_epoch() -> bool:
         return any(int(p.parent.name.split("-")[1]) > 80 for p in resume.glob("checkpoint-*/whole"))

@@ -76,13 +76,13 @@ def walk(
 ) -> None:
     """Walk checkpoints × batches once and write `<kind>.safetensors` for each observer into `folder`.
 
-    Tensors are [n, e, …] in input order. Progress is kept in `folder/progress.json`, so an interrupted walk goes on
+    Tensors are [n, e, …] in input order. Progress is kept in `folder/.progress.json`, so an interrupted walk goes on
     from its last saved batch; with the same batch limits the bytes are those of an uninterrupted walk (CPU). When
     the device runs out of memory the batch is halved, and so are those that follow.
     """
     n, e = len(todo.labels), len(todo.source.checkpoints)
     meta = {"learning_rate": [c.learning_rate for c in todo.source.checkpoints]}
-    mark = folder / "progress.json"
+    mark = folder / ".progress.json"
     first, done = json.loads(mark.read_text()) if mark.exists() else (0, 0)
     order = models.longest_first(todo.encoded.lengths)
     limits = (batch_size, tokens_per_batch)
@@ -124,7 +124,6 @@ def walk(
                         saved = monotonic()
             done = 0
             save(c + 1, 0)
-    mark.unlink()
 
 
 def _attempt(
