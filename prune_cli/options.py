@@ -116,6 +116,30 @@ def recipe_options(options: Any) -> dict[str, Any]:
     return {name: getattr(options, name) for name, (_, opt) in described(type(options)).items() if opt.key}
 
 
+def of_training(opts: Finetune) -> dict[str, Any]:
+    """The options that have a say in what is trained: those of LoRA only with LoRA, epochs only without steps."""
+    idle = {"model"}
+    if opts.method != "lora":
+        idle |= {name for name in described(Finetune) if name.startswith("lora_")}
+    if opts.checkpoints == "none":
+        idle.add("moments")
+    idle.add("epochs" if opts.steps else "steps")
+    return {name: value for name, value in recipe_options(opts).items() if name not in idle}
+
+
+_OF_KIND = {
+    "hidden": ("layer", "pooling"),
+    "dynamics": ("dynamics",),
+    "gradient": ("dim", "seed"),
+}
+
+
+def of_kind(kind: str, opts: Represent) -> dict[str, Any]:
+    """The options that a kind depends on: those of its recipe, and of the sets that it can be compared with."""
+    common = ("checkpoints", "max_length", "precision") + (() if kind == "dynamics" else ("dtype",))
+    return {name: getattr(opts, name) for name in (*common, *_OF_KIND[kind])}
+
+
 def check(options: Any) -> None:
     """Refuse a value that is not among an option's choices, or that no stage can use."""
     for name, (kind, opt) in described(type(options)).items():

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from prune_cli import artifact, inputs, methods, models, options, tasks, tensors
+from prune_cli import artifact, inputs, methods, models, options, tasks
 from prune_cli.artifact import Draft, Recipe, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows
+from prune_cli.select._budget import parse_keep
 from prune_cli.tasks import Task
 
 
@@ -55,16 +57,18 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
     source = models.find(opts.model, opts.checkpoints)
     recipe_options = {"task": opts.task, "kind": kinds}
     for kind in kinds:
-        recipe_options |= _options_of(kind, opts)
+        recipe_options |= options.of_kind(kind, opts)
     recipe = Recipe("represent", recipe_options, {"rows": rows.digest, "model": source.digest})
 
     def work(draft: Draft) -> None:
+        from prune_cli.represent import dynamics
+
         labels = source.labels or models.head_labels(source, task.label_list(rows))
         indices = task.label_indices(rows, labels)
         draft.cached("rows.jsonl", rows.write)
         walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
         if "dynamics" in kinds and opts.dynamics == "recorded":
-            draft.cached("dynamics.safetensors", lambda path: _write_recorded(path, source, rows, opts))
+            draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
         if walked:
             _walk(draft.path, walked, rows, indices, labels, source, task, opts)
         draft.about = {
@@ -72,24 +76,11 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
             "labels": labels,
             "kinds": kinds,
             "checkpoints": [c.name for c in source.checkpoints],
-            "space": {kind: artifact.digest_value([source.digest, _options_of(kind, opts)]) for kind in kinds},
+            "space": {kind: artifact.digest_value([source.digest, options.of_kind(kind, opts)]) for kind in kinds},
         }
 
     places = {"rows": data, "model": opts.model}
     return _make(out, recipe, places, how, work, resumable=True)
-
-
-_OPTIONS_OF = {
-    "hidden": ("layer", "pooling"),
-    "dynamics": ("dynamics",),
-    "gradient": ("dim", "seed"),
-}
-
-
-def _options_of(kind: str, opts: options.Represent) -> dict[str, Any]:
-    """The options that a kind depends on: those of its recipe, and of the sets that it can be compared with."""
-    common = ("checkpoints", "max_length", "precision") + (() if kind == "dynamics" else ("dtype",))
-    return {name: getattr(opts, name) for name in (*common, *_OPTIONS_OF[kind])}
 
 
 def _kinds(text: str) -> list[str]:
@@ -136,33 +127,22 @@ def _walk(
     )
 
 
-def _write_recorded(path: Path, source: models.Source, rows: Rows, opts: options.Represent) -> None:
-    """Copy the dynamics recorded in training, for these rows, at the chosen epochs."""
-    trained = source.trained
-    if trained is None or "dynamics.safetensors" not in trained.files:
-        raise PruneError(
-            f"{source.name}: no dynamics were recorded with it; a finetune artifact of at least one epoch has them",
-            hint="--dynamics recompute",
-        )
-    recorded = trained.file("dynamics.safetensors")
-    rates = tensors.metadata(recorded)["learning_rate"]
-    if opts.checkpoints == "all":
-        epochs = list(range(len(rates)))
-    elif opts.checkpoints == "last":
-        epochs = [len(rates) - 1]
-    else:
-        epochs = [int(checkpoint.name) - 1 for checkpoint in source.checkpoints]
-    seen = [json.loads(line)["id"] for line in trained.file("ids.jsonl").open(encoding="utf-8")]
-    at = {str(key): i for i, key in enumerate(seen)}
-    for i, key in enumerate(rows.ids):
-        if str(key) not in at:
-            raise PruneError(
-                f"{rows.where(i)}: id {key} was not trained on by {source.name}; only its own rows are recorded",
-                hint="--dynamics recompute",
-            )
-    order = [at[str(key)] for key in rows.ids]
-    found = {name: array[order][:, epochs] for name, array in tensors.load(recorded).items()}
-    tensors.save(path, found, {"learning_rate": [rates[e] for e in epochs], "recorded": True})
+@dataclass(frozen=True)
+class _Call:
+    """A method with all that it asks for, ready to be called."""
+
+    method: methods.Method
+    given: inputs.Inputs
+    target: inputs.Inputs | None
+    arguments: dict[str, Any]  # inputs and options
+    options: dict[str, Any]  # those that stand in the recipe
+    places: dict[str, str]  # role of each input -> where it is
+
+    def recipe(self, stage: str, **more: Any) -> Recipe:
+        """The recipe, with more options and the digests of all that was read so far."""
+        self.given.rows_digest()
+        used = {**self.given.used, **(self.target.used if self.target else {})}
+        return Recipe(stage, {**self.options, **more}, used)
 
 
 def score(
@@ -178,35 +158,19 @@ def score(
     how: How,
 ) -> Outcome:
     """Score rows: `score.jsonl`, {"id", "score"} in row order."""
-    chosen = methods.load("score", method)
-    values = methods.parse_options(chosen, set_options)
-    task = tasks.load("classification")
-    given = inputs.collect(sources, dict(fields), task)
-    aim = inputs.collect([target], dict(fields), task, role="target ") if target else None
-    random = "rng" in chosen.inputs
-    supplied = {"rng": np.random.default_rng(seed)} if random else {}
-    found, kind = inputs.arguments(chosen.inputs, chosen.optional, given, aim, on, supplied)
-    given.rows_digest()
-    recipe = Recipe(
-        "score",
-        {"method": chosen.name, "on": kind, "set": values, **({"seed": seed} if random else {})},
-        {**given.used, **(aim.used if aim else {})},
-    )
+    call = _prepare("score", method, sources, fields, target, on, set_options, seed)
+    rows = call.given.rows
 
     def work(draft: Draft) -> None:
-        scores = chosen.function(**found, **values)
-        if scores.shape != (len(given.rows),) or not np.isfinite(scores).all():
-            raise PruneError(f"{chosen.name}: gave scores that are not one finite number a row")
+        scores = call.method.function(**call.arguments)
+        if scores.shape != (len(rows),) or not np.isfinite(scores).all():
+            raise PruneError(f"{call.method.name}: gave scores that are not one finite number a row")
         with (draft.path / "score.jsonl").open("w", encoding="utf-8") as stream:
-            for key, value in zip(given.rows.ids, scores.tolist(), strict=True):
+            for key, value in zip(rows.ids, scores.tolist(), strict=True):
                 stream.write(json.dumps({"id": key, "score": value}, ensure_ascii=False) + "\n")
-        draft.about = {"rows": len(given.rows), "meaning": chosen.summary}
+        draft.about = {"rows": len(rows), "meaning": call.method.summary}
 
-    places = {"rows": _rows_place(given, sources)}
-    places |= {f"input {i + 1}": source for i, source in enumerate(sources)}
-    if target:
-        places["target"] = target
-    return _make(out, recipe, places, how, work)
+    return _make(out, call.recipe("score"), call.places, how, work)
 
 
 def select(
@@ -225,46 +189,51 @@ def select(
 ) -> Outcome:
     """Select rows: `select.jsonl`, the kept rows themselves, best first."""
     from prune_cli.select._balance import select_balanced
-    from prune_cli.select._budget import parse_keep
 
-    chosen = methods.load("select", method)
+    call = _prepare("select", method, sources, fields, target, on, set_options, seed, keep)
+    rows, n_keep = call.given.rows, call.arguments["n_keep"]
+    label = call.given.label() if balance != "none" else None
+
+    def work(draft: Draft) -> None:
+        positions = select_balanced(call.method.function, call.arguments, label, n_keep, balance, len(rows))
+        rows.write(draft.path / "select.jsonl", positions.tolist())
+        draft.about = {"rows": len(rows), "kept": n_keep, "labels": call.given.labels}
+
+    return _make(out, call.recipe("select", n_keep=n_keep, balance=balance), call.places, how, work)
+
+
+def _prepare(
+    stage: str,
+    method: str,
+    sources: Sequence[str],
+    fields: Mapping[str, str],
+    target: str | None,
+    on: str | None,
+    set_options: Mapping[str, Any],
+    seed: int,
+    keep: str | None = None,
+) -> _Call:
+    """Load a method and gather what it asks for."""
+    chosen = methods.load(stage, method)
     values = methods.parse_options(chosen, set_options)
     task = tasks.load("classification")
+    if target and not any(name.startswith("target_") for name in chosen.inputs):
+        raise PruneError(f"--target {target}: {chosen.name} compares with no target set; leave --target out")
     given = inputs.collect(sources, dict(fields), task)
     aim = inputs.collect([target], dict(fields), task, role="target ") if target else None
-    n_keep = parse_keep(keep, len(given.rows))
+    supplied: dict[str, Any] = {}
+    if keep is not None:
+        supplied["n_keep"] = parse_keep(keep, len(given.rows))
     random = "rng" in chosen.inputs
-    supplied: dict[str, Any] = {"n_keep": n_keep}
     if random:
         supplied["rng"] = np.random.default_rng(seed)
     found, kind = inputs.arguments(chosen.inputs, chosen.optional, given, aim, on, supplied)
-    label = given.label() if balance != "none" else None
-    given.rows_digest()
-    recipe = Recipe(
-        "select",
-        {
-            "method": chosen.name,
-            "on": kind,
-            "set": values,
-            "n_keep": n_keep,
-            "balance": balance,
-            **({"seed": seed} if random else {}),
-        },
-        {**given.used, **(aim.used if aim else {})},
-    )
-
-    def work(draft: Draft) -> None:
-        positions = select_balanced(chosen.function, {**found, **values}, label, n_keep, balance, len(given.rows))
-        with (draft.path / "select.jsonl").open("w", encoding="utf-8") as stream:
-            for position in positions.tolist():
-                stream.write(json.dumps(given.rows[position], ensure_ascii=False) + "\n")
-        draft.about = {"rows": len(given.rows), "kept": n_keep, "labels": given.labels}
-
     places = {"rows": _rows_place(given, sources)}
     places |= {f"input {i + 1}": source for i, source in enumerate(sources)}
     if target:
         places["target"] = target
-    return _make(out, recipe, places, how, work)
+    recipe = {"method": chosen.name, "on": kind, "set": values, **({"seed": seed} if random else {})}
+    return _Call(chosen, given, aim, {**supplied, **found, **values}, recipe, places)
 
 
 def _rows_place(given: inputs.Inputs, sources: Sequence[str]) -> str:
@@ -287,7 +256,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
     if len(labels) < 2:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
-    recipe = Recipe("finetune", {**_finetune_options(opts), "labels": labels}, {"rows": rows.digest, "model": source.digest})
+    made_of = {"rows": rows.digest, "model": source.digest}
+    recipe = Recipe("finetune", {**options.of_training(opts), "labels": labels}, made_of)
 
     def work(draft: Draft) -> None:
         from transformers import set_seed
@@ -318,17 +288,6 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
 
     places = {"rows": data, "model": opts.model}
     return _make(out, recipe, places, how, work, resumable=True)
-
-
-def _finetune_options(opts: options.Finetune) -> dict[str, Any]:
-    """The options that have a say in what is trained: those of LoRA only with LoRA, epochs only without steps."""
-    idle = {"model"}
-    if opts.method != "lora":
-        idle |= {name for name in options.described(options.Finetune) if name.startswith("lora_")}
-    if opts.checkpoints == "none":
-        idle.add("moments")
-    idle.add("epochs" if opts.steps else "steps")
-    return {name: value for name, value in options.recipe_options(opts).items() if name not in idle}
 
 
 def evaluate(

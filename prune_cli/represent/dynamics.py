@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from prune_cli import models, tensors
+from prune_cli.errors import PruneError
 from prune_cli.represent.engine import Batch
+from prune_cli.rows import Rows
 from prune_cli.tasks import Task
 
 
@@ -41,3 +46,32 @@ class Dynamics:
         assert batch.outputs is not None
         values: dict[str, torch.Tensor] = self._task.dynamics(batch.outputs.logits.detach(), batch.labels)
         return values
+
+
+def write_recorded(source: models.Source, which: str, rows: Rows, path: Path) -> None:
+    """Copy the dynamics recorded in training, for these rows, at the epochs of the checkpoints `which`."""
+    trained = source.trained
+    if trained is None or "dynamics.safetensors" not in trained.files:
+        raise PruneError(
+            f"{source.name}: no dynamics were recorded with it; a finetune artifact of at least one epoch has them",
+            hint="--dynamics recompute",
+        )
+    recorded = trained.file("dynamics.safetensors")
+    rates = tensors.metadata(recorded)["learning_rate"]
+    if which == "all":
+        epochs = list(range(len(rates)))
+    elif which == "last":
+        epochs = [len(rates) - 1]
+    else:
+        epochs = [int(checkpoint.name) - 1 for checkpoint in source.checkpoints]
+    seen = [json.loads(line)["id"] for line in trained.file("ids.jsonl").open(encoding="utf-8")]
+    at = {str(key): i for i, key in enumerate(seen)}
+    for i, key in enumerate(rows.ids):
+        if str(key) not in at:
+            raise PruneError(
+                f"{rows.where(i)}: id {key} was not trained on by {source.name}; only its own rows are recorded",
+                hint="--dynamics recompute",
+            )
+    order = [at[str(key)] for key in rows.ids]
+    found = {name: array[order][:, epochs] for name, array in tensors.load(recorded).items()}
+    tensors.save(path, found, {"learning_rate": [rates[e] for e in epochs], "recorded": True})

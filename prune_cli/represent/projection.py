@@ -81,7 +81,7 @@ class Sketch:
 
     def _fold(self, flat: torch.Tensor, start: int) -> None:
         """Add signed entries [b, m], entry f to bucket (start + f) mod k, and their squares to the norm."""
-        self.squared_norm += flat.square().sum(1, dtype=torch.float64)
+        self.squared_norm += torch.linalg.vector_norm(flat, dim=1).double().square()  # one pass, no copy
         k, start = self.k, start % self.k
         head = min(flat.shape[1], k - start)
         self.projected[:, start : start + head] += flat[:, :head]
