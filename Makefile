@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED) ## prune sample_data with seven methods, train, evaluate, and print the table
+demo: $(INSTALLED) ## prune sample_data with eight methods, train, evaluate, and print the table
 	HF_HUB_OFFLINE=1 $(BIN)/prune pipeline sample_data/pipeline.toml -o runs/demo --device cpu
 
 lint: $(INSTALLED) ## ruff and mypy
