@@ -207,14 +207,36 @@ def test_each_layer_kind_is_projected_without_bias(kind: str) -> None:
     assert errors.abs().max() < 4
 
 
-def test_a_fold_by_hand() -> None:
-    """A vector of 7 entries in 3 buckets from bucket 2: entry f goes to bucket (2 + f) mod 3 with its sign."""
+def test_a_fold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vector of 7 entries in 3 buckets from bucket 2, all signs plus: entry f goes to bucket (2 + f) mod 3."""
+    monkeypatch.setattr(projection.Sketch, "_signs_for", lambda self, name, axis, size, like: torch.ones(size))
     sketch = projection.Sketch(3, seed=0)
+    sketch._starts["weight"] = 2
     sketch.begin(1, torch.device("cpu"))
-    sketch._fold(torch.tensor([[1.0, 2, 3, 4, 5, 6, 7]]), start=2)
+    sketch.add("weight", capture.Dense(torch.tensor([[1.0, 2, 3, 4, 5, 6, 7]])))
     # bucket 2: 1 + 4 + 7; bucket 0: 2 + 5; bucket 1: 3 + 6
     assert sketch.projected.tolist() == [[7.0, 9.0, 12.0]]
-    assert sketch.squared_norm.tolist() == [140.0]
+    assert sketch.squared_norm.tolist() == [pytest.approx(140.0)]
+
+
+@pytest.mark.parametrize("kind", ["outer", "lookup"])
+def test_every_kind_folds_alike(kind: str) -> None:
+    """Factors fold to the very sketch that their dense gradients, signed and laid out flat, fold to by a loop."""
+    generator = torch.Generator().manual_seed(3)
+    left, right = torch.randn(2, 4, 5, generator=generator), torch.randn(2, 4, 7, generator=generator)
+    known: dict[str, capture.Factors] = {
+        "outer": capture.Outer(left, right),
+        "lookup": capture.Lookup(torch.randint(0, 5, (2, 4), generator=generator), right, rows=5),
+    }
+    sketch = projection.Sketch(5, seed=1)
+    sketch.begin(2, torch.device("cpu"))
+    sketch.add("weight", known[kind])
+    rows, columns = sketch._signs_for("weight", 0, 5, right), sketch._signs_for("weight", 1, 7, right)
+    signed = known[kind].dense() * rows[:, None] * columns
+    expected = torch.zeros(2, 5)
+    for f in range(5 * 7):
+        expected[:, (sketch._starts["weight"] + f) % 5] += signed.flatten(1)[:, f]
+    assert torch.allclose(sketch.projected, expected, atol=1e-5)
 
 
 def test_buckets_are_prime() -> None:

@@ -16,10 +16,8 @@ import torch
 
 from prune_cli.represent.capture import Dense, Factors, Lookup, Outer
 
-_BLOCK = {
-    "cpu": 2**20,
-    "cuda": 2**26,
-}  # entries of a gradient formed at a time: what fits the caches pays on a CPU
+# entries formed at a time: on a CPU one example's, as many as its cache holds; on a GPU enough to keep it busy
+_BLOCK = {"cpu": 2**20, "cuda": 2**26}
 
 
 def buckets(dim: int) -> int:
@@ -56,14 +54,24 @@ class Sketch:
             self._add_dense(name, start, gradient)
 
     def _add_outer(self, name: str, start: int, gradient: Outer) -> None:
-        b, _, r = gradient.left.shape
-        c = gradient.right.shape[2]
-        left = (gradient.left * self._sign(name, 0, gradient.left)).transpose(1, 2)
-        right = gradient.right * self._sign(name, 1, gradient.right)
-        step = max(1, _BLOCK.get(left.device.type, 2**20) // (b * c))
-        for row in range(0, r, step):
-            flat = (left[:, row : row + step] @ right).flatten(1)
-            self._fold(flat, start + row * c)
+        left, right = gradient.left, gradient.right
+        (b, t, r), c, device = left.shape, right.shape[2], left.device.type
+        row_signs, column_signs = self._sign(name, 0, left), self._sign(name, 1, right)
+        some = 1 if device == "cpu" else b  # examples at a time
+        rows = max(1, min(r, _BLOCK[device] // (some * c)))
+        signed_left, signed_right = left.new_empty(some, t, rows), right.new_empty(some, t, c)
+        memory = left.new_empty(some, rows * c + 2 * self.k)  # used again and again: on a CPU it stays in the cache
+        for row in range(0, r, rows):
+            end = min(row + rows, r)
+            block, folded = self._block(memory, start + row * c, (end - row) * c)
+            formed = block.view(some, end - row, c)
+            for i in range(0, b, some):
+                j = i + some
+                some_left = torch.mul(left[i:j, :, row:end], row_signs[row:end], out=signed_left[:, :, : end - row])
+                torch.mul(right[i:j], column_signs, out=signed_right)
+                torch.bmm(some_left.transpose(1, 2), signed_right, out=formed)
+                self.projected[i:j] += folded.sum(1)
+                self.squared_norm[i:j] += torch.linalg.vector_norm(block, dim=1).double().square()
 
     def _add_lookup(self, name: str, start: int, gradient: Lookup) -> None:
         ids, grads = gradient.ids, gradient.grads
@@ -72,25 +80,25 @@ class Sketch:
         self.squared_norm += ((grads @ grads.transpose(1, 2)) * same).sum((1, 2), dtype=torch.float64)
         rows = self._signs_for(name, 0, gradient.rows, grads)[ids].unsqueeze(2)
         signed = grads * rows * self._sign(name, 1, grads)
-        place = (ids.unsqueeze(2) * d + torch.arange(start, start + d, device=ids.device)) % self.k
-        self.projected.scatter_add_(1, place.reshape(b, t * d), signed.reshape(b, t * d).float())
+        place = (start + ids * d).remainder(self.k).unsqueeze(2) + torch.arange(d, device=ids.device)
+        memory = signed.new_zeros(b, d + 2 * self.k)
+        memory.scatter_add_(1, place.view(b, t * d), signed.view(b, t * d))
+        self.projected += self._block(memory, 0, self.k + d)[1].sum(1)
 
     def _add_dense(self, name: str, start: int, gradient: Dense) -> None:
         flat = gradient.grads.flatten(1)
-        self._fold(flat * self._sign(name, 0, flat), start)
+        block, folded = self._block(flat.new_empty(len(flat), flat.shape[1] + 2 * self.k), start, flat.shape[1])
+        torch.mul(flat, self._sign(name, 0, flat), out=block)
+        self.projected += folded.sum(1)
+        self.squared_norm += torch.linalg.vector_norm(block, dim=1).double().square()
 
-    def _fold(self, flat: torch.Tensor, start: int) -> None:
-        """Add signed entries [b, m], entry f to bucket (start + f) mod k, and their squares to the norm."""
-        self.squared_norm += torch.linalg.vector_norm(flat, dim=1).double().square()  # one pass, no copy
-        k, start = self.k, start % self.k
-        head = min(flat.shape[1], k - start)
-        self.projected[:, start : start + head] += flat[:, :head]
-        rest = flat[:, head:]
-        rounds = rest.shape[1] // k
-        if rounds:
-            self.projected += rest[:, : rounds * k].unflatten(1, (rounds, k)).sum(1)
-        tail = rest[:, rounds * k :]
-        self.projected[:, : tail.shape[1]] += tail
+    def _block(self, memory: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Room [b, size] in `memory` for entries from `start` on, and a view [b, m, k] to sum over m to fold them."""
+        lead = start % self.k
+        rounds = -(-(lead + size) // self.k)
+        memory[:, :lead] = 0
+        memory[:, lead + size : rounds * self.k] = 0
+        return memory[:, lead : lead + size], memory[:, : rounds * self.k].unflatten(1, (rounds, self.k))
 
     def _sign(self, name: str, axis: int, like: torch.Tensor) -> torch.Tensor:
         """Signs for the last axis of `like`."""
