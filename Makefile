@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
+PRUNE_DATA ?= ../shared/data
 # one thread a process: tiny models gain nothing from more, and on a busy machine threads wait for each other;
 # offline: nothing that runs here needs a network
 RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
@@ -35,8 +36,8 @@ lint: $(INSTALLED) ## ruff and mypy
 test: lint ## lint, types, and every test that takes no more than seconds
 	$(TEST) -m "not slow and not gpu"
 
-test-all: lint $(ENCODER) ## all tests: slow ones, real data and encoder, GPU where there is one
-	$(TEST)
+test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
+	PRUNE_DATA=$(PRUNE_DATA) $(TEST)
 
 bench: $(ENCODER) ## what the representations cost, beside plain training steps
 	$(BIN)/python tests/bench.py
