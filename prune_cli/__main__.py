@@ -1,4 +1,4 @@
-"""`python -m prune_cli`, the form that torchrun and accelerate launch."""
+"""`python -m prune_cli`, the same as `prune`."""
 
 from prune_cli.cli import main
 

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from prune_cli import __version__
 from prune_cli.errors import PruneError
 
 MANIFEST = "manifest.json"
+RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
 FORMAT = 1
 NEW = "not made yet"
 
@@ -126,7 +127,7 @@ class Artifact:
 
     def origin(self, role: str) -> Path:
         """Where the input of that role was when this was made (kept relative, so that a tree can move)."""
-        return Path(os.path.normpath(self.path / self.manifest["made"]["inputs"][role]))
+        return Path(os.path.normpath(_followed(self.path) / self.manifest["made"]["inputs"][role]))
 
 
 def is_artifact(path: Path) -> bool:
@@ -178,10 +179,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
 def stale_reason(out: Path, recipe: Recipe) -> str | None:
     """Why the artifact at `out` has to be made (again); None when it is up to date.
 
-    Sizes are compared here, hashes when a file is read: a run that has nothing to do stays cheap.
+    Sizes are compared here, and the hashes of files changed since the manifest was last written or touched; the other
+    hashes when a file is read: a run that has nothing to do stays cheap.
     """
-    if out.name in ("", ".."):
-        raise PruneError(f"{out}: not a name; the name of a folder to make is needed")
+    out = _place(out)
     _recover(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return NEW
@@ -193,9 +194,12 @@ def stale_reason(out: Path, recipe: Recipe) -> str | None:
         return f"{MANIFEST} is damaged"
     if found.manifest["key"] != recipe.key:
         return ", ".join(difference(found.manifest["recipe"], recipe.content))
+    looked_at = (out / MANIFEST).stat().st_mtime_ns
     for name, entry in found.manifest["files"].items():
         path = out / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return f"{name} is damaged"
+        if path.stat().st_mtime_ns >= looked_at and _digest_once(path, path.stat()) != entry["sha256"]:
             return f"{name} is damaged"
     return None
 
@@ -212,7 +216,7 @@ class Draft:
         """Make a file of the draft unless an earlier, interrupted run has already finished it."""
         path = self.path / name
         if not path.exists():
-            scratch = path.with_name(path.name + ".tmp")
+            scratch = _scratch(path)
             build(scratch)
             scratch.replace(path)
         return path
@@ -227,29 +231,90 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
     What only serves the making has a name that starts with a dot: it stays until the artifact is whole, and goes then.
     `inputs` maps each role to the path it was read from.
     """
-    part = out.with_name(out.name + ".part")
-    part.mkdir(parents=True, exist_ok=True)
-    lock = os.open(part, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PruneError(f"{part}: another process is making this artifact; wait for it or stop it") from None
-        started = part / ".recipe.json"
-        if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
-            _remove(part.iterdir())
-            _write_durably(started, canonical(recipe.content))
+    out = _place(out)
+    part = _part(out)
+    if not part.exists():
+        part.mkdir(parents=True, exist_ok=True)
+    with _locked(part) as held:
+        if not held:
+            raise PruneError(
+                f"{part}: another process is making this artifact or has just made it; wait for it or stop it"
+            )
+        if not (part / RECIPE).is_file() and not (part.is_dir() and not any(part.iterdir())):
+            raise PruneError(
+                f"{part}: is there already and was not made by prune; move it away, or another name is needed"
+            )
         work = Draft(part)
         try:
+            _begin(part, recipe)
             yield work
             _write_manifest(work, out, recipe, inputs)
         except BaseException as failure:
             if not resumable or isinstance(failure, PruneError):
-                shutil.rmtree(part, ignore_errors=True)
+                with suppress(OSError):  # the failure is what is to be told
+                    _empty(part)
+                    shutil.rmtree(part)
             raise
         _commit(part, out)
+
+
+def _place(out: Path) -> Path:
+    """Where an artifact goes."""
+    if out.is_symlink() and not out.exists():
+        raise PruneError(f"{out}: a link that leads nowhere; another name is needed")
+    out = _followed(out)
+    if out.name in ("", ".."):
+        raise PruneError(f"{out}: not a name; the name of a folder to make is needed")
+    if out.name.endswith(".part"):
+        raise PruneError(f"{out}: .part is for artifacts in the making; another name is needed")
+    return out
+
+
+def _followed(path: Path) -> Path:
+    """What a link leads to: neighbours of an artifact, and paths relative to it, are seen from there."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _part(out: Path) -> Path:
+    """Where an artifact is made."""
+    return out.with_name(out.name + ".part")
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[bool]:
+    """Hold a draft against other processes. False: there is none, or another process holds it or has just moved it."""
+    try:
+        handle = os.open(part, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(handle), part.stat())  # or it was renamed before the lock was ours
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        yield held
     finally:
-        os.close(lock)
+        os.close(handle)
+
+
+def _begin(part: Path, recipe: Recipe) -> None:
+    """Take up a draft of this recipe, or empty the folder for a new one."""
+    started = part / RECIPE
+    if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
+        _empty(part)
+        _write_durably(started, canonical(recipe.content))
+    (part / MANIFEST).unlink(missing_ok=True)  # the files are about to change
+
+
+def _empty(part: Path) -> None:
+    """Discard a draft's files; its recipe is blanked first: killed in between, it is still ours but never taken up."""
+    (part / MANIFEST).unlink(missing_ok=True)
+    started = part / RECIPE
+    started.write_bytes(b"")
+    _sync(started)
+    _remove(path for path in part.iterdir() if path != started)
 
 
 def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
@@ -277,14 +342,20 @@ def _relative(source: str, out: Path) -> str:
 
 def _commit(part: Path, out: Path) -> None:
     """Put a finished draft in place. Killed in between, `_recover` ends the move at the next look."""
-    _tidy(part)
-    old = _replaced(out)
-    if out.exists():
-        out.rename(old)
+    _remove(path for path in part.iterdir() if path.name[0] == "." and path.name != RECIPE)
+    if is_artifact(out):
+        _tidy(out)
+        out.rename(_replaced(out))
     part.rename(out)
     _sync(out.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    _tidy(out)
+
+
+def _tidy(out: Path) -> None:
+    """Remove what a commit leaves once the artifact is in place: its draft's recipe, its predecessor."""
+    with suppress(OSError):  # it does no harm
+        (out / RECIPE).unlink()
+    shutil.rmtree(_replaced(out), ignore_errors=True)
 
 
 def _replaced(out: Path) -> Path:
@@ -293,31 +364,34 @@ def _replaced(out: Path) -> Path:
 
 
 def _recover(out: Path) -> None:
-    old, part = _replaced(out), out.with_name(out.name + ".part")
-    if not out.exists() and is_artifact(part):
-        _tidy(part)
-        part.rename(out)
-    if not out.exists() and is_artifact(old):
-        old.rename(out)
-    if out.exists() and is_artifact(old):
-        shutil.rmtree(old)
-
-
-def _tidy(part: Path) -> None:
-    """Remove what only served the making of an artifact that is now whole."""
-    _remove(path for path in part.iterdir() if path.name[0] == ".")
+    """End a commit that was killed in between, unless another process is at it."""
+    part, old = _part(out), _replaced(out)
+    with _locked(part) as held:
+        if part.exists() and not held:
+            return
+        if not out.exists() and is_artifact(part) and (part / RECIPE).is_file():
+            _commit(part, out)
+        if not out.exists() and is_artifact(old):
+            old.rename(out)
+        if is_artifact(out):
+            _tidy(out)
 
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
 
 
+def _scratch(path: Path) -> Path:
+    """Where a file is written until it is whole: a dot name, so that it goes when the artifact is committed."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def _write_durably(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".tmp")
+    scratch = _scratch(path)
     scratch.write_text(text, "utf-8")
     _sync(scratch)
     scratch.replace(path)

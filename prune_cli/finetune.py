@@ -7,6 +7,7 @@ dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795), so they cost no
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -28,6 +29,7 @@ from prune_cli.tasks import Task
 
 WHOLE = "whole"  # marks a resume point as completely written
 RECORD = "record.safetensors"
+_SHORT = 60.0  # seconds: an epoch of less is sooner trained again than saved after each time
 
 
 class Record:
@@ -135,10 +137,10 @@ class _Keeper(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._record.flush()
-        epoch = round(state.epoch)
-        if self._keep and abs(state.epoch - epoch) < 1e-9:
-            self._keep(epoch)
-        control.should_save = state.global_step < state.max_steps
+        if self._keep:
+            self._keep(math.ceil(state.epoch - 1e-9))  # the last may be part of an epoch
+        if time.monotonic() - self._saved > _SHORT and state.global_step < state.max_steps:
+            control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -224,9 +226,6 @@ def _steps(n: int, opts: options.Finetune) -> int:
 
 
 def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> TrainingArguments:
-    bfloat16 = opts.precision == "bfloat16" or (
-        opts.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=opts.batch_size,
@@ -238,7 +237,7 @@ def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> Tr
         warmup_steps=opts.warmup,
         weight_decay=opts.weight_decay,
         max_grad_norm=opts.clip,
-        bf16=bfloat16,
+        bf16=opts.precision == "bfloat16",
         use_cpu=device.type == "cpu",
         seed=opts.seed,
         data_seed=opts.seed,
@@ -312,6 +311,8 @@ def _save_weights(model: Any, folder: Path) -> None:
     if adapters.exists():
         (folder / "README.md").unlink(missing_ok=True)  # a model card without content
         config = json.loads(adapters.read_text("utf-8"))
+        if Path(config["base_model_name_or_path"] or "").is_dir():
+            config["base_model_name_or_path"] = None  # as it was typed; the manifest knows where it is from here
         for name in ("target_modules", "modules_to_save"):  # sets to peft: in another order each time
             if isinstance(config[name], list):
                 config[name].sort()

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from prune_cli import artifact
 from prune_cli.artifact import Artifact, open_artifact
 from prune_cli.errors import PruneError
+from prune_cli.progress import note
 from prune_cli.rows import Rows
 from prune_cli.tasks import Task
 
@@ -98,6 +99,11 @@ def _hub_commit(name: str) -> str:
         ) from failure
 
 
+def max_length(source: Source) -> int:
+    """The most tokens of an example that the model was trained on here; 512 for any other model."""
+    return int(source.trained.about["max_length"]) if source.trained else 512
+
+
 def load_tokenizer(source: Source) -> Any:
     """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none)."""
     from transformers import AutoTokenizer
@@ -114,8 +120,9 @@ def load(
 ) -> tuple[torch.nn.Module, list[str]]:
     """Load a model for a task, on the CPU, in float32; and the names of its weights that were drawn at random.
 
-    labels: the label list, one output each. new_head: a head (with its pooler) that the model does not bring is
-    drawn (seed torch first); otherwise its absence is an error, as that of any other weight is.
+    labels: the label list, one output each. new_head: a head (with its pooler) that the model does not bring, or that
+    was trained on other labels, is drawn (seed torch first); otherwise its absence is an error, as that of any other
+    weight is.
     """
     import transformers
 
@@ -146,8 +153,21 @@ def load(
             f"{source.name}: its weights lack {', '.join(drawn[:3])}; a model with a trained head is needed",
             hint=f"train one first: prune finetune DATA -o OUT --model {source.name}",
         )
+    if new_head and (own := source.labels or head_labels(source, labels)) != labels:
+        note(f"{source.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
+        drawn = sorted({*drawn, *_reset_head(model)})
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, drawn
+
+
+def _reset_head(model: Any) -> list[str]:
+    """Draw all that stands outside the encoder anew; returns the names of the weights."""
+    names = []
+    for name, module in model.named_modules():
+        if name.split(".")[0] != model.base_model_prefix and hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+            names += [f"{name}.{weight}" for weight, _ in module.named_parameters(recurse=False)]
+    return names
 
 
 def head_labels(source: Source, seen: list[Any]) -> list[Any]:
@@ -245,7 +265,7 @@ def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
 
 @functools.cache  # the second look would see only what the first left visible
 def use_device(name: str) -> torch.device:
-    """The device of a `--device` value. One process uses one device; under torchrun each takes its own.
+    """The device of a `--device` value. One process uses one device.
 
     Restricting what CUDA shows is the one way that holds for every library in the process (the Trainer would
     otherwise spread a batch over all GPUs it sees).
@@ -260,17 +280,19 @@ def use_device(name: str) -> torch.device:
         if name != "auto":
             raise PruneError(f"device: {name}; no CUDA device here", hint="--device cpu, or auto")
         return torch.device("cpu")
-    if "LOCAL_RANK" in os.environ:
-        index = int(os.environ["LOCAL_RANK"])
-    else:
-        index = int(name[5:]) if name.startswith("cuda:") else 0
+    index = int(name[5:]) if name.startswith("cuda:") else 0
     if index >= count:
         raise PruneError(f"device: cuda:{index}; there are {count} CUDA devices, from cuda:0 on")
-    if "LOCAL_RANK" not in os.environ:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
-        index = 0
-    return torch.device("cuda", index)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
+    return torch.device("cuda", 0)
+
+
+def precision(wanted: str, device: torch.device) -> str:
+    """float32 or bfloat16; `auto` is bfloat16 on a device that computes in it."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

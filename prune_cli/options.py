@@ -54,7 +54,9 @@ class Finetune:
     lora_alpha: Annotated[int, Opt("Scale of the LoRA adapters.")] = 32
     lora_dropout: Annotated[float, Opt("Dropout in the LoRA adapters.")] = 0.0
     lora_targets: Annotated[str, Opt("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
-    checkpoints: Annotated[str, Opt("Keep the weights after each epoch, or not.", ("none", "epoch"))] = "none"
+    checkpoints: Annotated[
+        str, Opt("Keep the weights after each epoch (the last may be part of one), or not.", ("none", "epoch"))
+    ] = "none"
     moments: Annotated[
         str, Opt("Keep Adam's moments with each checkpoint; auto: with LoRA only.", ("auto", "yes", "no"))
     ] = "auto"
@@ -81,7 +83,7 @@ class Represent:
     ] = "recompute"
     dim: Annotated[int, Opt("gradient: numbers a row and checkpoint is projected to.")] = 8192
     dtype: Annotated[str, Opt("Stored type of hidden and gradient.", ("float16", "float32"))] = "float16"
-    max_length: MaxLength = 512
+    max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
     precision: Precision = "float32"
     batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 32
     tokens_per_batch: Annotated[int, Opt("Most tokens in a batch, padding counted.", key=False)] = 8192
@@ -94,7 +96,7 @@ class Represent:
 class Eval:
     """Options of `prune eval`."""
 
-    max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training.")] = 0
+    max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
     precision: Precision = "float32"
     batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 64
     tokens_per_batch: Annotated[int, Opt("Most tokens in a batch, padding counted.", key=False)] = 16384
@@ -135,9 +137,10 @@ _OF_KIND = {
 
 
 def of_kind(kind: str, opts: Represent) -> dict[str, Any]:
-    """The options that a kind depends on: those of its recipe, and of the sets that it can be compared with."""
-    common = ("checkpoints", "max_length", "precision") + (() if kind == "dynamics" else ("dtype",))
-    return {name: getattr(opts, name) for name in (*common, *_OF_KIND[kind])}
+    """The options that a kind's values depend on, beside the model, its checkpoints and how values are stored."""
+    if kind == "dynamics" and opts.dynamics == "recorded":
+        return {"dynamics": opts.dynamics}
+    return {name: getattr(opts, name) for name in ("max_length", "precision", *_OF_KIND[kind])}
 
 
 def check(options: Any) -> None:

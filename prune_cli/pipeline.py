@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prune_cli import artifact, methods, options, stages
+from prune_cli import artifact, inputs, methods, options, stages
 from prune_cli.plan import Chosen, Plan, read_plan
 from prune_cli.stages import How, Outcome
 
@@ -52,6 +52,8 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Calla
             finetune=replace(plan.finetune, device=device),
             eval=replace(plan.eval, device=device),
         )
+    if not dry_run:
+        (out / "results.jsonl").unlink(missing_ok=True)  # of another plan, or about to be written again
     runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
     runner.prepare()
     for chosen in plan.chosen:
@@ -116,7 +118,7 @@ class _Runner:
         missing, stale = set(kinds), []
         for found in sorted(folder.iterdir()) if folder.is_dir() else []:
             held = set(found.name.split("+"))
-            if not artifact.is_artifact(found) or not held & missing:
+            if not held <= set(inputs.KINDS) or not artifact.is_artifact(found) or not held & missing:
                 continue
             if warmup in self.would or not self._is_current(data, found, replace(opts, kind=",".join(held))):
                 stale.append(found)
@@ -158,8 +160,8 @@ class _Runner:
             seeded = "rng" in scorer.inputs
             random = random or seeded
             scored = self.out / "score" / (f"{method.name}-seed-{seed}" if seeded else method.name)
-            needs = list(self.represented["train"] if on else [])
-            target = self._holding("validation", on) if scorer.wants_target else None
+            needs = [self._holding("train", on)] if on else []
+            target = self._holding("validation", on) if on and scorer.wants_target else None
             self.step(
                 f"score {method.name}" + (f" seed {seed}" if seeded else ""),
                 scored,
@@ -177,8 +179,8 @@ class _Runner:
                 ),
             )
             sources.append(scored)
-        if selector.wants_representation:
-            sources += self.represented["train"]
+        if on and selector.wants_representation:
+            sources.append(self._holding("train", on))
         budget = folder / f"keep-{keep}"
         trial = budget / f"seed-{seed}"
         selected = trial / "select" if random else budget / "select"
@@ -219,12 +221,9 @@ class _Runner:
                 line = {"method": chosen.name, "keep": keep, "kept": kept, "seed": seed, "test": test}
                 self.report.results.append({**line, **values})
 
-    def _holding(self, name: str, kind: str | None) -> Path:
-        """The representation of a file that has a kind."""
-        for path in self.represented[name]:
-            if kind in path.name.split("+"):
-                return path
-        raise AssertionError("prepare() has made every kind that a method wants")
+    def _holding(self, name: str, kind: str) -> Path:
+        """The representation of a file that has a kind; `prepare` has made every one that a method wants."""
+        return next(path for path in self.represented[name] if kind in path.name.split("+"))
 
 
 def _write_results(path: Path, results: list[dict[str, Any]]) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune_cli import inputs, methods, options, tasks
+from prune_cli import inputs, methods, models, options, tasks
 from prune_cli.errors import PruneError
 from prune_cli.methods import PublishedMethod
 from prune_cli.rows import Rows
+from prune_cli.select._balance import BALANCES
 from prune_cli.select._budget import parse_keep
-
-BALANCES = ("none", "keep", "equal")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,12 @@ class _Check:
             finetune=self.options("finetune", options.Finetune, model=model, task=task),
             eval=self.options("eval", options.Eval),
         )
+        if model:
+            try:
+                models.find(model)
+            except PruneError as mistake:
+                self.wrong(f"model: {mistake.message}")
+        self.checkpoints(plan)
         if any(c.method.wants_target for c in chosen) and validation is None:
             names = ", ".join(c.name for c in chosen if c.method.wants_target)
             self.wrong(f"validation: missing; the target set of {names} is needed")
@@ -184,6 +190,10 @@ class _Check:
         names = [chosen.name for chosen in found]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self.wrong(f"methods: {name} stands twice; each needs its own name")
+        different = {chosen.method.name: chosen.method for chosen in found}
+        for chosen in found:
+            if different[chosen.method.name] != chosen.method:
+                self.wrong(f"methods: {chosen.method.name} names two different methods; each needs its own name")
         return tuple(found)
 
     def options(self, name: str, kind: type, **fixed: Any) -> Any:
@@ -208,6 +218,20 @@ class _Check:
         except PruneError as mistake:
             self.wrong(f"{name}.{mistake.message}")
         return made
+
+    def checkpoints(self, plan: Plan) -> None:
+        """Whether the warm-up keeps what is to be represented."""
+        which = plan.represent.checkpoints
+        kept = math.ceil(plan.warmup.epochs) if not plan.warmup.steps else None
+        if which not in ("all", "last"):
+            numbers = [number.strip() for number in which.split(",")]
+            if not all(number.isdigit() for number in numbers):
+                self.wrong(f"represent.checkpoints: {which}; allowed: all, last, or numbers such as 1,3")
+            elif kept and any(not 1 <= int(number) <= kept for number in numbers):
+                self.wrong(f"represent.checkpoints: {which}; the warm-up keeps 1 to {kept}")
+        aimed = [c.name for c in plan.chosen if c.method.wants_target and c.method.representation == "dynamics"]
+        if plan.represent.dynamics == "recorded" and aimed:
+            self.wrong(f"represent.dynamics: recorded; {aimed[0]} needs those of validation, which is not trained on")
 
     def rows(self, plan: Plan) -> None:
         """The data files themselves: every row, every label, every budget."""
@@ -265,24 +289,32 @@ def _method(entry: str | dict[str, Any]) -> Chosen:
         raise PruneError(f"name: {texts['name']}; letters, digits, - and _ are allowed, as it names a folder")
     if texts["representation"] not in ("none", *inputs.KINDS):
         raise PruneError(f"representation: {texts['representation']}; allowed: none, {', '.join(inputs.KINDS)}")
+    if texts["name"] in methods.published():
+        raise PruneError(f"name: {texts['name']}; that is a published method's, another is needed")
+    _check_halves(texts, options_of)
+    tables = {f"{stage}_options": values for stage, values in options_of.items()}
+    return Chosen(PublishedMethod(**texts, objective="own", source="", **tables), balance)
+
+
+def _check_halves(texts: dict[str, str], options_of: dict[str, dict[str, Any]]) -> None:
+    """Whether the representation, score and selection of a method of the file go together."""
+    name, representation = texts["name"], texts["representation"]
     for stage, values in options_of.items():
-        if texts[stage] != "none":
-            loaded = methods.load(stage, texts[stage])
-            methods.parse_options(loaded, values)
-            if loaded.wants_representation and texts["representation"] == "none":
-                raise PruneError(f"{texts['name']}: {stage} {texts[stage]} needs a representation")
-        elif values:
-            raise PruneError(f"{texts['name']}: {stage}_options without a {stage}")
-    return Chosen(
-        PublishedMethod(
-            **texts,
-            objective="own",
-            source="",
-            score_options=options_of["score"],
-            select_options=options_of["select"],
-        ),
-        balance,
-    )
+        if texts[stage] == "none":
+            if values:
+                raise PruneError(f"{name}: {stage}_options without a {stage}")
+            continue
+        loaded = methods.load(stage, texts[stage])
+        methods.parse_options(loaded, values)
+        if loaded.wants_representation and representation == "none":
+            raise PruneError(f"{name}: {stage} {texts[stage]} needs a representation")
+        for kind in {inputs.KIND_OF[wanted] for wanted in loaded.inputs if wanted in inputs.KIND_OF}:
+            if kind != representation:
+                raise PruneError(f"{name}: {stage} {texts[stage]} needs the representation {kind}")
+    reads = "score" in methods.load("select", texts["select"]).inputs
+    if reads != (texts["score"] != "none"):
+        problem = "needs a score" if reads else f"reads no score; leave {texts['score']} out"
+        raise PruneError(f"{name}: select {texts['select']} {problem}")
 
 
 def _shown(value: Any) -> str:

@@ -10,11 +10,16 @@ from contextlib import contextmanager
 PLAIN_SECONDS = 15.0
 
 
+def note(text: str) -> None:
+    """Tell what a user should know but need not act on."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(what: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
     """Show progress of `what` towards `total`; yields a function to call with how much more is done."""
     if start:
-        print(f"{what}: going on from {start} of {total}", file=sys.stderr, flush=True)
+        note(f"{what}: going on from {start} of {total}")
     if sys.stderr.isatty():
         with _bar(what, total, start) as advance:
             yield advance

@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +55,12 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
     source = models.find(opts.model, opts.checkpoints)
-    recipe_options = {"task": opts.task, "kind": kinds}
+    opts = replace(opts, max_length=opts.max_length or models.max_length(source))
+    recorded = "dynamics" in kinds and opts.dynamics == "recorded"
+    checkpoints = opts.checkpoints if recorded else [checkpoint.name for checkpoint in source.checkpoints]
+    recipe_options = {"task": opts.task, "kind": kinds, "checkpoints": checkpoints}
+    if kinds != ["dynamics"]:
+        recipe_options["dtype"] = opts.dtype
     for kind in kinds:
         recipe_options |= options.of_kind(kind, opts)
     recipe = Recipe("represent", recipe_options, {"rows": rows.digest, "model": source.digest})
@@ -67,7 +72,7 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
         indices = task.label_indices(rows, labels)
         draft.cached("rows.jsonl", rows.write)
         walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
-        if "dynamics" in kinds and opts.dynamics == "recorded":
+        if recorded:
             draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
         if walked:
             _walk(draft.path, walked, rows, indices, labels, source, task, opts)
@@ -76,7 +81,9 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
             "labels": labels,
             "kinds": kinds,
             "checkpoints": [c.name for c in source.checkpoints],
-            "space": {kind: artifact.digest_value([source.digest, options.of_kind(kind, opts)]) for kind in kinds},
+            "space": {
+                kind: artifact.digest_value([source.digest, checkpoints, options.of_kind(kind, opts)]) for kind in kinds
+            },
         }
 
     places = {"rows": data, "model": opts.model}
@@ -254,6 +261,11 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     source = models.find(opts.model)
     given = Path(data)
     labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
+    head = source.labels or models.head_labels(source, labels)
+    if set(head) == set(labels):
+        labels = head  # a head that goes on being trained keeps its order
+    device = models.use_device(opts.device)
+    opts = replace(opts, precision=models.precision(opts.precision, device))
     if len(labels) < 2:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     made_of = {"rows": rows.digest, "model": source.digest}
@@ -264,7 +276,6 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
 
         from prune_cli.finetune import train, with_adapters
 
-        device = models.use_device(opts.device)
         tokenizer = models.load_tokenizer(source)
         encoded = task.encode(rows, tokenizer, opts.max_length)
         set_seed(opts.seed)  # the new head is drawn from it
@@ -314,7 +325,7 @@ def evaluate(
         labels = known(next(iter(rows)))
         network, _ = models.load(source, task, labels, tokenizer, new_head=False)
         network = network.to(device).eval()
-        longest = opts.max_length or (source.trained.about["max_length"] if source.trained else 512)
+        longest = opts.max_length or models.max_length(source)
         metrics = {}
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:
             for name, found in rows.items():

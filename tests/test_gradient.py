@@ -305,6 +305,26 @@ def test_a_parameter_without_a_rule_is_named() -> None:
         captured(Scaled(build("bert")), batch())
 
 
+class Stacked(torch.nn.Module):
+    """A classifier around another that hands a parameter to a function within a list."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self.shift = torch.nn.Parameter(torch.ones(1, 3))
+
+    def forward(self, **inputs: Any) -> Any:
+        output = self.inner(**inputs)
+        output.logits = output.logits + torch.cat([self.shift] * len(output.logits)) * 1e-6
+        return output
+
+
+def test_a_parameter_within_a_list_is_seen() -> None:
+    """A parameter that reaches a function in a list is an error too, however small its gradient."""
+    with pytest.raises(PruneError, match="shift: used by cat"):
+        captured(Stacked(build("bert")), batch())
+
+
 class Mixing(torch.nn.Module):
     """A classifier whose rows see each other: logits less their mean over the batch."""
 

@@ -150,6 +150,33 @@ def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        (
+            '{name = "x", representation = "dynamics", score = "memorization", select = "top"}',
+            "representation gradient",
+        ),
+        ('{name = "x", representation = "hidden", select = "top"}', "select top needs a score"),
+        ('{name = "x", representation = "hidden", score = "random", select = "kmeans"}', "reads no score"),
+        ('{name = "less", representation = "hidden", score = "less", select = "top"}', "a published method's"),
+        (
+            '{name = "x", score = "random", select = "top"}, '
+            '{name = "x", score = "random", select = "bottom", balance = "keep"}',
+            "two different methods",
+        ),
+    ],
+)
+def test_halves_that_do_not_go_together(folder: Path, prune: Prune, method: str, problem: str) -> None:
+    """A method whose halves lack what they read, or that takes another's name, is refused before anything runs."""
+    text = (folder / "pipeline.toml").read_text()
+    (folder / "pipeline.toml").write_text(text.replace('"random",', f'"random", {method},'))
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    assert done.code == 1
+    assert any(problem in line for line in done.errors), done.err
+    assert not (folder / "runs").exists()
+
+
 def test_bad_rows_are_found_before_anything_runs(folder: Path, prune: Prune) -> None:
     """Rows of every file are checked first: a bad row and an unseen label, each with file and line."""
     rows: list[dict[str, Any]] = sentences(8, start=100)

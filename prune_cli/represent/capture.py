@@ -12,7 +12,7 @@ rule here is an error that names the parameter: nothing is left out in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -231,16 +231,26 @@ class _Intercept(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = next((n for n in map(self._capture.name, (*args, *kwargs.values())) if n), None)
-        if name is None:
+        names = self._names([*args, *kwargs.values()])
+        if not names:
             return func(*args, **kwargs)
         if func in _RULES:
             return _RULES[func](self._capture, func, args, kwargs)
         result = func(*args, **kwargs)
         if isinstance(result, torch.Tensor) and func is not torch.Tensor.detach and torch.is_grad_enabled():
             kind = getattr(func, "__name__", str(func))
-            raise PruneError(f"{name}: used by {kind}; per-example gradients are not known for that")
+            raise PruneError(f"{names[0]}: used by {kind}; per-example gradients are not known for that")
         return result  # a shape, a type, a device
+
+    def _names(self, values: Iterable[Any]) -> list[str]:
+        """The trainable parameters among values, and within lists of them."""
+        found: list[str] = []
+        for value in values:
+            if isinstance(value, list | tuple):
+                found += self._names(value)
+            elif name := self._capture.name(value):
+                found.append(name)
+        return found
 
 
 def _linear(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -251,12 +261,16 @@ def _linear(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor
 def _addmm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """`Conv1D` of transformers (GPT-2): its weight is [in, out]."""
     bias, x, weight = _bind(("input", "mat1", "mat2"), args, kwargs)
+    if {"alpha", "beta"} & set(kwargs):
+        name = capture.name(weight) or capture.name(bias)
+        raise PruneError(f"{name}: used by addmm with alpha or beta; per-example gradients are not known for that")
     return _affine(capture, func(bias, x, weight), x, weight, bias, transposed=True)
 
 
 def _affine(
     capture: Capture, output: torch.Tensor, x: torch.Tensor, weight: Any, bias: Any, *, transposed: bool
 ) -> torch.Tensor:
+    _refuse_as_input(capture, x)
     parameters = [p for p in (weight, bias) if capture.name(p)]
     name = capture.name(parameters[0]) or ""
     inputs = capture.tokens(x.detach(), name)
@@ -308,8 +322,7 @@ def _layer_norm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Te
     x, shape, weight, bias, eps = _bind(
         ("input", "normalized_shape", "weight", "bias", "eps"), args, {"eps": 1e-5, **kwargs}
     )
-    if capture.name(x):
-        raise PruneError(f"{capture.name(x)}: used as a tensor; per-example gradients are not known for that")
+    _refuse_as_input(capture, x)
     output: torch.Tensor = func(x, shape, weight, bias, eps)
     normalised = func(x.detach(), shape, None, None, eps)
     parameters = [p for p in (weight, bias) if capture.name(p)]
@@ -329,6 +342,11 @@ _RULES: dict[Any, Callable[[Capture, Any, Any, Any], torch.Tensor]] = {
     functional.embedding: _embedding,
     functional.layer_norm: _layer_norm,
 }
+
+
+def _refuse_as_input(capture: Capture, x: Any) -> None:
+    if capture.name(x):
+        raise PruneError(f"{capture.name(x)}: used as a layer's input; per-example gradients are not known for that")
 
 
 def _bind(names: tuple[str, ...], args: Any, kwargs: Any) -> tuple[Any, ...]:

@@ -1,0 +1,210 @@
+"""Artifacts on disk: whatever a kill, another process or the user left there, nothing of the user's is lost."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prune_cli import artifact
+from prune_cli.artifact import NEW, Recipe, open_artifact, stale_reason
+from prune_cli.errors import PruneError
+
+ONE = Recipe("select", {"keep": 1}, {})
+TWO = Recipe("select", {"keep": 2}, {})
+
+
+def make(out: Path, recipe: Recipe = ONE, text: str = "0.5") -> None:
+    with artifact.draft(out, recipe, {}, resumable=False) as draft:
+        (draft.path / "metrics.json").write_text(text)
+
+
+def as_killed_before_commit(out: Path, recipe: Recipe, text: str, patch: pytest.MonkeyPatch) -> Path:
+    """Leave a whole draft, its manifest written, that has not been put in place."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with patch.context() as context:
+        context.setattr(artifact, "_commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(out, recipe, text)
+    return out.with_name(out.name + ".part")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_of_the_user_is_no_draft(tmp_path: Path) -> None:
+    """A folder that happens to be called `<out>.part` is refused as it stands, file or artifact alike."""
+    part = tmp_path / "kept.part"
+    part.mkdir()
+    (part / "thesis.txt").write_text("years of work")
+    with pytest.raises(PruneError, match=r"kept\.part: is there already and was not made by prune"):
+        make(tmp_path / "kept")
+    assert (part / "thesis.txt").read_text() == "years of work"
+    shutil.rmtree(part)
+    make(tmp_path / "other")
+    (tmp_path / "other").rename(part)
+    assert stale_reason(tmp_path / "kept", ONE) == NEW
+    with pytest.raises(PruneError, match="was not made by prune"):
+        make(tmp_path / "kept")
+    assert names(part) == ["manifest.json", "metrics.json"]
+    shutil.rmtree(part)
+    part.write_text("a file")
+    with pytest.raises(PruneError, match="was not made by prune"):
+        make(tmp_path / "kept")
+    assert part.read_text() == "a file"
+
+
+def test_names_of_drafts_are_not_for_artifacts(tmp_path: Path) -> None:
+    """`-o x.part` is refused: it would be taken for the draft of x."""
+    with pytest.raises(PruneError, match=r"x\.part: \.part is for artifacts in the making"):
+        stale_reason(tmp_path / "x.part", ONE)
+    assert names(tmp_path) == []
+
+
+def test_a_draft_of_another_recipe_is_discarded(tmp_path: Path) -> None:
+    """What a killed run of another recipe left does not get into the artifact, nor does a draft killed at birth."""
+    part = tmp_path / "kept.part"
+    part.mkdir()
+    make(tmp_path / "kept")  # an empty folder is all that a kill right after its making leaves
+    shutil.rmtree(tmp_path / "kept")
+    part.mkdir()
+    (part / ".recipe.json").write_text(artifact.canonical(TWO.content))
+    (part / "score.jsonl").write_text("half")
+    make(tmp_path / "kept")
+    assert names(tmp_path / "kept") == ["manifest.json", "metrics.json"]
+    assert names(tmp_path) == ["kept"]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_kill_within_the_commit_is_made_good(moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before or after the new folder took the name, the next look ends the move and clears up."""
+    out = tmp_path / "kept"
+    make(out)
+    part = as_killed_before_commit(out, TWO, "0.7", monkeypatch) if not moved else out.with_name("kept.part")
+    if moved:
+        shutil.rmtree(out)
+        part = as_killed_before_commit(out, TWO, "0.7", monkeypatch)
+        part.rename(out)
+    else:
+        assert stale_reason(out, ONE) is None  # the old one stays as long as it is there
+        out.rename(tmp_path / ".kept.replaced")
+    assert stale_reason(out, TWO) is None
+    assert open_artifact(out).file("metrics.json").read_text() == "0.7"
+    assert (names(tmp_path), names(out)) == (["kept"], ["manifest.json", "metrics.json"])
+
+
+def test_a_whole_draft_taken_up_again_is_no_longer_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest left in a draft goes before its files change: a second kill cannot pass them off as finished."""
+    out = tmp_path / "kept"
+    make(out)
+    part = as_killed_before_commit(out, TWO, "0.7", monkeypatch)
+    with pytest.raises(KeyboardInterrupt), artifact.draft(out, TWO, {}, resumable=True) as draft:
+        (draft.path / "metrics.json").write_text("ha")
+        raise KeyboardInterrupt
+    shutil.rmtree(out)
+    assert part.exists()
+    assert stale_reason(out, TWO) == NEW
+
+
+def test_half_a_predecessor_is_removed(tmp_path: Path) -> None:
+    """A kill while the replaced artifact was being removed does not stand in the way of the next replacement."""
+    out, old = tmp_path / "kept", tmp_path / ".kept.replaced"
+    make(out)
+    for look in (lambda: stale_reason(out, ONE), lambda: make(out, TWO)):
+        old.mkdir()
+        (old / "metrics.json").write_text("old")
+        look()
+        assert names(tmp_path) == ["kept"]
+    assert stale_reason(out, TWO) is None
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """Where `out` is a link to a folder, the artifact is made and replaced there, and its inputs are found."""
+    (tmp_path / "big disk").mkdir()
+    place, link, rows = tmp_path / "big disk" / "kept", tmp_path / "link", tmp_path / "rows.jsonl"
+    rows.write_text("")
+    place.mkdir()
+    link.symlink_to(place)
+    for recipe in (ONE, TWO):
+        with artifact.draft(link, recipe, {"rows": str(rows)}, resumable=False) as draft:
+            (draft.path / "metrics.json").write_text("0.5")
+        assert stale_reason(link, recipe) is None
+        assert link.readlink() == place
+        assert (names(tmp_path), names(place.parent)) == (["big disk", "link", "rows.jsonl"], ["kept"])
+    assert open_artifact(link).origin("rows") == open_artifact(place).origin("rows") == rows
+    shutil.rmtree(place)
+    with pytest.raises(PruneError, match="leads nowhere"):
+        stale_reason(link, ONE)
+
+
+def test_scratch_files_stay_out(tmp_path: Path) -> None:
+    """Files that a killed run had half written are no part of the artifact."""
+
+    def killed(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    out = tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt), artifact.draft(out, ONE, {}, resumable=True) as draft:
+        draft.cached("rows.jsonl", killed)
+    part = tmp_path / "kept.part"
+    assert len(names(part)) == 2  # the recipe and the half-written file
+    (part / ".manifest.json.tmp").write_text("{")
+    with artifact.draft(out, ONE, {}, resumable=True) as draft:
+        draft.cached("scores.jsonl", lambda path: path.write_text("[1]") and None)
+    assert names(out) == ["manifest.json", "scores.jsonl"]
+    assert list(open_artifact(out).files) == ["scores.jsonl"]
+
+
+def test_one_digit_changed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that keeps the size is damage, so that --replace repairs it; what is older than the manifest is not read."""
+    out = tmp_path / "kept"
+    make(out)
+    edited = out / "metrics.json"
+    os.utime(out / "manifest.json")  # as a look at an up-to-date artifact does
+    edited.write_text("0.6")
+    assert stale_reason(out, ONE) == "metrics.json is damaged"
+    make(out)
+    assert stale_reason(out, ONE) is None
+    shutil.copytree(out, tmp_path / "copy", copy_function=shutil.copyfile)  # times in any order
+    os.utime(tmp_path / "copy" / "manifest.json", (1, 1))
+    assert stale_reason(tmp_path / "copy", ONE) is None
+    os.utime(out / "metrics.json", (1, 1))
+    monkeypatch.setattr(artifact, "digest_file", lambda _: pytest.fail("read"))
+    assert stale_reason(out, ONE) is None
+
+
+def test_another_process_is_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draft that someone holds is neither recovered nor worked on; nor is one that moved before the lock was had."""
+    out = tmp_path / "kept"
+    part = as_killed_before_commit(out, ONE, "0.5", monkeypatch)
+    # as between a commit's manifest and its rename, in another process: flock locks are the open file's, not ours
+    part.mkdir(exist_ok=True)
+    (part / ".recipe.json").write_text(artifact.canonical(ONE.content))
+    (part / "manifest.json").write_text(json.dumps({}))
+    handle = os.open(part, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert stale_reason(out, ONE) == NEW
+    with pytest.raises(PruneError, match="another process"):
+        make(out)
+    assert names(tmp_path) == ["kept.part"]
+    os.close(handle)
+    shutil.rmtree(part)
+
+    def committed_meanwhile(*_: Any) -> None:
+        (part / "manifest.json").write_text("{}")
+        part.rename(out)
+
+    monkeypatch.setattr(fcntl, "flock", committed_meanwhile)
+    with pytest.raises(PruneError, match="or has just made it"):
+        make(out)
+    assert names(out) == ["manifest.json"]
