@@ -1,25 +1,28 @@
 """What a score or select method asks for, gathered by name from artifacts and joined by id.
 
-Rows come from the first input that has them (a represent artifact, or a data file); a score artifact leads back
-to the rows it was computed from. Every other input is brought into the order of those rows through its ids.
+Rows come from the first input that has them (a data file or select artifact, else a represent artifact); a score
+artifact leads back to the rows it was computed from. Every other input is brought into the order of those rows
+through its ids. What is read is known by the digests in the manifests: artifacts are opened when a value is asked
+for, so that a stage that has nothing to do reads none of them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli import tensors
+from prune_cli import joins, tasks, tensors
 from prune_cli.artifact import Artifact, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows, read_rows
+from prune_cli.score._blocks import take
 from prune_cli.sources import source_name
 from prune_cli.tasks import Task
 
@@ -38,6 +41,7 @@ KIND_OF = {
     "gradient": "gradient",
     "grad_norm": "gradient",
 }
+OF_CHOICE = ("features", "trajectory", "learning_rate")  # of the representation that --on names
 
 
 def open_rows(source: str, fields: dict[str, str], check: Callable[[dict[str, Any]], str | None] | None) -> Rows:
@@ -67,27 +71,33 @@ def named_tests(given: Sequence[str]) -> dict[str, str]:
 
 @dataclass
 class Inputs:
-    """Artifacts and rows that a method's arguments are taken from; `used` collects the digests of what was."""
+    """Artifacts and rows that a method's arguments are taken from."""
 
-    rows: Rows
+    n: int
+    digest: str  # of the rows
+    open: Callable[[], Rows]
     represented: list[Artifact]
     scored: list[Artifact]
-    used: dict[str, str] = field(default_factory=dict)
+    selected: list[Artifact]
+    task_name: str
     role: str = ""  # prefix of the digests' names
+
+    @property
+    def task(self) -> Task:
+        """The task of the rows."""
+        return tasks.load(self.task_name)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows themselves, read when first asked for."""
+        return self.open()
 
     @cached_property
     def labels(self) -> list[Any]:
-        """The label list: of the representation where there is one, else the labels that the rows have."""
-        for found in self.represented:
+        """The label list: that of an artifact where there is one, else the labels that the rows have."""
+        for found in [*self.selected, *self.represented, *self.scored]:
             return list(found.about["labels"])
-        from prune_cli.tasks import classification
-
-        return classification.label_list(self.rows)
-
-    def rows_digest(self) -> str:
-        """Note that the rows themselves are used."""
-        self.used[f"{self.role}rows"] = self.rows.digest
-        return self.rows.digest
+        return self.task.label_list(self.rows)
 
     def kind(self, wanted: str | None) -> str:
         """The representation `--on` names, or the only one there is."""
@@ -104,87 +114,99 @@ class Inputs:
         return wanted
 
     def holder(self, kind: str) -> Artifact:
-        """The represent artifact that holds a kind."""
-        for found in self.represented:
-            if kind in found.about["kinds"]:
-                return found
-        raise PruneError(
-            f"{self.role or 'the inputs '}lack {kind}; a represent artifact with --kind {kind} is needed",
-        )
+        """The one represent artifact that holds a kind."""
+        holders = [found for found in self.represented if kind in found.about["kinds"]]
+        if not holders:
+            raise PruneError(
+                f"{self.role or 'the inputs '}lack {kind}; a represent artifact with --kind {kind} is needed",
+            )
+        if len(holders) > 1:
+            raise PruneError(
+                f"{' and '.join(str(found.path) for found in holders)}: each holds {kind}; one that does is allowed"
+            )
+        return holders[0]
 
-    def _file(self, kind: str) -> Path:
-        found = self.holder(kind)
-        name = f"{kind}.safetensors"
-        path = found.file(name)
-        self.used[f"{self.role}{kind}"] = found.files[name]
-        self.used[f"{self.role}ids"] = self.rows.digest
-        return path
+    def score_artifact(self) -> Artifact:
+        """The one score artifact."""
+        if len(self.scored) != 1:
+            raise PruneError(f"{len(self.scored)} score artifacts given; this method needs exactly one")
+        return self.scored[0]
+
+    def digests(self, name: str, kind: str | None) -> dict[str, str]:
+        """Role -> digest of the files that an argument is read from, beside the rows. None is opened."""
+        if name == "score":
+            return {f"{self.role}score": self.score_artifact().files["score.jsonl"]}
+        if name in KIND_OF or name in OF_CHOICE:
+            kind = KIND_OF.get(name, kind)
+            assert kind is not None
+            files = self.holder(kind).files
+            return {
+                f"{self.role}{kind}": files[f"{kind}.safetensors"],
+                f"{self.role}{kind} rows": files["rows.jsonl"],
+            }
+        if name not in ("n", "label", "group", "text"):
+            known = [*KIND_OF, *OF_CHOICE, "n", "score", "label", "group", "text"]
+            raise PruneError(f"a method asks for {name}; known: {', '.join(known)}")
+        return {}
 
     def tensor(self, name: str) -> NDArray[Any]:
-        """A stored tensor [n, e, …] in the rows' order, memory-mapped where the order is already right."""
-        kind = KIND_OF[name]
-        array = tensors.load(self._file(kind))[name]
-        return self._in_order(array, self.holder(kind).path / "rows.jsonl")
+        """A stored tensor [n, e, …] in the rows' order, memory-mapped where it is large."""
+        found = self.holder(KIND_OF[name])
+        array = tensors.load(found.file(f"{KIND_OF[name]}.safetensors"))[name]
+        if found.files["rows.jsonl"] == self.digest:
+            return array
+        return take(
+            array,
+            joins.positions(
+                self.rows, found.file("rows.jsonl"), f"is not in {found.path}; all inputs must be about the same rows"
+            ),
+        )
 
     def learning_rate(self, kind: str) -> NDArray[np.float64]:
         """Learning rate of each checkpoint [e] of a kind."""
-        return np.asarray(tensors.metadata(self._file(kind))["learning_rate"], np.float64)
-
-    def _in_order(self, array: NDArray[Any], ids_file: Path) -> NDArray[Any]:
-        ids = _ids(ids_file)
-        if ids == self.rows.ids:
-            return array
-        at = {str(key): i for i, key in enumerate(ids)}
-        missing = [key for key in self.rows.ids if str(key) not in at]
-        if missing:
-            raise PruneError(
-                f"{ids_file.parent}: has nothing for id {missing[0]}"
-                + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-                + "; all inputs must be about the same rows"
-            )
-        return array[[at[str(key)] for key in self.rows.ids]]
+        path = self.holder(kind).file(f"{kind}.safetensors")
+        return np.asarray(tensors.metadata(path)["learning_rate"], np.float64)
 
     def score(self) -> NDArray[np.float64]:
         """The score of each row [n]."""
-        if len(self.scored) != 1:
-            raise PruneError(f"{len(self.scored)} score artifacts given; this method needs exactly one")
-        path = self.scored[0].file("score.jsonl")
-        self.used["score"] = self.scored[0].files["score.jsonl"]
-        values = np.array([json.loads(line)["score"] for line in path.open(encoding="utf-8")], np.float64)
-        ordered: NDArray[np.float64] = self._in_order(values, path)
+        found = self.score_artifact()
+        with found.file("score.jsonl").open(encoding="utf-8") as stream:
+            values = np.fromiter((json.loads(line)["score"] for line in stream), np.float64)
+        if found.manifest["recipe"]["inputs"]["rows"] == self.digest:
+            return values
+        order = joins.positions(
+            self.rows, found.file(joins.IDS), f"is not in {found.path}; all inputs must be about the same rows"
+        )
+        ordered: NDArray[np.float64] = values[order]
         return ordered
 
     def label(self) -> NDArray[np.int64]:
         """Index of each row's label in the label list [n]."""
-        from prune_cli.tasks import classification
+        return self.task.label_indices(self.rows, self.labels)
 
-        self.rows_digest()
-        return classification.label_indices(self.rows, self.labels)
-
-    def group(self) -> NDArray[np.int64]:
-        """Index of each row's group among the groups in order of name [n]."""
-        self.rows_digest()
+    def group(self) -> NDArray[np.int64] | None:
+        """Index of each row's group among the groups in order of name [n]; None where no row has one."""
         names = [row.get("group") for row in self.rows]
-        lacking = next((i for i, name in enumerate(names) if name is None), None)
-        if lacking is not None:
-            raise PruneError(f"{self.rows.where(lacking)}: key group is missing; this method needs it in every row")
+        lacking = [i for i, name in enumerate(names) if name is None]
+        if len(lacking) == len(names):
+            return None
+        if lacking:
+            raise PruneError(
+                f"{self.rows.where(lacking[0])}: key group is missing, which other rows have; "
+                "allowed: a group in every row, or in none"
+            )
         order = {name: i for i, name in enumerate(sorted({str(name) for name in names}))}
         return np.array([order[str(name)] for name in names], np.int64)
 
-    def has_group(self) -> bool:
-        """Whether every row says its group."""
-        return all(row.get("group") is not None for row in self.rows)
-
     def text(self) -> list[str]:
         """Text of each row."""
-        self.rows_digest()
         return [row["text"] for row in self.rows]
 
     def get(self, name: str, kind: str | None) -> Any:
         """One argument by name; `kind` is the representation behind features, trajectory and learning_rate."""
         if name in KIND_OF:
             return self.tensor(name)
-        if name in ("features", "trajectory", "learning_rate"):
+        if name in OF_CHOICE:
             assert kind is not None
             if name == "learning_rate":
                 return self.learning_rate(kind)
@@ -193,105 +215,146 @@ class Inputs:
                 return array if name == "features" else array[:, None, :]
             return array.reshape(len(array), -1) if name == "features" else array
         getters: dict[str, Callable[[], Any]] = {
-            "n": lambda: len(self.rows),
+            "n": lambda: self.n,
             "score": self.score,
             "label": self.label,
             "group": self.group,
             "text": self.text,
         }
-        if name not in getters:
-            raise PruneError(f"a method asks for {name}; known: {', '.join([*KIND_OF, *getters])}")
         return getters[name]()
 
 
-def _ids(path: Path) -> list[Any]:
-    return [json.loads(line)["id"] for line in path.open(encoding="utf-8")]
+def collect(sources: Sequence[str], fields: dict[str, str], role: str = "") -> Inputs:
+    """Look at the inputs of score and select: represent, score and select artifacts, a data file.
 
-
-def collect(sources: Sequence[str], fields: dict[str, str], task: Task, role: str = "") -> Inputs:
-    """Open the inputs of score and select: represent and score artifacts, data files."""
+    A data file is read and checked here, an artifact's rows when they are asked for. The task is that of the
+    artifacts, classification where there are none.
+    """
     represented: list[Artifact] = []
     scored: list[Artifact] = []
-    data: list[str] = []
+    selected: list[Artifact] = []
+    data: list[str] = []  # what the rows are named by: a data file, a select artifact
     for source in sources:
-        if is_artifact(Path(source)):
-            found = open_artifact(Path(source), "represent", "score", "select")
-            {"represent": represented, "score": scored}.get(found.stage, []).append(found)
-            if found.stage == "select":
-                data.append(source)
-        else:
+        if not is_artifact(Path(source)):
             data.append(source)
+            continue
+        found = open_artifact(Path(source), "represent", "score", "select")
+        match found.stage:
+            case "represent":
+                represented.append(found)
+            case "score":
+                scored.append(found)
+            case "select":
+                selected.append(found)
+                data.append(source)
     if len(data) > 1:
         raise PruneError(f"more than one data file: {', '.join(data)}; one is allowed")
-    if data:
-        rows = open_rows(data[0], fields, task.check)
+    artifacts = [*selected, *represented, *scored]
+    named = {found.options["task"]: found for found in artifacts}
+    if len(named) > 1:
+        told = ", ".join(f"{found.path} ({task})" for task, found in named.items())
+        raise PruneError(f"inputs of different tasks: {told}; one task is allowed")
+    task = next(iter(named), "classification")
+    check = tasks.load(task).check
+    if selected:
+        n, digest = selected[0].about["kept"], selected[0].files["select.jsonl"]
+        opened = partial(open_rows, data[0], {}, check)
+    elif data:
+        rows = open_rows(data[0], fields, check)
+        n, digest = len(rows), rows.digest
+
+        def opened() -> Rows:
+            return rows
     elif represented:
-        rows = open_rows(str(represented[0].path), {}, None)
+        n, digest = represented[0].about["rows"], represented[0].files["rows.jsonl"]
+        opened = partial(open_rows, str(represented[0].path), {}, None)
     else:
-        origin = _rows_behind(scored[0])
-        rows = open_rows(str(origin), fields, task.check)
-        if rows.digest != scored[0].manifest["recipe"]["inputs"]["rows"]:
-            raise PruneError(
-                f"{origin}: its rows are no longer those that {scored[0].path} scored",
-                hint="score them again; with --field as then, if it was given",
-            )
-    return Inputs(rows, represented, scored, role=role)
+        n, digest = scored[0].about["rows"], scored[0].manifest["recipe"]["inputs"]["rows"]
+        opened = partial(_rows_behind, scored[0], fields, check)
+    return Inputs(n, digest, opened, represented, scored, selected, task, role)
 
 
-def _rows_behind(scored: Artifact) -> Path:
-    """Where the rows are that a score was computed from."""
+def _rows_behind(
+    scored: Artifact, fields: dict[str, str], check: Callable[[dict[str, Any]], str | None] | None
+) -> Rows:
+    """The rows that a score was computed from."""
     origin = scored.origin("rows")
     if not origin.exists():
         raise PruneError(
             f"{scored.path}: the rows it scored are no longer at {origin}",
             hint="name the represent artifact or the data file as well",
         )
-    return origin
+    rows = open_rows(str(origin), fields, check)
+    if rows.digest != scored.manifest["recipe"]["inputs"]["rows"]:
+        raise PruneError(
+            f"{origin}: its rows are no longer those that {scored.path} scored",
+            hint="score them again; with --field as then, if it was given",
+        )
+    return rows
 
 
-def arguments(
-    names: Sequence[str],
-    optional: Sequence[str],
-    given: Inputs,
-    target: Inputs | None,
-    on: str | None,
-    supplied: dict[str, Any],
-) -> tuple[dict[str, Any], str | None]:
-    """Gather a method's arguments; returns them and the representation they rest on, if any.
+@dataclass(frozen=True)
+class Wanted:
+    """What a method reads: names of arguments, where they come from, and the representation they rest on."""
 
-    supplied: what comes from elsewhere (n_keep, rng). An optional argument that is not to be had is left out.
-    """
-    wants = [name for name in names if name not in supplied]
-    bare = [name.removeprefix("target_") for name in wants]
+    names: list[str]
+    optional: tuple[str, ...]
+    given: Inputs
+    target: Inputs | None
+    kind: str | None
+
+    def _source(self, name: str) -> tuple[Inputs, str]:
+        """The inputs that an argument is taken from, and what it is called there."""
+        if not name.startswith("target_"):
+            return self.given, name
+        if self.target is None:
+            raise PruneError("this method compares with a target set; --target ARTIFACT is needed")
+        return self.target, name.removeprefix("target_")
+
+    def digests(self) -> dict[str, str]:
+        """Role -> digest of all that is read. What is not there or not comparable is an error; nothing is opened."""
+        used = {"rows": self.given.digest}
+        if self.target:
+            used["target rows"] = self.target.digest
+        for name in self.names:
+            source, bare = self._source(name)
+            used |= source.digests(bare, self.kind)
+        if self.target and self.kind:
+            _check_space(self.given, self.target, self.kind)
+        return used
+
+    def values(self) -> dict[str, Any]:
+        """The arguments themselves. An optional group is left out where no row has one."""
+        found: dict[str, Any] = {}
+        for name in self.names:
+            source, bare = self._source(name)
+            value = source.get(bare, self.kind)
+            if value is not None:
+                found[name] = value
+            elif name not in self.optional:
+                raise PruneError(f"{source.rows.where(0)}: key {bare} is missing; this method needs it in every row")
+        if self.kind == "dynamics" and "trajectory" in found and "learning_rate" in found:
+            found["learning_rate"] = found["learning_rate"].mean(keepdims=True)  # its trajectory has one step [n, 1, e]
+        return found
+
+
+def want(
+    names: Sequence[str], optional: tuple[str, ...], given: Inputs, target: Inputs | None, on: str | None
+) -> Wanted:
+    """Settle which representation the arguments rest on, if any."""
+    bare = [name.removeprefix("target_") for name in names]
     kind = None
     if {"features", "trajectory"} & set(bare):
         kind = given.kind(on)
-    elif "learning_rate" in bare:
-        kind = next(KIND_OF[name] for name in bare if name in KIND_OF)
     elif on is not None:
         raise PruneError(f"--on {on}: this method reads no representation of its choice; leave --on out")
-    found = dict(supplied)
-    for name in wants:
-        if not name.startswith("target_"):
-            if name in optional and name == "group" and not given.has_group():
-                continue
-            found[name] = given.get(name, kind)
-            continue
-        if target is None:
-            raise PruneError("this method compares with a target set; --target ARTIFACT is needed")
-        if name in optional and name == "target_group" and not target.has_group():
-            continue
-        _check_space(given, target, kind)
-        found[name] = target.get(name.removeprefix("target_"), kind)
-    if kind == "dynamics" and "trajectory" in found and "learning_rate" in found:
-        found["learning_rate"] = found["learning_rate"].mean(keepdims=True)  # the trajectory has one step: [n, 1, e]
-    return found, kind
+    elif "learning_rate" in bare:
+        kind = next(KIND_OF[name] for name in bare if name in KIND_OF)
+    return Wanted(list(names), optional, given, target, kind)
 
 
-def _check_space(given: Inputs, target: Inputs, kind: str | None) -> None:
+def _check_space(given: Inputs, target: Inputs, kind: str) -> None:
     """Rows and target must have been represented alike: same model, checkpoints and options."""
-    if kind is None:
-        return
     ours, theirs = given.holder(kind), target.holder(kind)
     if ours.about["space"][kind] != theirs.about["space"][kind]:
         raise PruneError(

@@ -24,8 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, resources
+from pathlib import Path
 from typing import Any
 
+from prune_cli.artifact import digest_file, digest_value
 from prune_cli.errors import PruneError
 
 
@@ -39,6 +41,7 @@ class Method:
     optional: tuple[str, ...]
     options: dict[str, Any]  # name -> default
     doc: str  # the file's docstring
+    code: str  # sha256 over the file and the helpers of scores and selections
 
     @property
     def summary(self) -> str:
@@ -77,7 +80,18 @@ def load(stage: str, name: str) -> Method:
         optional=tuple(p.name for p in asked if p.default is None),
         options={p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
         doc=inspect.getdoc(module) or "",
+        code=_code(Path(module.__file__ or "")),
     )
+
+
+def _code(file: Path) -> str:
+    """sha256 (hex) over a method's file and the helpers of both stages: a selection may use those of scores."""
+    helpers = {f"{stage}/{path.name}": path for stage in ("score", "select") for path in _folder(stage).glob("_*.py")}
+    return digest_value({name: digest_file(path) for name, path in {**helpers, "": file}.items()})
+
+
+def _folder(stage: str) -> Path:
+    return Path(import_module(f"prune_cli.{stage}").__file__ or "").parent
 
 
 def parse_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:

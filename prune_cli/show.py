@@ -149,10 +149,7 @@ def artifact_text(facts: dict[str, Any]) -> str:
     sections = {
         "tensors": [f"{name}: {found['dtype']} {found['shape']}" for name, found in facts["tensors"].items()],
         "labels": [", ".join(str(label) for label in about["labels"])] if "labels" in about else [],
-        "checkpoints": [
-            name if rate is None else f"{name}: mean learning rate {rate:.3g}"
-            for name, rate in facts["checkpoints"].items()
-        ],
+        "checkpoints": _checkpoint_lines(facts),
         "options": [f"{key}: {_plain(value)}" for key, value in facts["options"].items() if key != "labels"],
         "from": [f"{role}: {place}" for role, place in facts["inputs"].items()],
         "digests": [f"{role}: {_short(digest)}" for role, digest in facts["digests"].items()],
@@ -212,14 +209,25 @@ def _tensors(found: Artifact, damaged: list[str]) -> dict[str, dict[str, Any]]:
     return shown
 
 
-def _checkpoints(found: Artifact, damaged: list[str]) -> dict[str, float | None]:
-    """Name of each checkpoint -> mean learning rate over its span of training, where it is known."""
-    kept = found.about.get("checkpoints", [])
+def _checkpoints(found: Artifact, damaged: list[str]) -> dict[str, Any]:
+    """Name of each kept checkpoint -> mean learning rate over its span of training; in represent, for each kind."""
     if found.stage == "finetune":
-        return {checkpoint["name"]: checkpoint["learning_rate"] for checkpoint in kept}
-    for path in _tensor_files(found, damaged):
-        return dict(zip(kept, tensors.metadata(path)["learning_rate"], strict=False))
-    return dict.fromkeys(kept)
+        return {checkpoint["name"]: checkpoint["learning_rate"] for checkpoint in found.about["checkpoints"]}
+    kinds = {path.stem: tensors.metadata(path) for path in _tensor_files(found, damaged)}
+    return {kind: dict(zip(meta["checkpoints"], meta["learning_rate"], strict=True)) for kind, meta in kinds.items()}
+
+
+def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
+    """The checkpoints in words; kinds that rest on the same ones share their lines."""
+    by_kind = facts["checkpoints"] if facts["stage"] == "represent" else {"": facts["checkpoints"]}
+    shared: dict[str, list[str]] = {}
+    for kind, rates in by_kind.items():
+        shared.setdefault(canonical(list(rates.items())), []).append(kind)
+    lines = []
+    for pairs, kinds in shared.items():
+        of = f"{', '.join(kinds)} " if len(shared) > 1 else ""
+        lines += [f"{of}{name}: mean learning rate {rate:.3g}" for name, rate in json.loads(pairs)]
+    return lines
 
 
 def _place(found: Artifact, role: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from prune_cli import artifact, inputs, methods, models, options, tasks
+from prune_cli import artifact, inputs, joins, methods, models, options, tasks
 from prune_cli.artifact import Draft, Recipe, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows
@@ -136,20 +136,28 @@ def _walk(
 
 @dataclass(frozen=True)
 class _Call:
-    """A method with all that it asks for, ready to be called."""
+    """A method and where all that it asks for is to be had."""
 
     method: methods.Method
-    given: inputs.Inputs
-    target: inputs.Inputs | None
-    arguments: dict[str, Any]  # inputs and options
+    wanted: inputs.Wanted
+    supplied: dict[str, Any]  # arguments that are not read: options, rng, n_keep
     options: dict[str, Any]  # those that stand in the recipe
     places: dict[str, str]  # role of each input -> where it is
 
+    @property
+    def given(self) -> inputs.Inputs:
+        """The inputs."""
+        return self.wanted.given
+
     def recipe(self, stage: str, **more: Any) -> Recipe:
-        """The recipe, with more options and the digests of all that was read so far."""
-        self.given.rows_digest()
-        used = {**self.given.used, **(self.target.used if self.target else {})}
-        return Recipe(stage, {**self.options, **more}, used)
+        """The recipe, with more options and the digests of all that will be read, the method's code included."""
+        return Recipe(
+            stage, {**self.options, **more}, {**self.wanted.digests(), "code of the method": self.method.code}
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """All arguments of the method, the inputs read."""
+        return {**self.wanted.values(), **self.supplied}
 
 
 def score(
@@ -164,18 +172,19 @@ def score(
     fields: Mapping[str, str],
     how: How,
 ) -> Outcome:
-    """Score rows: `score.jsonl`, {"id", "score"} in row order."""
+    """Score rows: `score.jsonl`, {"id", "score"} in row order, and `ids.jsonl`, by which the rows are known again."""
     call = _prepare("score", method, sources, fields, target, on, set_options, seed)
-    rows = call.given.rows
 
     def work(draft: Draft) -> None:
-        scores = call.method.function(**call.arguments)
+        rows = call.given.rows
+        scores = call.method.function(**call.arguments())
         if scores.shape != (len(rows),) or not np.isfinite(scores).all():
             raise PruneError(f"{call.method.name}: gave scores that are not one finite number a row")
         with (draft.path / "score.jsonl").open("w", encoding="utf-8") as stream:
             for key, value in zip(rows.ids, scores.tolist(), strict=True):
                 stream.write(json.dumps({"id": key, "score": value}, ensure_ascii=False) + "\n")
-        draft.about = {"rows": len(rows), "meaning": call.method.summary}
+        joins.write_ids(rows, draft.path / joins.IDS)
+        draft.about = {"rows": len(rows), "labels": call.given.labels, "meaning": call.method.summary}
 
     return _make(out, call.recipe("score"), call.places, how, work)
 
@@ -198,11 +207,12 @@ def select(
     from prune_cli.select._balance import select_balanced
 
     call = _prepare("select", method, sources, fields, target, on, set_options, seed, keep)
-    rows, n_keep = call.given.rows, call.arguments["n_keep"]
-    label = call.given.label() if balance != "none" else None
+    n_keep = call.supplied["n_keep"]
 
     def work(draft: Draft) -> None:
-        positions = select_balanced(call.method.function, call.arguments, label, n_keep, balance, len(rows))
+        rows = call.given.rows
+        label = call.given.label() if balance != "none" else None
+        positions = select_balanced(call.method.function, call.arguments(), label, n_keep, balance, len(rows))
         rows.write(draft.path / "select.jsonl", positions.tolist())
         draft.about = {"rows": len(rows), "kept": n_keep, "labels": call.given.labels}
 
@@ -220,27 +230,28 @@ def _prepare(
     seed: int,
     keep: str | None = None,
 ) -> _Call:
-    """Load a method and gather what it asks for."""
+    """Load a method and find where what it asks for is to be had."""
     chosen = methods.load(stage, method)
     values = methods.parse_options(chosen, set_options)
-    task = tasks.load("classification")
     if target and not any(name.startswith("target_") for name in chosen.inputs):
         raise PruneError(f"--target {target}: {chosen.name} compares with no target set; leave --target out")
-    given = inputs.collect(sources, dict(fields), task)
-    aim = inputs.collect([target], dict(fields), task, role="target ") if target else None
-    supplied: dict[str, Any] = {}
+    given = inputs.collect(sources, dict(fields))
+    aim = inputs.collect([target], dict(fields), role="target ") if target else None
+    supplied: dict[str, Any] = dict(values)
     if keep is not None:
-        supplied["n_keep"] = parse_keep(keep, len(given.rows))
+        supplied["n_keep"] = parse_keep(keep, given.n)
     random = "rng" in chosen.inputs
     if random:
         supplied["rng"] = np.random.default_rng(seed)
-    found, kind = inputs.arguments(chosen.inputs, chosen.optional, given, aim, on, supplied)
+    read = [name for name in chosen.inputs if name not in supplied]
+    wanted = inputs.want(read, chosen.optional, given, aim, on)
     places = {"rows": _rows_place(given, sources)}
     places |= {f"input {i + 1}": source for i, source in enumerate(sources)}
     if target:
         places["target"] = target
-    recipe = {"method": chosen.name, "on": kind, "set": values, **({"seed": seed} if random else {})}
-    return _Call(chosen, given, aim, {**supplied, **found, **values}, recipe, places)
+    recipe = {"method": chosen.name, "on": wanted.kind, "set": values, **({"seed": seed} if random else {})}
+    recipe |= {"task": given.task_name, "labels": given.labels}
+    return _Call(chosen, wanted, supplied, recipe, places)
 
 
 def _rows_place(given: inputs.Inputs, sources: Sequence[str]) -> str:
@@ -286,8 +297,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         models.check_length(model, encoded, rows)
         indices = task.label_indices(rows, labels)
         trained = train(draft.path, model, tokenizer, encoded, indices, opts, task, device)
-        with (draft.path / "ids.jsonl").open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps({"id": key}, ensure_ascii=False) + "\n" for key in rows.ids)
+        joins.write_ids(rows, draft.path / joins.IDS)
         draft.about = {
             "rows": len(rows),
             "labels": labels,

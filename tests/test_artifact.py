@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from pathlib import Path
@@ -89,14 +88,11 @@ def test_a_kill_within_the_commit_is_made_good(moved: bool, tmp_path: Path, monk
     """Killed before or after the new folder took the name, the next look ends the move and clears up."""
     out = tmp_path / "kept"
     make(out)
-    part = as_killed_before_commit(out, TWO, "0.7", monkeypatch) if not moved else out.with_name("kept.part")
+    part = as_killed_before_commit(out, TWO, "0.7", monkeypatch)
+    assert stale_reason(out, ONE) is None  # the old one stays as long as it is there
+    out.rename(tmp_path / ".kept.replaced")
     if moved:
-        shutil.rmtree(out)
-        part = as_killed_before_commit(out, TWO, "0.7", monkeypatch)
         part.rename(out)
-    else:
-        assert stale_reason(out, ONE) is None  # the old one stays as long as it is there
-        out.rename(tmp_path / ".kept.replaced")
     assert stale_reason(out, TWO) is None
     assert open_artifact(out).file("metrics.json").read_text() == "0.7"
     assert (names(tmp_path), names(out)) == (["kept"], ["manifest.json", "metrics.json"])
@@ -166,7 +162,7 @@ def test_scratch_files_stay_out(tmp_path: Path) -> None:
 
 
 def test_one_digit_changed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit that keeps the size is damage, so that --replace repairs it; what is older than the manifest is not read."""
+    """An edit that keeps the size is damage, so that --replace repairs it; older files are not read."""
     out = tmp_path / "kept"
     make(out)
     edited = out / "metrics.json"
@@ -187,11 +183,7 @@ def test_another_process_is_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A draft that someone holds is neither recovered nor worked on; nor is one that moved before the lock was had."""
     out = tmp_path / "kept"
     part = as_killed_before_commit(out, ONE, "0.5", monkeypatch)
-    # as between a commit's manifest and its rename, in another process: flock locks are the open file's, not ours
-    part.mkdir(exist_ok=True)
-    (part / ".recipe.json").write_text(artifact.canonical(ONE.content))
-    (part / "manifest.json").write_text(json.dumps({}))
-    handle = os.open(part, os.O_RDONLY)
+    handle = os.open(part, os.O_RDONLY)  # a lock is the open file's: this one is as good as another process's
     fcntl.flock(handle, fcntl.LOCK_EX)
     assert stale_reason(out, ONE) == NEW
     with pytest.raises(PruneError, match="another process"):

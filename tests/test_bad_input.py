@@ -331,7 +331,7 @@ def test_inputs_that_do_not_belong_together(here: Path, prune: Prune, made: Path
     check(prune("score", made / "train", *score, "other"), "other: its gradient is not comparable with that of")
     check(
         prune("select", made / "score", test, "-o", "out", "--method", "top", "--keep", 3),
-        "has nothing for id row-200",
+        "test.jsonl:1: id row-200 is not in",
     )
     check(prune("score", train, test, "-o", "out", "--method", "random"), "more than one data file")
     check(

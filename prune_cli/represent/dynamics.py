@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from prune_cli import models, tensors
+from prune_cli import joins, models, tensors
 from prune_cli.errors import PruneError
 from prune_cli.represent.engine import Batch
 from prune_cli.rows import Rows
@@ -64,14 +64,11 @@ def write_recorded(source: models.Source, which: str, rows: Rows, path: Path) ->
         epochs = [len(rates) - 1]
     else:
         epochs = [int(checkpoint.name) - 1 for checkpoint in source.checkpoints]
-    seen = [json.loads(line)["id"] for line in trained.file("ids.jsonl").open(encoding="utf-8")]
-    at = {str(key): i for i, key in enumerate(seen)}
-    for i, key in enumerate(rows.ids):
-        if str(key) not in at:
-            raise PruneError(
-                f"{rows.where(i)}: id {key} was not trained on by {source.name}; only its own rows are recorded",
-                hint="--dynamics recompute",
-            )
-    order = [at[str(key)] for key in rows.ids]
+    if trained.manifest["recipe"]["inputs"]["rows"] == rows.digest:
+        order = np.arange(len(rows))
+    else:
+        lacking = f"was not trained on by {source.name}; only its own rows are recorded"
+        order = joins.positions(rows, trained.file(joins.IDS), lacking, hint="--dynamics recompute")
     found = {name: array[order][:, epochs] for name, array in tensors.load(recorded).items()}
-    tensors.save(path, found, {"learning_rate": [rates[e] for e in epochs], "recorded": True})
+    names = [str(e + 1) for e in epochs]
+    tensors.save(path, found, {"checkpoints": names, "learning_rate": [rates[e] for e in epochs], "recorded": True})

@@ -81,7 +81,8 @@ def walk(
     the device runs out of memory the batch is halved, and so are those that follow.
     """
     n, e = len(todo.labels), len(todo.source.checkpoints)
-    meta = {"learning_rate": [c.learning_rate for c in todo.source.checkpoints]}
+    checkpoints = todo.source.checkpoints
+    meta = {"checkpoints": [c.name for c in checkpoints], "learning_rate": [c.learning_rate for c in checkpoints]}
     mark = folder / ".progress.json"
     first, done = json.loads(mark.read_text()) if mark.exists() else (0, 0)
     order = models.longest_first(todo.encoded.lengths)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
+from prune_cli.score._blocks import take
 from prune_cli.select._shares import equal_shares, proportional_shares
 
 BALANCES = ("none", "keep", "equal")
@@ -29,7 +30,8 @@ def select_balanced(
     balance `none` runs the method on all rows. `keep` gives each label [n] the share of n_keep that it has of
     the data (largest remainder); `equal` gives each label the same share, and what a small label lacks is
     shared among the others. The method then runs within each label in turn, on its part of every input (a
-    copy of those rows); inputs of the target set stay whole. A label with no share is passed over.
+    copy of those rows, on disk where it is large); inputs of the target set stay whole. A label with no share is
+    passed over.
 
     The labels' rows are merged in proportion: of m rows, a label's best counts as rank ½/m, its next as 1½/m
     and so on, and lower ranks come first. Every beginning of the result so has about the shares of the whole.
@@ -59,7 +61,7 @@ def _within(
     for name, value in arguments.items():
         if name in options or name in NOT_BY_ROW or name.startswith("target_"):
             continue
-        own[name] = [value[i] for i in rows] if isinstance(value, list) else value[rows]
+        own[name] = [value[i] for i in rows] if isinstance(value, list) else take(value, rows)
     fresh = {"n": len(rows), "n_keep": n_keep}
     return own | {name: value for name, value in fresh.items() if name in own}
 

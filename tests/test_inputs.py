@@ -1,0 +1,296 @@
+"""What scores and selections read: joins by id, labels, groups, representations, the task, and what makes them stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prune_cli import artifact, inputs, methods, rows, tasks, tensors
+from prune_cli.artifact import open_artifact
+from prune_cli.errors import PruneError
+from prune_cli.score import _blocks
+from prune_cli.select._balance import select_balanced
+from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
+
+DYNAMICS = ["--kind", "dynamics", "--dynamics", "recorded"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(ran: Ran, *parts: str) -> None:
+    """One error line that holds all the parts, and no output left."""
+    assert (ran.code, len(ran.errors)) == (1, 1), ran.err
+    for part in parts:
+        assert part in ran.errors[0]
+    assert not Path("out").exists() and not Path("out.part").exists()
+
+
+def without_ids(n: int, start: int = 0) -> list[dict[str, Any]]:
+    """Rows whose ids are their line numbers."""
+    return [{"text": row["text"], "label": row["label"]} for row in sentences(n, start)]
+
+
+def scores(path: Path) -> dict[Any, float]:
+    """Id -> score."""
+    return {line["id"]: line["score"] for line in read_rows(path / "score.jsonl")}
+
+
+@pytest.fixture
+def trained(here: Path, prune: Prune, tiny_model: Path) -> Path:
+    """A model trained for two epochs on rows without ids, its last weights alone kept."""
+    write_rows(here / "train.jsonl", without_ids(12))
+    quick = ["--epochs", 2, "--batch-size", 6, "--learning-rate", "1e-2"]
+    done = prune("finetune", "train.jsonl", "-o", "warmup", "--model", tiny_model, *quick)
+    assert done.code == 0, done.err
+    return here / "warmup"
+
+
+def test_recorded_dynamics_are_for_the_rows_trained_on(trained: Path, here: Path, prune: Prune) -> None:
+    """A line number that is another row's in training is an error; the same rows in part, with their ids, are not."""
+    write_rows(here / "validation.jsonl", without_ids(6, start=100))
+    check(
+        prune("represent", "validation.jsonl", "-o", "out", "--model", trained, *DYNAMICS),
+        "validation.jsonl:1: id 1 is that of another row in ",
+        "warmup; allowed: the same row under the same id",
+    )
+    part = [{**row, "id": i + 1} for i, row in enumerate(without_ids(12))][::-2]
+    write_rows(here / "part.jsonl", part)
+    done = prune("represent", "part.jsonl", "-o", "rep", "--model", trained, *DYNAMICS)
+    assert done.code == 0, done.err
+    recorded = tensors.load(trained / "dynamics.safetensors")["logprob"]
+    order = [row["id"] - 1 for row in part]
+    np.testing.assert_array_equal(tensors.load(here / "rep" / "dynamics.safetensors")["logprob"], recorded[order])
+
+
+def test_recorded_dynamics_show_their_own_checkpoints(trained: Path, prune: Prune) -> None:
+    """Two recorded epochs have two rates, though one checkpoint was kept: 2 steps an epoch fall linearly from 1e-2."""
+    done = prune(
+        "represent", "train.jsonl", "-o", "rep", "--model", trained, *DYNAMICS[2:], "--kind", "hidden,dynamics"
+    )
+    assert done.code == 0, done.err
+    shown = prune("show", "rep", "--json").json()
+    assert shown["tensors"]["logprob"]["shape"] == [12, 2]
+    steps = [1e-2 * left / 4 for left in (4, 3, 2, 1)]
+    assert shown["checkpoints"]["dynamics"] == pytest.approx({"1": np.mean(steps[:2]), "2": np.mean(steps[2:])})
+    assert shown["checkpoints"]["hidden"] == pytest.approx({"last": np.mean(steps)})
+    text = prune("show", "rep").out
+    assert "dynamics 1: mean learning rate 0.00875" in text and "hidden last: mean learning rate 0.00625" in text
+
+
+def test_kinds_of_the_same_checkpoints_share_their_lines(prune: Prune, made: Path) -> None:
+    """Where all kinds rest on the same checkpoints each is told once."""
+    lines = prune("show", made / "train").out.splitlines()
+    assert len([line for line in lines if "mean learning rate" in line]) == 2
+
+
+def test_a_score_is_of_rows_not_of_lines(here: Path, prune: Prune) -> None:
+    """Scores of rows that have no ids are of no use for the lines of an edited file, from whichever side."""
+    write_rows(here / "data.jsonl", without_ids(6))
+    write_rows(here / "edited.jsonl", without_ids(6)[::-1])
+    assert prune("score", "data.jsonl", "-o", "score", "--method", "random").code == 0
+    select = ["-o", "out", "--method", "top", "--keep", 3]
+    check(prune("select", "edited.jsonl", "score", *select), "edited.jsonl:1: id 1 is that of another row in score")
+    kept = prune("select", "data.jsonl", "score", *select)
+    assert kept.code == 0, kept.err
+
+
+def test_a_row_with_an_id_is_found_wherever_it_stands(here: Path, prune: Prune) -> None:
+    """Rows in another order, or fewer of them, keep their scores by id; one whose text was edited has none."""
+    write_rows(here / "data.jsonl", sentences(8))
+    assert prune("score", "data.jsonl", "-o", "score", "--method", "random").code == 0
+    (here / "data.jsonl").unlink()
+    given = scores(here / "score")
+    write_rows(here / "part.jsonl", sentences(8)[::-1][:5])
+    assert prune("select", "part.jsonl", "score", "-o", "kept", "--method", "top", "--keep", 2).code == 0
+    best = sorted((f"row-{i}" for i in range(3, 8)), key=lambda key: -given[key])[:2]
+    assert [row["id"] for row in read_rows(here / "kept" / "select.jsonl")] == best
+    edited = [{**row, "text": "good"} if row["id"] == "row-4" else row for row in sentences(8)]
+    write_rows(here / "edited.jsonl", edited)
+    check(
+        prune("select", "edited.jsonl", "score", "-o", "out", "--method", "top", "--keep", 2),
+        "edited.jsonl:5: id row-4 is that of another row in score",
+    )
+
+
+def test_a_representation_is_of_rows_not_of_lines(here: Path, prune: Prune, tiny_model: Path) -> None:
+    """A tensor's row is used for the same row alone; in another order each row keeps its own."""
+    write_rows(here / "data.jsonl", without_ids(6))
+    represent = ["--model", tiny_model, "--kind", "hidden"]
+    assert prune("represent", "data.jsonl", "-o", "rep", *represent).code == 0
+    write_rows(here / "edited.jsonl", without_ids(6)[::-1])
+    score = ["--method", "prototypicality", "--set", "k=2"]
+    check(
+        prune("score", "edited.jsonl", "rep", "-o", "out", *score), "edited.jsonl:1: id 1 is that of another row in rep"
+    )
+    turned = [{"id": 6 - i, **row} for i, row in enumerate(without_ids(6)[::-1])]
+    write_rows(here / "turned.jsonl", turned)
+    found = inputs.collect(["turned.jsonl", "rep"], {})
+    stored = tensors.load(here / "rep" / "hidden.safetensors")["hidden"]
+    np.testing.assert_array_equal(found.get("features", "hidden"), stored[::-1].reshape(6, -1))
+
+
+def test_labels_outlive_a_selection(here: Path, prune: Prune, made: Path) -> None:
+    """A selection from a selection, and one by a score of a representation, has all labels of the data."""
+    negative = [row for row in sentences(12) if row["label"] == "negative"]
+    write_rows(here / "data.jsonl", [*negative, *(row for row in sentences(12) if row["label"] == "positive")])
+    for source, out, keep in (("data.jsonl", "k1", 9), ("k1", "k2", 1)):
+        assert prune("select", source, "-o", out, "--method", "random", "--keep", keep).code == 0
+    assert open_artifact(here / "k2").about["labels"] == ["negative", "positive"]
+    assert len({row["label"] for row in read_rows(here / "k2" / "select.jsonl")}) == 1
+
+    assert prune("score", made / "train", "-o", "score", "--method", "loss").code == 0
+    assert prune("select", "score", "-o", "k3", "--method", "top", "--keep", 1).code == 0
+    assert prune("select", "k3", "score", "-o", "k4", "--method", "top", "--keep", 1).code == 0
+    for out in ("k3", "k4"):
+        assert open_artifact(here / out).about["labels"] == ["negative", "positive"]
+
+
+def test_groups_in_all_rows_or_in_none(here: Path, prune: Prune, made: Path) -> None:
+    """A target set with a group in some rows is an error that names the first without; with none, or all, it is used."""
+    validation = sentences(6, start=100)
+    represent = ["--model", made / "warmup", "--kind", "gradient", "--dim", 64]
+    score = ["score", made / "train", "--method", "less", "--on", "gradient", "--target", "target"]
+    write_rows(here / "some.jsonl", [{**row, **({"group": "a"} if i != 2 else {})} for i, row in enumerate(validation)])
+    assert prune("represent", "some.jsonl", "-o", "target", *represent).code == 0
+    check(prune(*score, "-o", "out"), "target/rows.jsonl:3: key group is missing, which other rows have")
+    write_rows(here / "all.jsonl", [{**row, "group": i} for i, row in enumerate(validation)])
+    assert prune("represent", "all.jsonl", "-o", "target", *represent, "--replace").code == 0
+    done = prune(*score, "-o", "out")
+    assert done.code == 0, done.err
+
+
+def test_on_is_for_methods_that_run_on_any_representation(here: Path, prune: Prune, made: Path) -> None:
+    """A method that names its tensors has no choice, whether or not it also reads the learning rate."""
+    for method, on in (("memorization", "hidden"), ("memorization", "gradient"), ("el2n", "dynamics")):
+        check(
+            prune("score", made / "train", "-o", "out", "--method", method, "--on", on), f"--on {on}: this method reads"
+        )
+    assert prune("score", made / "train", "-o", "out", "--method", "memorization").code == 0
+    assert open_artifact(here / "out").options["on"] == "gradient"
+
+
+def test_one_representation_of_a_kind(here: Path, prune: Prune, made: Path) -> None:
+    """Of two represent artifacts that both hold what is read none is preferred: both are named."""
+    both = [made / "train", made / "validation"]
+    check(prune("score", *both, "-o", "out", "--method", "el2n"), f"{both[0]} and {both[1]}: each holds dynamics")
+
+
+def test_a_methods_code_is_part_of_its_recipe(
+    here: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, made: Path
+) -> None:
+    """An edited method, or an edited helper, makes the score and the selection anew; an untouched one does not."""
+    from prune_cli import score as package
+
+    body = '"""Mine.\n\nHigher: later.\n\nSource: none.\n"""\nimport numpy as np\n\n\ndef score(n):\n    return np.arange(n) * 1.0\n'
+    folder = here / "own"
+    folder.mkdir()
+    (folder / "mine.py").write_text(body)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    run = ["score", made / "train", "-o", "out", "--method", "mine"]
+    assert prune(*run).code == 0
+    assert "up to date" in prune(*run).err
+    (folder / "mine.py").write_text(body.replace("* 1.0", "* 2.0"))
+    refused = prune(*run)
+    assert refused.code == 1 and "input code of the method changed" in refused.errors[0]
+
+    before = methods.load("select", "kmeans").code
+    assert before == methods.load("select", "kmeans").code != methods.load("select", "top").code
+    digest = methods.digest_file
+    monkeypatch.setattr(methods, "digest_file", lambda path: "x" if path.name == "_kmeans.py" else digest(path))
+    assert methods.load("select", "kmeans").code != before
+
+
+def test_an_up_to_date_stage_reads_no_input(
+    here: Path, prune: Prune, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is up to date is known by the manifests: no file of the inputs is hashed, parsed or mapped."""
+    score = [
+        "score",
+        made / "train",
+        "-o",
+        "out",
+        "--method",
+        "less",
+        "--on",
+        "gradient",
+        "--target",
+        made / "validation",
+    ]
+    select = ["select", "out", made / "train", "-o", "kept", "--method", "top", "--keep", 5, "--balance", "equal"]
+    for command in (score, select):
+        done = prune(*command)
+        assert done.code == 0, done.err
+
+    def unread(*_: object, **__: object) -> Any:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(artifact.Artifact, "file", unread)
+    monkeypatch.setattr(inputs, "read_rows", unread)
+    monkeypatch.setattr(tensors, "load", unread)
+    for command in (score, select):
+        again = prune(*command)
+        assert again.code == 0 and "up to date" in again.err, again.err
+
+
+def test_a_large_reordering_is_a_map_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit the rows at given positions, some twice, are a read-only map, written in blocks."""
+    array = np.random.default_rng(0).normal(size=(50, 3, 4)).astype(np.float16)
+    positions = np.random.default_rng(1).integers(0, 50, 70)
+    for limit, numbers in ((2**28, 2**22), (0, 2**22), (0, 9), (0, 1)):
+        monkeypatch.setattr(_blocks, "IN_MEMORY", limit)
+        monkeypatch.setattr(_blocks, "NUMBERS", numbers)
+        taken = _blocks.take(array, positions)
+        assert isinstance(taken, np.memmap) == (limit == 0)
+        np.testing.assert_array_equal(taken, array[positions])
+        np.testing.assert_array_equal(taken.reshape(70, -1)[:, None, :][::2], array[positions].reshape(70, 1, -1)[::2])
+
+
+@pytest.mark.parametrize("name", ["kmeans", "top"])
+def test_methods_run_on_maps_as_on_copies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A balanced selection is the same whether a label's share lies in memory or on disk."""
+    function = methods.load("select", name).function
+    draw = np.random.default_rng(0)
+    every = {"features": draw.normal(size=(40, 5)).astype(np.float32), "score": draw.normal(size=40)}
+    label = np.arange(40) % 3
+    found = []
+    for limit in (2**28, 0):
+        monkeypatch.setattr(_blocks, "IN_MEMORY", limit)
+        given: dict[str, Any] = {"n_keep": 13, "rng": np.random.default_rng(1), "k": 4, **every}
+        asked = methods.load("select", name)
+        arguments = {key: given[key] for key in [*asked.inputs, *asked.options]}
+        found.append(select_balanced(function, arguments, label, 13, "equal", 40).tolist())
+    assert found[0] == found[1]
+
+
+def test_the_task_is_that_of_the_artifacts(
+    here: Path, prune: Prune, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task travels from a representation to its scores and selections; two tasks do not go together."""
+    assert prune("score", "-", "-o", "s", "--method", "random", stdin=json.dumps(sentences(1)[0]).encode()).code == 0
+    for found in ("train", "score", "kept"):
+        given = inputs.collect([str(made / found)], {})
+        assert given.task_name == "classification" and given.task is tasks.load("classification")
+
+    real = artifact.Artifact.options.fget
+    assert real is not None
+    other = property(lambda self: {**real(self), "task": "other"} if self.path.name == "score" else real(self))
+    monkeypatch.setattr(artifact.Artifact, "options", other)
+    with pytest.raises(PruneError, match="inputs of different tasks"):
+        inputs.collect([str(made / "train"), str(made / "score")], {})
+
+
+def test_a_selection_is_no_other_kind_of_input(made: Path) -> None:
+    """Each artifact is kept under what it is, and the rows are those of the selection."""
+    found = inputs.collect([str(made / name) for name in ("kept", "train", "score")], {})
+    assert [len(each) for each in (found.selected, found.represented, found.scored)] == [1, 1, 1]
+    assert found.n == len(found.rows) == 12
+    assert found.digest == found.rows.digest == rows.read_rows(made / "kept" / "select.jsonl", check=None).digest
