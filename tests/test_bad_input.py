@@ -231,7 +231,6 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--checkpoints", "first"], ("no checkpoint first; it keeps 1, 2",)),
         (["--device", "gpu"], ("device: gpu; allowed: auto, cpu, cuda or cuda:N",)),
         (["--device", "cuda:99"], ("device: cuda:99",)),
-        (["--max-length", "0"], ("max_length: 0",)),
         (["--max-length", "1"], ("max_length: 1",)),
         (["--seed", "-1"], ("seed: -1; 0 or more",)),
     ],

@@ -201,7 +201,8 @@ def test_streams_that_close_or_fill(prune_process: Prune, made: Path) -> None:
 def test_training_on_a_full_disk_is_one_line(blocks: int, here: Path, tiny_model: Path, data: Path) -> None:
     """Where the libraries cannot write weights or a resume point, that is one line; what is saved stays."""
     train = ["finetune", str(data / "train.jsonl"), "-o", "out", "--model", str(tiny_model)]
-    command = shlex.join([sys.executable, "-m", "prune_cli", *train, "--epochs", "2", "--checkpoints", "epoch"])
+    train += ["--epochs", "2", "--checkpoints", "epoch", "--save-minutes", "0"]
+    command = shlex.join([sys.executable, "-m", "prune_cli", *train])
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f {blocks}; exec {command}"], env=environment, capture_output=True, text=True
@@ -228,7 +229,7 @@ def test_a_full_disk_is_one_line(here: Path, made: Path, data: Path) -> None:
 def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: Path) -> None:
     """Ctrl-C stops a running command with one line and status 130."""
     command = [sys.executable, "-m", "prune_cli", "finetune", str(data / "train.jsonl"), "-o", "out"]
-    command += ["--model", str(tiny_model), "--epochs", "100000"]
+    command += ["--model", str(tiny_model), "--epochs", "100000", "--save-minutes", "0"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -336,14 +337,14 @@ def test_training_is_adamw_by_hand(here: Path, prune: Prune, tiny_model: Path, d
 @pytest.mark.parametrize(
     ("length", "checkpoints", "epochs", "steps"),
     [
-        (["--steps", 2], [], 0, 2),  # 3 steps are an epoch
+        (["--steps", 2], ["1"], 0, 2),  # 3 steps are an epoch
         (["--steps", 3], ["1"], 1, 3),
-        (["--epochs", 0.5], [], 0, 2),
-        (["--epochs", 1.5], ["1"], 1, 5),
-        (["--steps", 7, "--epochs", 1], ["1", "2"], 2, 7),
+        (["--epochs", 0.5], ["1"], 0, 2),
+        (["--epochs", 1.5], ["1", "2"], 1, 5),
+        (["--steps", 7, "--epochs", 1], ["1", "2", "3"], 2, 7),
     ],
 )
-def test_checkpoints_and_dynamics_are_of_whole_epochs(
+def test_checkpoints_of_begun_and_dynamics_of_whole_epochs(
     length: list[object],
     checkpoints: list[str],
     epochs: int,
@@ -353,7 +354,7 @@ def test_checkpoints_and_dynamics_are_of_whole_epochs(
     tiny_model: Path,
     data: Path,
 ) -> None:
-    """Weights are kept and dynamics recorded for the epochs that were trained in full, whatever the steps."""
+    """Weights are kept of every epoch that was begun, dynamics of those in which every row was seen."""
     finetune = [
         "finetune",
         data / "train.jsonl",
