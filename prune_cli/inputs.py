@@ -256,15 +256,13 @@ def collect(sources: Sequence[str], fields: dict[str, str], role: str = "") -> I
         raise PruneError(f"inputs of different tasks: {told}; one task is allowed")
     task = next(iter(named), "classification")
     check = tasks.load(task).check
+    opened: Callable[[], Rows]
     if selected:
         n, digest = selected[0].about["kept"], selected[0].files["select.jsonl"]
         opened = partial(open_rows, data[0], {}, check)
     elif data:
         rows = open_rows(data[0], fields, check)
-        n, digest = len(rows), rows.digest
-
-        def opened() -> Rows:
-            return rows
+        n, digest, opened = len(rows), rows.digest, lambda: rows
     elif represented:
         n, digest = represented[0].about["rows"], represented[0].files["rows.jsonl"]
         opened = partial(open_rows, str(represented[0].path), {}, None)

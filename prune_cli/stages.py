@@ -249,7 +249,12 @@ def _prepare(
     places |= {f"input {i + 1}": source for i, source in enumerate(sources)}
     if target:
         places["target"] = target
-    recipe = {"method": chosen.name, "on": wanted.kind, "set": values, **({"seed": seed} if random else {})}
+    recipe: dict[str, Any] = {
+        "method": chosen.name,
+        "on": wanted.kind,
+        "set": values,
+        **({"seed": seed} if random else {}),
+    }
     recipe |= {"task": given.task_name, "labels": given.labels}
     return _Call(chosen, wanted, supplied, recipe, places)
 

@@ -252,7 +252,7 @@ def test_unknown_method_is_named_with_those_there_are(name):
 
 
 def method_with(**options: Any) -> methods.Method:
-    return methods.Method("shape", lambda: None, (), (), options, "")
+    return methods.Method("shape", lambda: None, (), (), options, doc="", code="")
 
 
 def test_options_take_the_type_of_their_default():
