@@ -80,7 +80,6 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
             "rows": len(rows),
             "labels": labels,
             "kinds": kinds,
-            "checkpoints": [c.name for c in source.checkpoints],
             "space": {
                 kind: artifact.digest_value([source.digest, checkpoints, options.of_kind(kind, opts)]) for kind in kinds
             },
