@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
-PRUNE_DATA ?= ../shared/data
+# a folder of real data sets for the tests that can use them (sst2/train.jsonl …); they skip without it
+PRUNE_DATA ?=
 ROWS ?= sample_data/train.jsonl
 # one thread a process: tiny models gain nothing from more, and on a busy machine threads wait for each other;
 # offline: nothing that runs here needs a network
@@ -38,7 +39,7 @@ test: lint ## lint, types, and every test that takes no more than seconds
 	$(TEST) -m "not slow and not gpu"
 
 test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
-	PRUNE_DATA=$(PRUNE_DATA) $(TEST)
+	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
 bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
 	$(BIN)/python tests/bench.py --data $(ROWS)
