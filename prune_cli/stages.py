@@ -122,11 +122,11 @@ def _walk(
             observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task)
     encoded = task.encode(rows, tokenizer, opts.max_length)
     models.check_length(model, encoded, rows)
-    todo = engine.Pass(encoded, indices, tokenizer.pad_token_id, model, source, task, device, opts.precision)
+    job = engine.Pass(encoded, indices, tokenizer.pad_token_id, model, source, task, device, opts.precision)
     engine.walk(
         folder,
         observers,
-        todo,
+        job,
         batch_size=opts.batch_size,
         tokens_per_batch=opts.tokens_per_batch,
         save_minutes=opts.save_minutes,

@@ -68,7 +68,7 @@ class Pass:
 def walk(
     folder: Path,
     files: dict[str, Observer],
-    todo: Pass,
+    job: Pass,
     *,
     batch_size: int,
     tokens_per_batch: int,
@@ -80,18 +80,18 @@ def walk(
     from its last saved batch; with the same batch limits the bytes are those of an uninterrupted walk (CPU). When
     the device runs out of memory the batch is halved, and so are those that follow.
     """
-    n, e = len(todo.labels), len(todo.source.checkpoints)
-    checkpoints = todo.source.checkpoints
+    n, e = len(job.labels), len(job.source.checkpoints)
+    checkpoints = job.source.checkpoints
     meta = {"checkpoints": [c.name for c in checkpoints], "learning_rate": [c.learning_rate for c in checkpoints]}
     mark = folder / ".progress.json"
     first, done = json.loads(mark.read_text()) if mark.exists() else (0, 0)
-    order = models.longest_first(todo.encoded.lengths)
+    order = models.longest_first(job.encoded.lengths)
     limits = (batch_size, tokens_per_batch)
 
     with ExitStack() as stack:
         writers: dict[str, RowWriter] = {}
         for kind, observer in files.items():
-            specs = {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in observer.specs(todo.model).items()}
+            specs = {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in observer.specs(job.model).items()}
             writers[kind] = stack.enter_context(RowWriter(folder / f"{kind}.safetensors", specs, meta))
         advance = stack.enter_context(progress("represent, rows × checkpoints", n * e, first * n + done))
 
@@ -104,16 +104,16 @@ def walk(
 
         saved = monotonic()
         for c in range(first, e):
-            models.load_checkpoint(todo.model, todo.source, todo.source.checkpoints[c])
-            todo.model.to(todo.device).eval()
+            models.load_checkpoint(job.model, job.source, job.source.checkpoints[c])
+            job.model.to(job.device).eval()
             with ExitStack() as attached:
                 for observer in files.values():
-                    attached.enter_context(observer.attach(todo.model))
+                    attached.enter_context(observer.attach(job.model))
                 while done < n:
-                    positions = models.take(order[done:], todo.encoded.lengths, *limits)
-                    found = _attempt(todo, files, positions)
+                    positions = models.take(order[done:], job.encoded.lengths, *limits)
+                    found = _attempt(job, files, positions)
                     if found is None:
-                        limits = _halved(positions, todo.encoded.lengths)
+                        limits = _halved(positions, job.encoded.lengths)
                         continue
                     for kind, values in found.items():
                         for name, value in values.items():
@@ -128,30 +128,28 @@ def walk(
 
 
 def _attempt(
-    todo: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
+    job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
 ) -> dict[str, dict[str, NDArray[Any]]] | None:
     """One batch through the model: kind -> name -> [b, …]; None when the device's memory does not hold it."""
     try:
-        return _observe(todo, files, positions)
+        return _observe(job, files, positions)
     except torch.OutOfMemoryError:
         pass  # outside the handler, so that the failed batch's tensors are let go of first
     torch.cuda.empty_cache()
     return None
 
 
-def _observe(
-    todo: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
-) -> dict[str, dict[str, NDArray[Any]]]:
-    inputs = todo.task.collate(todo.encoded, todo.labels, positions, todo.pad_token_id, todo.device)
+def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+    inputs = job.task.collate(job.encoded, job.labels, positions, job.pad_token_id, job.device)
     batch = Batch(inputs, inputs.pop("labels"))
     backward = any(observer.needs_backward for observer in files.values())
     with torch.set_grad_enabled(backward):
         for observer in files.values():
             observer.begin(batch)
-        with models.autocast(todo.device, todo.precision):
-            batch.outputs = todo.model(**batch.inputs)
+        with models.autocast(job.device, job.precision):
+            batch.outputs = job.model(**batch.inputs)
         if backward:
-            todo.task.losses(batch.outputs.logits, batch.labels).sum().backward()
+            job.task.losses(batch.outputs.logits, batch.labels).sum().backward()
         found = {kind: observer.rows(batch) for kind, observer in files.items()}
     return {kind: {name: value.cpu().numpy() for name, value in values.items()} for kind, values in found.items()}
 
