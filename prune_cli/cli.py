@@ -177,9 +177,17 @@ Set = Annotated[
 Balance = Annotated[
     Literal["none", "keep", "equal"],
     typer.Option(
-        help="Of each label: as it comes (none), in the data's ratio (keep), or the same share (equal).",
+        help="Of each label or group: as it comes (none), in the data's ratio (keep), or the same share (equal).",
         show_choices=False,
     ),
+]
+BalanceBy = Annotated[
+    Literal["label", "group"],
+    typer.Option(help="What is balanced: the labels, or the groups (subtasks, sources).", show_choices=False),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(help="What the rows of a data file are, classification if left out; artifacts know theirs."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Fields = Annotated[
@@ -303,6 +311,7 @@ def score(
     method: Method,
     on: On = None,
     target: Target = None,
+    task: Task = None,
     set_: Set = None,
     seed: Seed = 0,
     **common: Any,
@@ -316,6 +325,7 @@ def score(
         method,
         on=on,
         target=target,
+        task=task,
         set_options=_settings(set_),
         seed=seed,
         **common,
@@ -330,8 +340,10 @@ def select(
     method: Method,
     keep: Annotated[str, typer.Option(help="How much is kept: a share (0.3 or 30%) or a number of rows (500).")],
     balance: Balance = "none",
+    balance_by: BalanceBy = "label",
     on: On = None,
     target: Target = None,
+    task: Task = None,
     set_: Set = None,
     seed: Seed = 0,
     **common: Any,
@@ -345,8 +357,10 @@ def select(
         method,
         keep=keep,
         balance=balance,
+        balance_by=balance_by,
         on=on,
         target=target,
+        task=task,
         set_options=_settings(set_),
         seed=seed,
         **common,
@@ -462,4 +476,4 @@ def pipeline(
     elif dry_run:
         print(report.out)
     else:
-        print(*show.table(list(runner.describe(report.results))), sep="\n")
+        print(*show.table(list(runner.describe(report))), sep="\n")

@@ -1,4 +1,4 @@
-"""Run a trained model over test rows: class probabilities and losses."""
+"""Run a trained model over test rows: what it predicts, and its losses."""
 
 from __future__ import annotations
 
@@ -8,45 +8,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prune_cli import models, options
+from prune_cli import models
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
-from prune_cli.tasks import Task
+from prune_cli.tasks import Judging, Task
 
 
-def predict(
-    model: torch.nn.Module,
-    encoded: Any,
-    labels: NDArray[np.int64],
-    pad_token_id: int,
-    task: Task,
-    device: torch.device,
-    opts: options.Eval,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities [n, c] and losses [n] (nats) of encoded rows, in input order, in eval mode."""
-    n = len(labels)
+def predict(judging: Judging, task: Task) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
+    """Predictions and losses [n] (nats) of the rows, in input order, in eval mode."""
+    encoded, opts = judging.encoded, judging.opts
+    n = len(encoded.lengths)
     order = models.longest_first(encoded.lengths)
     losses = np.empty(n)
-    probabilities: NDArray[np.float64] | None = None
+    predictions: list[Any] = [None] * n
     done = 0
     with torch.inference_mode(), progress("eval, rows", n) as advance:
         while done < n:
             positions = models.take(order[done:], encoded.lengths, opts.batch_size, opts.tokens_per_batch)
-            inputs = task.collate(encoded, labels, positions, pad_token_id, device)
+            inputs = task.collate(encoded, positions, models.pad_token_id(judging.tokenizer), judging.device)
             gold = inputs.pop("labels")
-            with models.autocast(device, opts.precision):
-                logits = model(**inputs).logits.float()
-            values = torch.softmax(logits.double(), dim=1).cpu().numpy()
-            if probabilities is None:
-                probabilities = np.empty((n, values.shape[1]))
-            probabilities[positions] = values
+            with models.autocast(judging.device, opts.precision):
+                logits = judging.model(**inputs).logits.float()
+                found = task.predictions(judging, positions, logits, gold)
             losses[positions] = task.losses(logits, gold).cpu().numpy()
+            for position, prediction in zip(positions, found, strict=True):
+                predictions[position] = prediction
             done += len(positions)
             advance(len(positions))
-    assert probabilities is not None
     if not np.isfinite(losses).all():
         raise PruneError(
             f"the model's loss is not a finite number on {int((~np.isfinite(losses)).sum())} of {n} rows",
             hint="check the model's weights, or evaluate with --precision float32",
         )
-    return probabilities, losses
+    return predictions, losses

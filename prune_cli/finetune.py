@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from prune_cli import options, tensors
+from prune_cli import models, options, tensors
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
-from prune_cli.tasks import Task
+from prune_cli.tasks import Encoded, Task
 
 WHOLE = "whole"  # marks a resume point as completely written
 RECORD = "record.safetensors"
@@ -153,8 +153,7 @@ def train(
     out: Path,
     model: torch.nn.Module,
     tokenizer: Any,
-    encoded: Any,
-    labels: NDArray[np.int64],
+    encoded: Encoded,
     opts: options.Finetune,
     task: Task,
     device: torch.device,
@@ -163,7 +162,7 @@ def train(
 
     An interrupted run is taken up from its last whole resume point in `out/.resume`.
     """
-    n = len(labels)
+    n = len(encoded.lengths)
     epochs = _epochs(n, opts)
     record = Record(n, int(np.ceil(epochs)))
     resume = out / ".resume"
@@ -173,7 +172,7 @@ def train(
 
     def collate(positions: list[int]) -> dict[str, torch.Tensor]:
         at = np.asarray(positions, np.int64)
-        batch = task.collate(encoded, labels, at, tokenizer.pad_token_id, "cpu")
+        batch = task.collate(encoded, at, models.pad_token_id(tokenizer), "cpu")
         return {**batch, "row": torch.from_numpy(at)}
 
     total = _steps(n, opts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from prune_cli.score._blocks import take
 from prune_cli.sources import source_name
 from prune_cli.tasks import Task
 
-KINDS = ("hidden", "dynamics", "gradient")
+KINDS = ("hidden", "dynamics", "gradient", "unprompted")
 MAIN = {
     "hidden": "hidden",
     "dynamics": "logprob",
     "gradient": "gradient",
+    "unprompted": "logprob_unprompted",
 }  # kind -> the tensor that is `features`
 KIND_OF = {
     "hidden": "hidden",
@@ -40,17 +41,44 @@ KIND_OF = {
     "el2n": "dynamics",
     "gradient": "gradient",
     "grad_norm": "gradient",
+    "logprob_unprompted": "unprompted",
 }
+FLAT = ("dynamics", "unprompted")  # kinds of one number a checkpoint [n, e]: the checkpoints are their features
+BY_GROUP = "--balance-by group"
 OF_CHOICE = ("features", "trajectory", "learning_rate")  # of the representation that --on names
 
+Check = Callable[[dict[str, Any]], str | None]  # a task's: the problem of a row in words
 
-def open_rows(source: str, fields: dict[str, str], check: Callable[[dict[str, Any]], str | None] | None) -> Rows:
+
+def open_rows(source: str, fields: dict[str, str], check: Check | None) -> Rows:
     """Rows of a data source, or of an artifact that holds rows (represent: all of them, select: the kept ones)."""
     path = Path(source)
     if is_artifact(path):
         found = open_artifact(path, "represent", "select")
-        return read_rows(found.file("rows.jsonl" if found.stage == "represent" else "select.jsonl"), {}, check=check)
-    return read_rows(source, fields, check=check)
+        path, fields = found.file("rows.jsonl" if found.stage == "represent" else "select.jsonl"), {}
+        source = str(path)
+    elif source == "-" or not path.is_file():
+        return read_rows(source, fields, check=check)
+    status = path.stat()
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return _read_once(source, stamp, tuple(sorted(fields.items())), check)
+
+
+@lru_cache(maxsize=8)
+def _read_once(
+    source: str, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], check: Check | None
+) -> Rows:
+    """`read_rows`, once as long as the file stays the same: all steps of a pipeline open the same few files.
+
+    The rows hold their file open, so that no other can have its inode.
+    """
+    return read_rows(source, dict(fields), check=check)
+
+
+def kinds_named(names: Sequence[str]) -> list[str]:
+    """The kinds whose tensors are among the names of a method's arguments, those of the target set too."""
+    bare = [name.removeprefix("target_") for name in names]
+    return sorted({KIND_OF[name] for name in bare if name in KIND_OF})
 
 
 def named_tests(given: Sequence[str]) -> dict[str, str]:
@@ -198,9 +226,20 @@ class Inputs:
         order = {name: i for i, name in enumerate(sorted({str(name) for name in names}))}
         return np.array([order[str(name)] for name in names], np.int64)
 
+    def parts(self, by: str) -> NDArray[np.int64]:
+        """Index of each row's label or group [n], by which a selection is balanced."""
+        if by == "label":
+            if not self.labels:
+                raise PruneError(f"rows of the task {self.task_name} have no labels to balance by", hint=BY_GROUP)
+            return self.label()
+        group = self.group()
+        if group is None:
+            raise PruneError(f"{self.rows.where(0)}: key group is missing; {BY_GROUP} needs it in every row")
+        return group
+
     def text(self) -> list[str]:
         """Text of each row."""
-        return [row["text"] for row in self.rows]
+        return [self.task.text(row) for row in self.rows]
 
     def get(self, name: str, kind: str | None) -> Any:
         """One argument by name; `kind` is the representation behind features, trajectory and learning_rate."""
@@ -211,7 +250,7 @@ class Inputs:
             if name == "learning_rate":
                 return self.learning_rate(kind)
             array = self.tensor(MAIN[kind])
-            if kind == "dynamics":  # the checkpoints are the features: [n, e] has no further axis
+            if kind in FLAT:
                 return array if name == "features" else array[:, None, :]
             return array.reshape(len(array), -1) if name == "features" else array
         getters: dict[str, Callable[[], Any]] = {
@@ -224,11 +263,11 @@ class Inputs:
         return getters[name]()
 
 
-def collect(sources: Sequence[str], fields: dict[str, str], role: str = "") -> Inputs:
+def collect(sources: Sequence[str], fields: dict[str, str], role: str = "", task: str | None = None) -> Inputs:
     """Look at the inputs of score and select: represent, score and select artifacts, a data file.
 
     A data file is read and checked here, an artifact's rows when they are asked for. The task is that of the
-    artifacts, classification where there are none.
+    artifacts; where there are none it is `task`, or else classification.
     """
     represented: list[Artifact] = []
     scored: list[Artifact] = []
@@ -254,7 +293,9 @@ def collect(sources: Sequence[str], fields: dict[str, str], role: str = "") -> I
     if len(named) > 1:
         told = ", ".join(f"{found.path} ({task})" for task, found in named.items())
         raise PruneError(f"inputs of different tasks: {told}; one task is allowed")
-    task = next(iter(named), "classification")
+    if task and named and task not in named:
+        raise PruneError(f"task: {task}; {artifacts[0].path} is of the task {next(iter(named))}; leave it out")
+    task = next(iter(named), task or "classification")
     check = tasks.load(task).check
     opened: Callable[[], Rows]
     if selected:
@@ -272,9 +313,7 @@ def collect(sources: Sequence[str], fields: dict[str, str], role: str = "") -> I
     return Inputs(n, digest, opened, represented, scored, selected, task, role)
 
 
-def _rows_behind(
-    scored: Artifact, fields: dict[str, str], check: Callable[[dict[str, Any]], str | None] | None
-) -> Rows:
+def _rows_behind(scored: Artifact, fields: dict[str, str], check: Check | None) -> Rows:
     """The rows that a score was computed from."""
     origin = scored.origin("rows")
     if not origin.exists():
@@ -331,7 +370,7 @@ class Wanted:
                 found[name] = value
             elif name not in self.optional:
                 raise PruneError(f"{source.rows.where(0)}: key {bare} is missing; this method needs it in every row")
-        if self.kind == "dynamics" and "trajectory" in found and "learning_rate" in found:
+        if self.kind in FLAT and "trajectory" in found and "learning_rate" in found:
             found["learning_rate"] = found["learning_rate"].mean(keepdims=True)  # its trajectory has one step [n, 1, e]
         return found
 

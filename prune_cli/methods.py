@@ -131,14 +131,22 @@ class PublishedMethod:
     """A method as published: a representation, and a selection over it."""
 
     name: str
-    representation: str  # hidden, dynamics, gradient or none
+    representation: str  # a kind, several with commas (the first is the one that features are of), or none
     score: str  # name of the score method, or none where the selection reads no score
     select: str  # name of the select method
     objective: str  # difficulty, diversity, relevance or baseline
     source: str
     keep: str | None = None  # what it keeps where that is part of the method, whatever the budget
+    model: str | None = None  # reference: represented with that model as it is; else with one after a warm-up
+    represent_options: dict[str, Any] = field(default_factory=dict)
+    target_options: dict[str, Any] = field(default_factory=dict)  # of the target set, where they differ from those
     score_options: dict[str, Any] = field(default_factory=dict)
     select_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its representation."""
+        return tuple(self.representation.split(",")) if self.representation != "none" else ()
 
     @property
     def halves(self) -> list[Method]:

@@ -104,6 +104,16 @@ def max_length(source: Source) -> int:
     return int(source.trained.about["max_length"]) if source.trained else 512
 
 
+def task_name(source: Source, wanted: str) -> str:
+    """The task meant by `wanted`; auto: the one that the model was trained for here, else classification."""
+    own = source.trained.options["task"] if source.trained else None
+    if wanted == "auto":
+        return own or "classification"
+    if own and wanted != own:
+        raise PruneError(f"task: {wanted}; {source.name} was trained for {own}; leave it out")
+    return wanted
+
+
 def load_tokenizer(source: Source) -> Any:
     """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none)."""
     from transformers import AutoTokenizer
@@ -113,6 +123,11 @@ def load_tokenizer(source: Source) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """The id that fills short rows up; any will do where nothing attends to it."""
+    return int(tokenizer.pad_token_id or 0)
 
 
 def load(
@@ -134,13 +149,12 @@ def load(
             return _load_adapted(source.trained, task, labels, tokenizer), []
     auto = getattr(transformers, task.AUTO_MODEL)
     names = {str(label): i for i, label in enumerate(labels)}
+    outputs = {"num_labels": len(labels), "label2id": names, "id2label": {i: name for name, i in names.items()}}
     with _one_line(f"cannot load model {source.name}"), _quiet():
         model, report = auto.from_pretrained(
             source.trained.path if source.trained else source.name,
             dtype=torch.float32,
-            num_labels=len(labels),
-            label2id=names,
-            id2label={i: name for name, i in names.items()},
+            **(outputs if labels else {}),
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
@@ -153,7 +167,7 @@ def load(
             f"{source.name}: its weights lack {', '.join(drawn[:3])}; a model with a trained head is needed",
             hint=f"train one first: prune finetune DATA -o OUT --model {source.name}",
         )
-    if new_head and (own := source.labels or head_labels(source, labels)) != labels:
+    if new_head and (own := head_labels(source, labels)) != labels:
         note(f"{source.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
         drawn = sorted({*drawn, *_reset_head(model)})
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -171,13 +185,16 @@ def _reset_head(model: Any) -> list[str]:
 
 
 def head_labels(source: Source, seen: list[Any]) -> list[Any]:
-    """Label list of a head that was trained elsewhere: its own names for the labels.
+    """Label list of a model's head: the one it was trained on here, or its own names for the labels.
 
     Integer labels are its names where those are integers, else 0 to c - 1.
-    seen: the labels of the data. A model without a classification head of its own takes them as they are.
+    seen: the labels of the data. A model without a classification head of its own takes them as they are, and a task
+    without labels has none.
     """
     from transformers import AutoConfig
 
+    if not seen or source.labels:
+        return source.labels or []
     with _one_line(f"cannot load model {source.name}"):
         config = AutoConfig.from_pretrained(source.name)
     if not any("ForSequenceClassification" in name for name in config.architectures or ()):
@@ -250,14 +267,14 @@ def load_checkpoint(model: torch.nn.Module, source: Source, checkpoint: Checkpoi
 
 def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
     """Refuse rows of more tokens than the model has positions for: learnt ones are a table of fixed length."""
-    at = int(encoded.lengths.argmax())
+    at = int(encoded.longest.argmax())
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
         if isinstance(module, torch.nn.Embedding) and ("position" in last or last == "wpe"):
             first = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
-            if encoded.lengths[at] > module.num_embeddings - first:
+            if encoded.longest[at] > module.num_embeddings - first:
                 raise PruneError(
-                    f"{rows.where(at)}: {encoded.lengths[at]} tokens; the model has positions for "
+                    f"{rows.where(at)}: {encoded.longest[at]} tokens; the model has positions for "
                     f"{module.num_embeddings - first}",
                     hint=f"--max-length {module.num_embeddings - first}",
                 )

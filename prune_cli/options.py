@@ -26,7 +26,11 @@ class Opt:
 Device = Annotated[str, Opt("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
 MaxLength = Annotated[int, Opt("Cut an example to this many tokens.")]
 Seed = Annotated[int, Opt("Seed of everything random.")]
-Task = Annotated[str, Opt("What the rows are.", ("classification",))]
+TASKS = ("classification", "choice", "generation")
+Task = Annotated[str, Opt("What the rows are.", TASKS)]
+TaskOrAuto = Annotated[
+    str, Opt("What the rows are; auto: as the finetune artifact's, else classification.", ("auto", *TASKS))
+]
 Precision = Annotated[str, Opt("Number format of the computation.", ("float32", "bfloat16"))]
 
 
@@ -72,11 +76,15 @@ class Represent:
     """Options of `prune represent`."""
 
     model: Annotated[str, Opt("Hub name, model folder, or finetune artifact.")]
-    kind: Annotated[str, Opt("Any of hidden, dynamics, gradient, with commas.")] = "hidden"
-    task: Task = "classification"
+    kind: Annotated[str, Opt("Any of hidden, dynamics, gradient, unprompted, with commas.")] = "hidden"
+    task: TaskOrAuto = "auto"
     checkpoints: Annotated[str, Opt("Of a finetune artifact: all, last, or numbers such as 1,3.")] = "all"
     layer: Annotated[int, Opt("hidden: which layer; -1 is the last, 0 the embeddings.")] = -1
-    pooling: Annotated[str, Opt("hidden: tokens to one vector.", ("cls", "mean", "last", "position"))] = "mean"
+    pooling: Annotated[
+        str,
+        Opt("hidden: tokens to one vector; auto: the task's own way.", ("auto", "cls", "mean", "last", "position")),
+    ] = "auto"
+    choices: Annotated[str, Opt("hidden: vectors of a row's choices to one vector.", ("mean", "gold"))] = "mean"
     dynamics: Annotated[
         str,
         Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded")),
@@ -96,6 +104,7 @@ class Represent:
 class Eval:
     """Options of `prune eval`."""
 
+    task: TaskOrAuto = "auto"
     max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
     precision: Precision = "float32"
     batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 64
@@ -130,9 +139,10 @@ def of_training(opts: Finetune) -> dict[str, Any]:
 
 
 _OF_KIND = {
-    "hidden": ("layer", "pooling"),
+    "hidden": ("layer", "pooling", "choices"),
     "dynamics": ("dynamics",),
     "gradient": ("dim", "seed"),
+    "unprompted": (),
 }
 
 
@@ -140,7 +150,10 @@ def of_kind(kind: str, opts: Represent) -> dict[str, Any]:
     """The options that a kind's values depend on, beside the model, its checkpoints and how values are stored."""
     if kind == "dynamics" and opts.dynamics == "recorded":
         return {"dynamics": opts.dynamics}
-    return {name: getattr(opts, name) for name in ("max_length", "precision", *_OF_KIND[kind])}
+    names = ["max_length", "precision", *_OF_KIND[kind]]
+    if opts.task != "choice":
+        names = [name for name in names if name != "choices"]
+    return {name: getattr(opts, name) for name in names}
 
 
 def check(options: Any) -> None:

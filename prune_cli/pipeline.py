@@ -14,21 +14,22 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prune_cli import artifact, inputs, methods, options, stages
+from prune_cli import artifact, inputs, methods, options, stages, tasks
+from prune_cli.methods import Method, PublishedMethod
 from prune_cli.plan import Chosen, Plan, read_plan
 from prune_cli.stages import How, Outcome
-
-METRICS = ("accuracy", "macro_f1")  # of metrics.json, those in the table
 
 
 @dataclass
 class Report:
-    """What a run of the pipeline came to: each step's outcome; the table's lines."""
+    """What a run of the pipeline came to: each step's outcome; the table's lines, and which metrics it shows."""
 
     out: Path
+    metrics: tuple[str, ...]
     steps: list[tuple[str, Outcome]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
 
@@ -70,10 +71,13 @@ class _Runner:
 
     def __init__(self, plan: Plan, out: Path, how: How, tell: Callable[[str, Outcome], None]) -> None:
         self.plan, self.out, self.how, self.tell = plan, out, how, tell
-        self.report = Report(out)
+        on_rows: dict[str, Any] = {"task": plan.task, "fields": plan.fields, "how": how}
+        self.score: Callable[..., Outcome] = partial(stages.score, **on_rows)
+        self.select: Callable[..., Outcome] = partial(stages.select, **on_rows)
+        self.report = Report(out, tasks.load(plan.task).TABLE_METRICS)
         self.done: set[Path] = set()
         self.would: set[Path] = set()
-        self.represented: dict[str, list[Path]] = {}
+        self.represented: dict[tuple[str, str], list[Path]] = {}
 
     def step(self, label: str, out: Path, needs: list[Path], make: Callable[[], Outcome]) -> Path:
         """Run a step unless this run has already; returns its artifact."""
@@ -94,49 +98,82 @@ class _Runner:
         self.tell(label, outcome)
 
     def prepare(self) -> None:
-        """What all methods share: warm-up training, representations of the training rows and of the target set."""
-        plan = self.plan
-        kinds = {c.method.representation for c in plan.chosen} - {"none"}
-        aimed = {c.method.representation for c in plan.chosen if c.method.wants_target}
-        if not kinds:
-            return
-        warmup = self.step(
-            "warmup",
-            self.out / "warmup",
-            [],
-            lambda: stages.finetune(plan.train, self.out / "warmup", plan.warmup, plan.fields, self.how),
-        )
-        self.represent("train", plan.train, kinds, warmup)
-        if aimed:
-            assert plan.validation is not None
-            self.represent("validation", plan.validation, aimed, warmup)
+        """What all methods share: warm-up training, representations of the training rows and of the target set.
 
-    def represent(self, name: str, data: str, kinds: set[str], warmup: Path) -> None:
+        Rows are walked once for each way in which they are represented; the ways that need no warm-up come first.
+        """
+        plan = self.plan
+        wanted: dict[tuple[str, str], tuple[options.Represent, set[str]]] = {}
+        for side in ("train", "validation"):
+            for method in (c.method for c in plan.chosen):
+                if method.kinds and (side == "train" or method.wants_target):
+                    variant, opts = plan.represented(method, target=side == "validation")
+                    wanted.setdefault((side, variant), (opts, set()))[1].update(method.kinds)
+        for (side, variant), (opts, kinds) in sorted(wanted.items(), key=lambda entry: not entry[1][0].model):
+            needs = [] if opts.model else [self.warmup()]
+            opts = replace(opts, model=opts.model or str(needs[0]))
+            data = plan.train if side == "train" else plan.validation
+            assert data is not None
+            self.represent(side, variant, data, opts, kinds, needs)
+
+    def warmup(self) -> Path:
+        """The proxy, trained on the training rows or on a random part of them."""
+        plan, out = self.plan, self.out / "warmup"
+        rows, fields, needs = plan.train, plan.fields, []
+        if plan.fraction < 1:
+            part = self.out / "warmup-rows"
+            self.step(
+                "select warmup rows",
+                part,
+                [],
+                lambda: self.select(
+                    [plan.train],
+                    part,
+                    "random",
+                    keep=str(plan.fraction),
+                    balance="none",
+                    balance_by="label",
+                    on=None,
+                    target=None,
+                    set_options={},
+                    seed=plan.warmup.seed,
+                ),
+            )
+            rows, fields, needs = str(part), {}, [part]
+        return self.step("warmup", out, needs, lambda: stages.finetune(rows, out, plan.warmup, fields, self.how))
+
+    def represent(
+        self, side: str, variant: str, data: str, opts: options.Represent, kinds: set[str], needs: list[Path]
+    ) -> None:
         """Have every kind represented: what earlier runs left is used, what is missing is made in one pass."""
-        folder = self.out / "represent" / name
-        opts = replace(self.plan.represent, model=str(warmup))
+        folder, end = self.out / "represent" / side, f"-{variant}" if variant else ""
         missing, stale = set(kinds), []
         for found in sorted(folder.iterdir()) if folder.is_dir() else []:
-            held = set(found.name.split("+"))
-            if not held <= set(inputs.KINDS) or not artifact.is_artifact(found) or not held & missing:
+            name, _, rest = found.name.partition("-")
+            held = set(name.split("+"))
+            if rest != variant or not held <= set(inputs.KINDS) or not artifact.is_artifact(found):
                 continue
-            if warmup in self.would or not self._is_current(data, found, replace(opts, kind=",".join(held))):
+            if not held & missing:
+                continue
+            if any(path in self.would for path in needs) or not self._is_current(
+                data, found, replace(opts, kind=",".join(held))
+            ):
                 stale.append(found)
                 continue
-            self.note(f"represent {name} {found.name}", Outcome(found, "represent", "current"))
-            self.represented.setdefault(name, []).append(found)
+            self.note(f"represent {side} {found.name}", Outcome(found, "represent", "current"))
+            self.represented.setdefault((side, variant), []).append(found)
             missing -= held
         if not missing:
             return
-        out = folder / "+".join(sorted(missing))
+        out = folder / ("+".join(sorted(missing)) + end)
         wanted = replace(opts, kind=",".join(sorted(missing)))
         self.step(
-            f"represent {name} {out.name}",
+            f"represent {side} {out.name}",
             out,
-            [warmup],
+            needs,
             lambda: stages.represent(data, out, wanted, self.plan.fields, self.how),
         )
-        self.represented.setdefault(name, []).append(out)
+        self.represented.setdefault((side, variant), []).append(out)
         if not self.how.dry_run:
             for path in stale:
                 if path != out:
@@ -154,52 +191,47 @@ class _Runner:
         selector = methods.load("select", method.select)
         sources: list[Path] = []
         random = "rng" in selector.inputs
-        on = method.representation if method.representation != "none" else None
         if method.score != "none":
             scorer = methods.load("score", method.score)
             seeded = "rng" in scorer.inputs
             random = random or seeded
             scored = self.out / "score" / (f"{method.name}-seed-{seed}" if seeded else method.name)
-            needs = [self._holding("train", on)] if on else []
-            target = self._holding("validation", on) if on and scorer.wants_target else None
+            read, target = self._read("train", scorer, method), self._aim(scorer, method)
             self.step(
                 f"score {method.name}" + (f" seed {seed}" if seeded else ""),
                 scored,
-                [*needs, *([target] if target else [])],
-                lambda: stages.score(
-                    [str(path) for path in needs] or [plan.train],
+                [*read, *target],
+                lambda: self.score(
+                    [str(path) for path in read] or [plan.train],
                     scored,
                     method.score,
-                    on=on if scorer.wants_representation else None,
-                    target=str(target) if target else None,
+                    on=method.kinds[0] if scorer.wants_representation else None,
+                    target=str(target[0]) if target else None,
                     set_options=method.score_options,
                     seed=seed,
-                    fields=plan.fields,
-                    how=self.how,
                 ),
             )
             sources.append(scored)
-        if on and selector.wants_representation:
-            sources.append(self._holding("train", on))
+        sources += self._read("train", selector, method)
+        aim = self._aim(selector, method)
         budget = folder / f"keep-{keep}"
         trial = budget / f"seed-{seed}"
         selected = trial / "select" if random else budget / "select"
         self.step(
             f"select {label}" if random else f"select {chosen.name} keep {keep}",
             selected,
-            sources,
-            lambda: stages.select(
+            [*sources, *aim],
+            lambda: self.select(
                 [str(path) for path in sources] or [plan.train],
                 selected,
                 method.select,
                 keep=keep,
                 balance=chosen.balance,
-                on=on if selector.wants_representation else None,
-                target=None,
+                balance_by=chosen.balance_by,
+                on=method.kinds[0] if selector.wants_representation else None,
+                target=str(aim[0]) if aim else None,
                 set_options=method.select_options,
                 seed=seed,
-                fields=plan.fields,
-                how=self.how,
             ),
         )
         trained = self.step(
@@ -221,9 +253,23 @@ class _Runner:
                 line = {"method": chosen.name, "keep": keep, "kept": kept, "seed": seed, "test": test}
                 self.report.results.append({**line, **values})
 
-    def _holding(self, name: str, kind: str) -> Path:
-        """The representation of a file that has a kind; `prepare` has made every one that a method wants."""
-        return next(path for path in self.represented[name] if kind in path.name.split("+"))
+    def _read(self, side: str, half: Method, method: PublishedMethod) -> list[Path]:
+        """The representations of the training rows or of the target set that a score or selection reads.
+
+        `prepare` has made every one that a method wants.
+        """
+        variant, _ = self.plan.represented(method, target=side == "validation")
+        kinds = [*inputs.kinds_named(half.inputs), *(method.kinds[:1] if half.wants_representation else ())]
+        held = self.represented.get((side, variant), [])
+        paths = [
+            next(path for path in held if kind in path.name.partition("-")[0].split("+"))
+            for kind in dict.fromkeys(kinds)
+        ]
+        return list(dict.fromkeys(paths))
+
+    def _aim(self, half: Method, method: PublishedMethod) -> list[Path]:
+        """The representation of the target set, where one is read."""
+        return self._read("validation", half, method) if half.wants_target else []
 
 
 def _write_results(path: Path, results: list[dict[str, Any]]) -> None:
@@ -233,17 +279,17 @@ def _write_results(path: Path, results: list[dict[str, Any]]) -> None:
     scratch.replace(path)
 
 
-def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(report: Report) -> list[dict[str, Any]]:
     """One line for each method and keep: per test and metric, (mean, sample standard deviation) over seeds.
 
     The deviation is None where there is one seed.
     """
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     values: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
-    for result in results:
+    for result in report.results:
         key = (result["method"], result["keep"])
         lines.setdefault(key, {name: result[name] for name in ("method", "keep", "kept")})
-        for metric in METRICS:
+        for metric in report.metrics:
             values.setdefault(key, {}).setdefault((result["test"], metric), []).append(result[metric])
     for key, line in lines.items():
         for (test, metric), found in values[key].items():
@@ -252,15 +298,14 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def describe(results: list[dict[str, Any]]) -> Iterator[list[str]]:
+def describe(report: Report) -> Iterator[list[str]]:
     """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test."""
-    lines = summary(results)
-    tests = list(dict.fromkeys(result["test"] for result in results))
-    yield ["method", "keep", "rows", *(f"{test} {metric}" for test in tests for metric in METRICS)]
-    for line in lines:
+    tests = list(dict.fromkeys(result["test"] for result in report.results))
+    yield ["method", "keep", "rows", *(f"{test} {metric}" for test in tests for metric in report.metrics)]
+    for line in summary(report):
         cells = [line["method"], line["keep"], str(line["kept"])]
         for test in tests:
-            for metric in METRICS:
+            for metric in report.metrics:
                 mean, deviation = line[test][metric]
                 cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else ""))
         yield cells

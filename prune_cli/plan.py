@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prune_cli import inputs, methods, models, options, tasks
+from prune_cli.artifact import digest_value
 from prune_cli.errors import PruneError
 from prune_cli.methods import PublishedMethod
 from prune_cli.rows import Rows
-from prune_cli.select._balance import BALANCES
+from prune_cli.select._balance import BALANCED_BY, BALANCES
 from prune_cli.select._budget import parse_keep
 
 
@@ -23,30 +25,58 @@ class Chosen:
 
     method: PublishedMethod
     balance: str
+    balance_by: str
 
     @property
     def name(self) -> str:
         """Its name in folders and tables."""
-        return self.method.name if self.balance == "none" else f"{self.method.name}-{self.balance}"
+        by = "" if self.balance_by == "label" else f"-{self.balance_by}"
+        return self.method.name if self.balance == "none" else f"{self.method.name}-{self.balance}{by}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A pipeline file, checked. Paths are ready to open; option tables are those of the stages."""
+    """A pipeline file, checked. Paths are ready to open; option tables are those of the stages.
+
+    The proxy is warmed up on `fraction` of the training rows, and rows are represented with it; those of methods that
+    ask for the reference with that model as it is. `model` is what the selections train.
+    """
 
     train: str
     validation: str | None
     tests: dict[str, str]
     model: str
+    proxy: str
+    reference: str
     task: str
     fields: dict[str, str]
     chosen: tuple[Chosen, ...]
     keep: tuple[str, ...]
     seeds: tuple[int, ...]
     warmup: options.Finetune
+    fraction: float
     represent: options.Represent
     finetune: options.Finetune
     eval: options.Eval
+
+    def represented(self, method: PublishedMethod, *, target: bool) -> tuple[str, options.Represent]:
+        """How a method has its rows represented, or those of its target set: a name for it, and the options.
+
+        The name is empty where it is as the file says. The model is empty where it is the one that was warmed up.
+        """
+        plain = self.represent
+        if method.model == "reference":  # which has no training behind it
+            plain = replace(plain, model=self.reference, checkpoints="last", dynamics="recompute")
+        given = {**method.represent_options, **(method.target_options if target else {})}
+        opts = replace(plain, **given)
+        other = [f"{key}-{_in_a_name(given[key])}" for key in sorted(given) if given[key] != getattr(plain, key)]
+        return "-".join([*([method.model] if method.model else []), *other]), opts
+
+
+def _in_a_name(value: Any) -> str:
+    """An option's value as part of a folder's name."""
+    text = str(value)
+    return text if all(letter.isalnum() or letter in "._,-" for letter in text) else digest_value(text)[:8]
 
 
 def read_plan(file: Path) -> Plan:
@@ -67,12 +97,15 @@ def read_plan(file: Path) -> Plan:
     return plan
 
 
-_KEYS = "task train validation tests model fields methods keep seeds warmup represent finetune eval".split()
+_MODELS = ("model", "proxy", "reference")
+_KEYS = (
+    "task train validation tests model proxy reference fields methods keep seeds warmup represent finetune eval"
+).split()
 _SET_BY_PIPELINE = {
     "warmup": ("model", "task"),
     "represent": ("model", "task", "kind"),
     "finetune": ("model", "task", "seed"),
-    "eval": (),
+    "eval": ("task",),
 }
 
 
@@ -92,6 +125,8 @@ class _Check:
                 self.wrong(f"{name}: unknown key; allowed: {', '.join(_KEYS)}")
         task = self.text("task", "classification")
         model = self.path_or_name(self.text("model"))
+        proxy = self.path_or_name(self.text("proxy")) if "proxy" in self.table else model
+        reference = self.path_or_name(self.text("reference")) if "reference" in self.table else proxy
         fields = self.fields()
         train = self.data("train")
         validation = self.data("validation") if "validation" in self.table else None
@@ -103,22 +138,27 @@ class _Check:
             validation=validation,
             tests=tests,
             model=model,
+            proxy=proxy,
+            reference=reference,
             task=task,
             fields=fields,
             chosen=chosen,
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=seeds,
-            warmup=self.options("warmup", options.Finetune, model=model, task=task, checkpoints="epoch"),
-            represent=self.options("represent", options.Represent, model="", task=task),
-            finetune=self.options("finetune", options.Finetune, model=model, task=task),
-            eval=self.options("eval", options.Eval),
+            warmup=self.stage("warmup", options.Finetune, ("fraction",), model=proxy, task=task, checkpoints="epoch"),
+            fraction=self.fraction(),
+            represent=self.stage("represent", options.Represent, model="", task=task),
+            finetune=self.stage("finetune", options.Finetune, model=model, task=task),
+            eval=self.stage("eval", options.Eval),
         )
-        if model:
-            try:
-                models.find(model)
-            except PruneError as mistake:
-                self.wrong(f"model: {mistake.message}")
-        self.checkpoints(plan)
+        for name in _MODELS:
+            found = getattr(plan, name)
+            if found and name in self.table:
+                try:
+                    models.find(found)
+                except PruneError as mistake:
+                    self.wrong(f"{name}: {mistake.message}")
+        self.represented(plan)
         if any(c.method.wants_target for c in chosen) and validation is None:
             names = ", ".join(c.name for c in chosen if c.method.wants_target)
             self.wrong(f"validation: missing; the target set of {names} is needed")
@@ -196,22 +236,17 @@ class _Check:
                 self.wrong(f"methods: {chosen.method.name} names two different methods; each needs its own name")
         return tuple(found)
 
-    def options(self, name: str, kind: type, **fixed: Any) -> Any:
-        """An option table as the stage's record."""
+    def stage(self, name: str, kind: type, also: tuple[str, ...] = (), **fixed: Any) -> Any:
+        """An option table as the stage's record; the keys of `also` are read elsewhere."""
         table = self.table.get(name, {})
         if not isinstance(table, dict):
             self.wrong(f"{name}: {_shown(table)}; a table is needed, [{name}]")
             table = {}
         known = {key: typ for key, (typ, _) in options.described(kind).items() if key not in _SET_BY_PIPELINE[name]}
-        given: dict[str, Any] = {}
-        for key, value in table.items():
-            if key not in known:
-                self.wrong(f"{name}.{key}: unknown key; allowed: {', '.join(known)}")
-            elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
-                need = {int: "a whole number", float: "a number", str: "a string"}[known[key]]
-                self.wrong(f"{name}.{key}: {_shown(value)}; {need} is needed")
-            else:
-                given[key] = known[key](value)
+        own = {key: value for key, value in table.items() if key not in also}
+        given, problems = _typed(own, known, also)
+        for problem in problems:
+            self.wrong(f"{name}.{problem}")
         made = kind(**{**fixed, **given})
         try:
             options.check(made)
@@ -219,19 +254,55 @@ class _Check:
             self.wrong(f"{name}.{mistake.message}")
         return made
 
-    def checkpoints(self, plan: Plan) -> None:
+    def fraction(self) -> float:
+        """The share of the training rows that the warm-up trains on."""
+        table = self.table.get("warmup", {})
+        value = table.get("fraction", 1.0) if isinstance(table, dict) else 1.0
+        if type(value) not in (int, float) or not 0 < value <= 1:
+            self.wrong(f"warmup.fraction: {_shown(value)}; a share above 0 and at most 1 is needed")
+            return 1.0
+        return float(value)
+
+    def represented(self, plan: Plan) -> None:
+        """Whether the rows can be represented as the file and its methods ask."""
+        self.checkpoints("represent", plan.represent, plan.warmup)
+        chosen = {c.method.name: c.method for c in plan.chosen}
+        for method in chosen.values():
+            for side in ("represent_options", "target_options"):
+                where, opts = f"methods: {method.name}: {side}", options.Represent("", **getattr(method, side))
+                try:
+                    options.check(opts)
+                except PruneError as mistake:
+                    self.wrong(f"{where}.{mistake.message}")
+                self.checkpoints(where, opts, plan.warmup)
+            if "unprompted" in method.kinds and plan.task != "generation":
+                self.wrong(
+                    f"methods: {method.name}: unprompted; rows of the task {plan.task} have no prompt to leave out"
+                )
+        if plan.represent.dynamics != "recorded":
+            return
+        if plan.fraction < 1:
+            self.wrong(
+                "represent.dynamics: recorded; the warm-up trains on a part of the rows alone, "
+                f"warmup.fraction {plan.fraction}"
+            )
+        for method in chosen.values():
+            if method.wants_target and "dynamics" in method.kinds and not method.model:
+                self.wrong(
+                    f"represent.dynamics: recorded; {method.name} needs those of validation, which is not trained on"
+                )
+                break
+
+    def checkpoints(self, where: str, opts: options.Represent, warmup: options.Finetune) -> None:
         """Whether the warm-up keeps what is to be represented."""
-        which = plan.represent.checkpoints
-        kept = math.ceil(plan.warmup.epochs) if not plan.warmup.steps else None
-        if which not in ("all", "last"):
-            numbers = [number.strip() for number in which.split(",")]
-            if not all(number.isdigit() for number in numbers):
-                self.wrong(f"represent.checkpoints: {which}; allowed: all, last, or numbers such as 1,3")
-            elif kept and any(not 1 <= int(number) <= kept for number in numbers):
-                self.wrong(f"represent.checkpoints: {which}; the warm-up keeps 1 to {kept}")
-        aimed = [c.name for c in plan.chosen if c.method.wants_target and c.method.representation == "dynamics"]
-        if plan.represent.dynamics == "recorded" and aimed:
-            self.wrong(f"represent.dynamics: recorded; {aimed[0]} needs those of validation, which is not trained on")
+        kept = math.ceil(warmup.epochs) if not warmup.steps else None
+        if opts.checkpoints in ("all", "last"):
+            return
+        numbers = [number.strip() for number in opts.checkpoints.split(",")]
+        if not all(number.isdigit() for number in numbers):
+            self.wrong(f"{where}.checkpoints: {opts.checkpoints}; allowed: all, last, or numbers such as 1,3")
+        elif kept and any(not 1 <= int(number) <= kept for number in numbers):
+            self.wrong(f"{where}.checkpoints: {opts.checkpoints}; the warm-up keeps 1 to {kept}")
 
     def rows(self, plan: Plan) -> None:
         """The data files themselves: every row, every label, every budget."""
@@ -254,6 +325,17 @@ class _Check:
             except PruneError as mistake:
                 self.wrong(mistake.message)
         labels = task.label_list(train)
+        balances = {c.balance_by: c.name for c in plan.chosen if c.balance != "none"}
+        if "label" in balances and not labels:
+            self.wrong(
+                f"methods: {balances['label']}: rows of the task {plan.task} have no labels to balance by; "
+                'allowed: balance_by = "group"'
+            )
+        lacking = next((i for i, row in enumerate(train) if "group" not in row), None) if "group" in balances else None
+        if lacking is not None:
+            self.mistakes.append(
+                f"{train.where(lacking)}: key group is missing; {balances['group']} needs it in every row"
+            )
         for rows in others:
             try:
                 if rows is not None:
@@ -262,24 +344,31 @@ class _Check:
                 self.mistakes.append(mistake.message)
 
 
-_METHOD_KEYS = "name representation score select score_options select_options balance".split()
+_METHOD_KEYS = (
+    "name representation model represent_options target_options score score_options select select_options "
+    "balance balance_by"
+).split()
 
 
 def _method(entry: str | dict[str, Any]) -> Chosen:
-    """A method of the file: the name of a published one, {recipe, balance}, or its own triple."""
+    """A method of the file: the name of a published one, {recipe, balance, balance_by}, or its own triple."""
     if isinstance(entry, str):
-        return Chosen(methods.find_published(entry), "none")
+        return Chosen(methods.find_published(entry), "none", "label")
     rest = dict(entry)
-    balance = rest.pop("balance", "none")
-    if balance not in BALANCES:
-        raise PruneError(f"balance: {_shown(balance)}; allowed: {', '.join(BALANCES)}")
+    balance, by = rest.pop("balance", "none"), rest.pop("balance_by", "label")
+    for key, value, allowed in (("balance", balance, BALANCES), ("balance_by", by, BALANCED_BY)):
+        if value not in allowed:
+            raise PruneError(f"{key}: {_shown(value)}; allowed: {', '.join(allowed)}")
+    if balance == "none" and "balance_by" in entry:
+        raise PruneError(f"balance_by: {_shown(by)}; without a balance there is nothing to go by")
     if "recipe" in rest:
         method = methods.find_published(str(rest.pop("recipe")))
         if rest:
-            raise PruneError(f"{', '.join(rest)}: unknown beside recipe; allowed: balance")
-        return Chosen(method, balance)
-    options_of = {stage: rest.pop(f"{stage}_options", {}) for stage in ("score", "select")}
+            raise PruneError(f"{', '.join(rest)}: unknown beside recipe; allowed: balance, balance_by")
+        return Chosen(method, balance, by)
+    tables = {key: rest.pop(key, {}) for key in _METHOD_KEYS if key.endswith("_options")}
     texts = {key: rest.pop(key, "none") for key in ("name", "representation", "score", "select")}
+    model = rest.pop("model", None)
     if rest:
         raise PruneError(f"{', '.join(rest)}: unknown; allowed: recipe, or {', '.join(_METHOD_KEYS)}")
     for key, value in texts.items():
@@ -287,34 +376,83 @@ def _method(entry: str | dict[str, Any]) -> Chosen:
             raise PruneError(f"{key}: {_shown(value)}; a string is needed in {_shown(entry)}")
     if not texts["name"].replace("-", "").replace("_", "").isalnum():
         raise PruneError(f"name: {texts['name']}; letters, digits, - and _ are allowed, as it names a folder")
-    if texts["representation"] not in ("none", *inputs.KINDS):
-        raise PruneError(f"representation: {texts['representation']}; allowed: none, {', '.join(inputs.KINDS)}")
     if texts["name"] in methods.published():
         raise PruneError(f"name: {texts['name']}; that is a published method's, another is needed")
-    _check_halves(texts, options_of)
-    tables = {f"{stage}_options": values for stage, values in options_of.items()}
-    return Chosen(PublishedMethod(**texts, objective="own", source="", **tables), balance)
+    if model not in (None, "reference"):
+        raise PruneError(f"{texts['name']}: model: {_shown(model)}; allowed: reference, or none for the one warmed up")
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise PruneError(f"{texts['name']}: {key}: {_shown(table)}; a table is needed, such as {{k = 3}}")
+    texts["representation"] = ",".join(kind.strip() for kind in texts["representation"].split(","))
+    method = PublishedMethod(**texts, **tables, model=model, objective="own", source="")
+    _check_representation(method)
+    _check_halves(method)
+    return Chosen(method, balance, by)
 
 
-def _check_halves(texts: dict[str, str], options_of: dict[str, dict[str, Any]]) -> None:
+def _check_representation(method: PublishedMethod) -> None:
+    """Whether what a method of the file says of its representation makes sense."""
+    name = method.name
+    if any(kind not in inputs.KINDS for kind in method.kinds) or len(set(method.kinds)) < len(method.kinds):
+        allowed = f"none, {', '.join(inputs.KINDS)}, or several with commas"
+        raise PruneError(f"representation: {method.representation}; allowed: {allowed}")
+    if not method.kinds and method.model:
+        raise PruneError(f"{name}: model without a representation")
+    for side in ("represent_options", "target_options"):
+        problems = check_represent_options(method, getattr(method, side))
+        if problems:
+            raise PruneError(f"{name}: {side}.{problems[0]}")
+    if method.target_options and not method.wants_target:
+        raise PruneError(f"{name}: target_options without a target set; neither its score nor its selection reads one")
+
+
+def check_represent_options(method: PublishedMethod, given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a method's options of `represent`: only those that have a say in its kinds are allowed."""
+    idle = {"dynamics"} | ({"checkpoints"} if method.model else set())  # what is recorded is the file's to say
+    said = {"checkpoints", "dtype"}.union(*(options.of_kind(kind, options.Represent("")) for kind in method.kinds))
+    known = {key: kind for key, (kind, _) in options.described(options.Represent).items() if key in said - idle}
+    return _typed(given, known if method.kinds else {})[1]
+
+
+def _check_halves(method: PublishedMethod) -> None:
     """Whether the representation, score and selection of a method of the file go together."""
-    name, representation = texts["name"], texts["representation"]
-    for stage, values in options_of.items():
-        if texts[stage] == "none":
+    name = method.name
+    for stage in ("score", "select"):
+        half, values = getattr(method, stage), getattr(method, f"{stage}_options")
+        if half == "none":
             if values:
                 raise PruneError(f"{name}: {stage}_options without a {stage}")
             continue
-        loaded = methods.load(stage, texts[stage])
+        loaded = methods.load(stage, half)
         methods.parse_options(loaded, values)
-        if loaded.wants_representation and representation == "none":
-            raise PruneError(f"{name}: {stage} {texts[stage]} needs a representation")
-        for kind in {inputs.KIND_OF[wanted] for wanted in loaded.inputs if wanted in inputs.KIND_OF}:
-            if kind != representation:
-                raise PruneError(f"{name}: {stage} {texts[stage]} needs the representation {kind}")
-    reads = "score" in methods.load("select", texts["select"]).inputs
-    if reads != (texts["score"] != "none"):
-        problem = "needs a score" if reads else f"reads no score; leave {texts['score']} out"
-        raise PruneError(f"{name}: select {texts['select']} {problem}")
+        if loaded.wants_representation and not method.kinds:
+            raise PruneError(f"{name}: {stage} {half} needs a representation")
+        for kind in inputs.kinds_named(loaded.inputs):
+            if kind not in method.kinds:
+                raise PruneError(f"{name}: {stage} {half} needs the representation {kind}")
+    reads = "score" in methods.load("select", method.select).inputs
+    if reads != (method.score != "none"):
+        problem = "needs a score" if reads else f"reads no score; leave {method.score} out"
+        raise PruneError(f"{name}: select {method.select} {problem}")
+
+
+_NEEDED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def _typed(
+    table: Mapping[str, Any], known: Mapping[str, type], also: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a table of options that are of their type; and what is wrong with the others."""
+    given: dict[str, Any] = {}
+    problems = []
+    for key, value in table.items():
+        if key not in known:
+            problems.append(f"{key}: unknown key; allowed: {', '.join([*known, *also]) or 'none'}")
+        elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
+            problems.append(f"{key}: {_shown(value)}; {_NEEDED[known[key]]} is needed")
+        else:
+            given[key] = known[key](value)
+    return given, problems
 
 
 def _shown(value: Any) -> str:

@@ -46,7 +46,8 @@ def outcome_lines(facts: dict[str, Any]) -> list[str]:
     if "kept" in facts:
         lines.append(f"{stage}: kept {facts['kept']} of {facts['rows']} rows")
     for name, metrics in facts.get("metrics", {}).items():
-        shown = ", ".join(f"{key} {metrics[key]:.4f}" for key in ("accuracy", "macro_f1", "loss"))
+        measured = sorted((key for key in metrics if isinstance(metrics[key], float)), key=lambda key: key == "loss")
+        shown = ", ".join(f"{key} {metrics[key]:.4f}" for key in measured)
         lines.append(f"{stage}: {name}: {shown}, n {metrics['n']}")
     return lines
 

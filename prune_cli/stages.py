@@ -52,10 +52,15 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
     """
     options.check(opts)
     kinds = _kinds(opts.kind)
+    source = models.find(opts.model, opts.checkpoints)
+    opts = replace(opts, task=models.task_name(source, opts.task))
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
-    source = models.find(opts.model, opts.checkpoints)
-    opts = replace(opts, max_length=opts.max_length or models.max_length(source))
+    opts = replace(
+        opts,
+        max_length=opts.max_length or models.max_length(source),
+        pooling=task.POOLING if opts.pooling == "auto" else opts.pooling,
+    )
     recorded = "dynamics" in kinds and opts.dynamics == "recorded"
     checkpoints = opts.checkpoints if recorded else [checkpoint.name for checkpoint in source.checkpoints]
     recipe_options = {"task": opts.task, "kind": kinds, "checkpoints": checkpoints}
@@ -68,14 +73,14 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
     def work(draft: Draft) -> None:
         from prune_cli.represent import dynamics
 
-        labels = source.labels or models.head_labels(source, task.label_list(rows))
-        indices = task.label_indices(rows, labels)
+        labels = models.head_labels(source, task.label_list(rows))
+        task.label_indices(rows, labels)  # before any work: a label that the model does not know
         draft.cached("rows.jsonl", rows.write)
         walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
         if recorded:
             draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
         if walked:
-            _walk(draft.path, walked, rows, indices, labels, source, task, opts)
+            _walk(draft.path, walked, rows, labels, source, task, opts)
         draft.about = {
             "rows": len(rows),
             "labels": labels,
@@ -101,13 +106,12 @@ def _walk(
     folder: Path,
     kinds: list[str],
     rows: Rows,
-    indices: Any,
     labels: list[Any],
     source: models.Source,
     task: Task,
     opts: options.Represent,
 ) -> None:
-    from prune_cli.represent import dynamics, engine, gradient, hidden
+    from prune_cli.represent import dynamics, engine, gradient, hidden, unprompted
 
     device = models.use_device(opts.device)
     tokenizer = models.load_tokenizer(source)
@@ -115,14 +119,16 @@ def _walk(
     observers: dict[str, engine.Observer] = {}
     for kind in kinds:
         if kind == "hidden":
-            observers[kind] = hidden.Hidden(opts.layer, opts.pooling, opts.dtype)
+            observers[kind] = hidden.Hidden(opts.layer, opts.pooling, opts.dtype, opts.choices)
         elif kind == "dynamics":
             observers[kind] = dynamics.Dynamics(task)
+        elif kind == "unprompted":
+            observers[kind] = unprompted.Unprompted(task, opts.precision)
         else:
             observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task)
-    encoded = task.encode(rows, tokenizer, opts.max_length)
+    encoded = task.encode(rows, tokenizer, opts.max_length, labels)
     models.check_length(model, encoded, rows)
-    job = engine.Pass(encoded, indices, tokenizer.pad_token_id, model, source, task, device, opts.precision)
+    job = engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)
     engine.walk(
         folder,
         observers,
@@ -166,13 +172,17 @@ def score(
     *,
     on: str | None,
     target: str | None,
+    task: str | None,
     set_options: Mapping[str, Any],
     seed: int,
     fields: Mapping[str, str],
     how: How,
 ) -> Outcome:
-    """Score rows: `score.jsonl`, {"id", "score"} in row order, and `ids.jsonl`, by which the rows are known again."""
-    call = _prepare("score", method, sources, fields, target, on, set_options, seed)
+    """Score rows: `score.jsonl`, {"id", "score"} in row order, and `ids.jsonl`, by which the rows are known again.
+
+    task: of a data file; artifacts know theirs.
+    """
+    call = _prepare("score", method, sources, fields, target, on, task, set_options, seed)
 
     def work(draft: Draft) -> None:
         rows = call.given.rows
@@ -195,27 +205,37 @@ def select(
     *,
     keep: str,
     balance: str,
+    balance_by: str,
     on: str | None,
     target: str | None,
+    task: str | None,
     set_options: Mapping[str, Any],
     seed: int,
     fields: Mapping[str, str],
     how: How,
 ) -> Outcome:
-    """Select rows: `select.jsonl`, the kept rows themselves, best first."""
+    """Select rows: `select.jsonl`, the kept rows themselves, best first.
+
+    balance: of each label, or of each group (balance_by). task: of a data file; artifacts know theirs.
+    """
     from prune_cli.select._balance import select_balanced
 
-    call = _prepare("select", method, sources, fields, target, on, set_options, seed, keep)
+    if balance == "none" and balance_by != "label":
+        raise PruneError(
+            f"balance_by: {balance_by}; without a balance there is nothing to go by", hint="--balance keep"
+        )
+    call = _prepare("select", method, sources, fields, target, on, task, set_options, seed, keep)
     n_keep = call.supplied["n_keep"]
+    balanced = {"balance": balance, **({"balance_by": balance_by} if balance != "none" else {})}
 
     def work(draft: Draft) -> None:
         rows = call.given.rows
-        label = call.given.label() if balance != "none" else None
-        positions = select_balanced(call.method.function, call.arguments(), label, n_keep, balance, len(rows))
+        part = call.given.parts(balance_by) if balance != "none" else None
+        positions = select_balanced(call.method.function, call.arguments(), part, n_keep, balance, len(rows))
         rows.write(draft.path / "select.jsonl", positions.tolist())
         draft.about = {"rows": len(rows), "kept": n_keep, "labels": call.given.labels}
 
-    return _make(out, call.recipe("select", n_keep=n_keep, balance=balance), call.places, how, work)
+    return _make(out, call.recipe("select", n_keep=n_keep, **balanced), call.places, how, work)
 
 
 def _prepare(
@@ -225,6 +245,7 @@ def _prepare(
     fields: Mapping[str, str],
     target: str | None,
     on: str | None,
+    task: str | None,
     set_options: Mapping[str, Any],
     seed: int,
     keep: str | None = None,
@@ -234,8 +255,8 @@ def _prepare(
     values = methods.parse_options(chosen, set_options)
     if target and not any(name.startswith("target_") for name in chosen.inputs):
         raise PruneError(f"--target {target}: {chosen.name} compares with no target set; leave --target out")
-    given = inputs.collect(sources, dict(fields))
-    aim = inputs.collect([target], dict(fields), role="target ") if target else None
+    given = inputs.collect(sources, dict(fields), task=task)
+    aim = inputs.collect([target], dict(fields), role="target ", task=given.task_name) if target else None
     supplied: dict[str, Any] = dict(values)
     if keep is not None:
         supplied["n_keep"] = parse_keep(keep, given.n)
@@ -276,12 +297,12 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     source = models.find(opts.model)
     given = Path(data)
     labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
-    head = source.labels or models.head_labels(source, labels)
+    head = models.head_labels(source, labels)
     if set(head) == set(labels):
         labels = head  # a head that goes on being trained keeps its order
     device = models.use_device(opts.device)
     opts = replace(opts, precision=models.precision(opts.precision, device))
-    if len(labels) < 2:
+    if len(labels) == 1:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     made_of = {"rows": rows.digest, "model": source.digest}
     recipe = Recipe("finetune", {**options.of_training(opts), "labels": labels}, made_of)
@@ -292,15 +313,14 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         from prune_cli.finetune import train, with_adapters
 
         tokenizer = models.load_tokenizer(source)
-        encoded = task.encode(rows, tokenizer, opts.max_length)
+        encoded = task.encode(rows, tokenizer, opts.max_length, labels)
         set_seed(opts.seed)  # the new head is drawn from it
         model, drawn = models.load(source, task, labels, tokenizer, new_head=True)
         model = models.merged(model)
         if opts.method == "lora":
             model = with_adapters(model, drawn, opts, task)
         models.check_length(model, encoded, rows)
-        indices = task.label_indices(rows, labels)
-        trained = train(draft.path, model, tokenizer, encoded, indices, opts, task, device)
+        trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
         joins.write_ids(rows, draft.path / joins.IDS)
         draft.about = {
             "rows": len(rows),
@@ -321,46 +341,38 @@ def evaluate(
     """Evaluate a trained model on named test files: `metrics.json` and `predictions.jsonl`."""
     options.check(opts)
     source = models.find(model)
-    task = tasks.load(source.trained.options["task"] if source.trained else "classification")
+    opts = replace(opts, task=models.task_name(source, opts.task))
+    task = tasks.load(opts.task)
     rows = {name: inputs.open_rows(test, dict(fields), task.check) for name, test in tests.items()}
     opened = {f"test {name}": found.digest for name, found in rows.items()}
     recipe = Recipe("eval", options.recipe_options(opts), {"model": source.digest, **opened})
 
-    def known(name: str) -> list[Any]:
-        return source.labels or models.head_labels(source, task.label_list(rows[name]))
-
-    indices = {name: task.label_indices(found, known(name)) for name, found in rows.items()}
+    labels = {name: models.head_labels(source, task.label_list(found)) for name, found in rows.items()}
+    for name, found in rows.items():
+        task.label_indices(found, labels[name])
 
     def work(draft: Draft) -> None:
         from prune_cli.evaluate import predict
 
         device = models.use_device(opts.device)
         tokenizer = models.load_tokenizer(source)
-        labels = known(next(iter(rows)))
-        network, _ = models.load(source, task, labels, tokenizer, new_head=False)
+        head = next(iter(labels.values()))
+        network, _ = models.load(source, task, head, tokenizer, new_head=False)
         network = network.to(device).eval()
         longest = opts.max_length or models.max_length(source)
         metrics = {}
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:
             for name, found in rows.items():
-                encoded = task.encode(found, tokenizer, longest)
+                encoded = task.encode(found, tokenizer, longest, head)
                 models.check_length(network, encoded, found)
-                probabilities, losses = predict(
-                    network, encoded, indices[name], tokenizer.pad_token_id, task, device, opts
-                )
-                metrics[name] = task.metrics(indices[name], probabilities, losses, labels)
-                best = probabilities.argmax(1)
-                for i, key in enumerate(found.ids):
-                    line = {
-                        "test": name,
-                        "id": key,
-                        "label": labels[indices[name][i]],
-                        "prediction": labels[best[i]],
-                        "probabilities": [round(float(p), 6) for p in probabilities[i]],
-                    }
+                judging = tasks.Judging(network, tokenizer, encoded, head, device, opts)
+                predictions, losses = predict(judging, task)
+                metrics[name] = task.metrics(predictions, losses, head)
+                for key, prediction in zip(found.ids, predictions, strict=True):
+                    line = {"test": name, "id": key, **prediction}
                     stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         (draft.path / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        draft.about = {"labels": labels, "tests": {name: len(found) for name, found in rows.items()}}
+        draft.about = {"labels": head, "tests": {name: len(found) for name, found in rows.items()}}
 
     places = {"model": model, **{f"test {name}": test for name, test in tests.items()}}
     return _make(out, recipe, places, how, work)

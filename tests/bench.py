@@ -70,16 +70,15 @@ def prepare(given: argparse.Namespace, folder: Path) -> tuple[Any, list[Batch], 
     tokenizer = models.load_tokenizer(source)
     model = models.load(source, task, labels, tokenizer, new_head=False)[0].eval()
     rows = read_rows(given.data, check=task.check)
-    encoded = task.encode(rows, tokenizer, 512)
-    indices = task.label_indices(rows, labels)
+    encoded = task.encode(rows, tokenizer, 512, labels)
     drawn = np.random.default_rng(0).permutation(len(rows))
 
     def batch(positions: np.ndarray) -> Batch:
-        inputs = task.collate(encoded, indices, positions, tokenizer.pad_token_id, "cpu")
+        inputs = task.collate(encoded, positions, tokenizer.pad_token_id, "cpu")
         gold = inputs.pop("labels")
         if given.tokens:
             inputs = {name: _joined(inputs[name], inputs["attention_mask"], given.tokens) for name in inputs}
-        return Batch(inputs, gold)
+        return whole_batch(inputs, gold)
 
     # neighbours in length share a batch, as in represent
     timed = drawn[: BATCH * given.batches]
@@ -87,6 +86,16 @@ def prepare(given: argparse.Namespace, folder: Path) -> tuple[Any, list[Batch], 
     batches = [batch(timed[start : start + BATCH]) for start in range(0, len(timed), BATCH)]
     single = [batch(drawn[i : i + 1]) for i in range(96)]
     return model, batches, (single[:80], single[80:])
+
+
+def whole_batch(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Batch:
+    """A batch whose rows can be had alone, without padding."""
+
+    def alone(i: int) -> Batch:
+        length = int(inputs["attention_mask"][i].sum())
+        return whole_batch({name: value[i : i + 1, :length] for name, value in inputs.items()}, labels[i : i + 1])
+
+    return Batch(inputs, labels, alone)
 
 
 def _joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -148,8 +157,7 @@ def singles(batches: list[Batch]) -> Iterator[Batch]:
     """The same rows one by one, without padding."""
     for batch in batches:
         for i in range(len(batch)):
-            length = int(batch.inputs["attention_mask"][i].sum())
-            yield Batch({k: v[i : i + 1, :length] for k, v in batch.inputs.items()}, batch.labels[i : i + 1])
+            yield batch.alone(i)
 
 
 def observe(model: Any, batch: Batch, observers: tuple[Observer, ...]) -> list[dict[str, torch.Tensor]]:

@@ -474,7 +474,7 @@ def test_wrong_usage(here: Path, prune: Prune, tiny_model: Path) -> None:
         (["represent"], "Missing argument 'DATA'", "prune represent --help"),
         (represent[:4], "Missing option '--model'", "prune represent --help"),
         ([*represent, "--pool", "cls"], "No such option: --pool", "prune represent --help"),
-        ([*represent, "--pooling", "max"], "'max' is not one of 'cls', 'mean', 'last', 'position'", ""),
+        ([*represent, "--pooling", "max"], "'max' is not one of 'auto', 'cls', 'mean', 'last', 'position'", ""),
         ([*represent, "--dim", "many"], "'--dim': Input should be a valid integer", ""),
         ([*represent, "--field", "text"], "--field: text; allowed: NAME=KEY", "prune represent --help"),
         (["score", "x", "-o", "out", "--method", "less", "--set", "k"], "--set: k; allowed: KEY=VALUE", ""),

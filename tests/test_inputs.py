@@ -167,6 +167,82 @@ def test_groups_in_all_rows_or_in_none(here: Path, prune: Prune, made: Path) -> 
     assert done.code == 0, done.err
 
 
+def test_less_takes_the_best_of_the_groups_of_its_target_set(here: Path, prune: Prune, made: Path) -> None:
+    """With groups, a row's score is the largest of those that it has by each group alone as the target set."""
+    represent = ["--model", made / "warmup", "--kind", "gradient", "--dim", 64]
+    rows = sentences(7, start=100)
+    parts = {"both": rows, "a": rows[:3], "b": rows[3:]}
+    for name, part in parts.items():
+        write_rows(here / f"{name}.jsonl", [{**row, "group": "a" if row in rows[:3] else "b"} for row in part])
+        assert prune("represent", f"{name}.jsonl", "-o", f"rep-{name}", *represent).code == 0
+        score = ["--method", "less", "--on", "gradient", "--target", f"rep-{name}"]
+        assert prune("score", made / "train", "-o", name, *score).code == 0
+    by_a, by_b, both = (scores(here / name) for name in ("a", "b", "both"))
+    assert both == pytest.approx({key: max(by_a[key], by_b[key]) for key in by_a})
+    assert any(by_a[key] > by_b[key] for key in by_a) and any(by_a[key] < by_b[key] for key in by_a)
+
+
+def test_a_selection_can_be_balanced_by_group(here: Path, prune: Prune) -> None:
+    """Of groups of 16, 6 and 2 rows a budget of 12 is 8, 3, 1 by the data's ratio and 5, 5, 2 by equal shares."""
+    names = ["web"] * 16 + ["book"] * 6 + ["chat"] * 2
+    grouped = [{**row, "group": name} for row, name in zip(sentences(24), names, strict=True)]
+    write_rows(here / "data.jsonl", grouped)
+    for balance, counts in (("keep", [8, 3, 1]), ("equal", [5, 5, 2])):
+        select = ["--method", "random", "--keep", 12, "--balance", balance, "--balance-by", "group"]
+        done = prune("select", "data.jsonl", "-o", balance, *select)
+        assert done.code == 0, done.err
+        kept = [row["group"] for row in read_rows(here / balance / "select.jsonl")]
+        assert [kept.count(name) for name in ("web", "book", "chat")] == counts
+    again = prune("select", "data.jsonl", "-o", "keep", *select[:4], "--balance", "keep")
+    assert again.code == 1 and 'options.balance_by "group" -> "label"' in again.errors[0]
+
+
+def test_what_cannot_be_balanced_is_told(here: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without groups, a task without labels, and a balance by something without a balance: one line each."""
+    write_rows(here / "data.jsonl", sentences(6))
+    select = ["select", "data.jsonl", "-o", "out", "--method", "random", "--keep", 3]
+    by_group = ["--balance-by", "group"]
+    check(prune(*select, "--balance", "keep", *by_group), "data.jsonl:1: key group is missing; --balance-by group")
+    check(prune(*select, *by_group), "balance_by: group; without a balance")
+    monkeypatch.setattr(tasks.load("classification"), "label_list", lambda rows: [])
+    told = prune(*select, "--balance", "equal")
+    check(told, "rows of the task classification have no labels to balance by")
+    assert "hint: --balance-by group" in told.err
+
+
+def test_the_task_of_a_data_file_is_said(here: Path, prune: Prune, made: Path) -> None:
+    """A task that there is none of is an error that names those there are, and one that an artifact denies too."""
+    write_rows(here / "data.jsonl", sentences(6))
+    select = ["-o", "out", "--method", "random", "--keep", 3, "--task"]
+    check(prune("select", "data.jsonl", *select, "sorting"), "task: sorting; allowed: ", "classification")
+    check(prune("select", made / "train", *select, "sorting"), "is of the task classification; leave it out")
+    done = prune("select", "data.jsonl", *select, "classification")
+    assert done.code == 0, done.err
+
+
+def test_rows_are_read_once_while_their_file_stays_the_same(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a file twice reads it once; another check, other fields, or a changed file are read anew."""
+    read: list[str] = []
+
+    def counted(source: str, fields: dict[str, str], *, check: Any) -> rows.Rows:
+        read.append(source)
+        return rows.read_rows(source, fields, check=check)
+
+    monkeypatch.setattr(inputs, "read_rows", counted)
+    path, check = write_rows(here / "data.jsonl", sentences(6)), tasks.load("classification").check
+    first = inputs.open_rows("data.jsonl", {}, check)
+    assert inputs.open_rows("data.jsonl", {}, check) is first
+    assert len(read) == 1
+    inputs.open_rows("data.jsonl", {}, None)
+    inputs.open_rows("data.jsonl", {"words": "text"}, None)
+    assert len(read) == 3
+    write_rows(path, sentences(6)[::-1])  # as long as before
+    second = inputs.open_rows("data.jsonl", {}, check)
+    assert [row["id"] for row in second] == [row["id"] for row in sentences(6)[::-1]]
+    with pytest.raises(PruneError, match="was changed while in use"):
+        first[0]
+
+
 def test_on_is_for_methods_that_run_on_any_representation(here: Path, prune: Prune, made: Path) -> None:
     """A method that names its tensors has no choice, whether or not it also reads the learning rate."""
     for method, on in (("memorization", "hidden"), ("memorization", "gradient"), ("el2n", "dynamics")):

@@ -33,6 +33,7 @@ def make_inputs(names: tuple[str, ...], n: int, n_keep: int, seed: int = 0) -> d
             "features": rng.normal(size=(rows, D)).astype(np.float16),
             "trajectory": rng.normal(size=(rows, E, D)).astype(np.float16),
             "logprob": np.log(probability).astype(np.float32),
+            "logprob_unprompted": np.log(probability**2).astype(np.float32) - 0.1,
             "correct": (probability > 0.5).astype(np.float32),
             "margin": rng.normal(size=(rows, E)).astype(np.float32),
             "el2n": rng.uniform(0, 1.4, (rows, E)).astype(np.float32),
@@ -81,8 +82,8 @@ def quiet(capfd):
 def test_the_methods_of_the_table_are_found_by_their_files():
     """Each file of score/ and select/ is a method, except those that start with an underscore."""
     assert {"random", "loss", "hard_to_learn", "ambiguous", "el2n", "memorization"} < set(SCORES)
-    assert {"prototypicality", "less"} < set(SCORES)
-    assert {"top", "bottom", "middle", "random", "kmeans"} <= set(SELECTS)
+    assert {"prototypicality", "less", "perplexity", "ifd", "rds"} < set(SCORES)
+    assert {"top", "bottom", "middle", "random", "kmeans", "round_robin"} <= set(SELECTS)
     for stage, names in (("score", SCORES), ("select", SELECTS)):
         assert names == sorted(p.stem for p in (PACKAGE / stage).glob("[!_]*.py"))
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.conftest import Prune, read_rows, sentences, write_rows
+from prune_cli import tensors
+from prune_cli.artifact import open_artifact
+from prune_cli.pipeline import Report, describe
+from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
+
+OWN = '{{name = "x", representation = "hidden", score = "prototypicality", select = "top", {}}}'
 
 FILE = """
 train = "train.jsonl"
@@ -114,6 +121,258 @@ def test_a_new_kind_leaves_the_old_ones_alone(folder: Path, prune: Prune) -> Non
     assert steps["represent train dynamics"] == "made"
     assert steps["represent train gradient+hidden"] == "current"
     assert steps["score less"] == "current"
+
+
+def changed(folder: Path, *pairs: tuple[str, str]) -> list[Any]:
+    """Change the pipeline file and say how it is run."""
+    text = (folder / "pipeline.toml").read_text()
+    for right, wrong in pairs:
+        assert text.count(right) == 1, right
+        text = text.replace(right, wrong)
+    (folder / "pipeline.toml").write_text(text)
+    return ["pipeline", folder / "pipeline.toml", "-o", folder / "runs", "--json"]
+
+
+def steps_of(done: Ran) -> dict[str, str]:
+    """Label -> state of each step."""
+    assert done.code == 0, done.err
+    return {step["step"]: step["state"] for step in done.json()["steps"]}
+
+
+def hidden(path: Path) -> Any:
+    """Hidden states [n, e, d] of a represent artifact."""
+    return np.array(tensors.load(path / "hidden.safetensors")["hidden"])
+
+
+def test_a_method_has_options_of_its_representation(folder: Path, prune: Prune) -> None:
+    """Each set of options is one pass, beside the plain one; options that say the same are the same pass."""
+    by = (
+        '{{name = "{}", representation = "hidden", represent_options = {}, score = "prototypicality", select = "top"}},'
+    )
+    methods = [
+        by.format("weighted", '{pooling = "position"}'),
+        by.format("again", '{pooling = "position"}').replace('"top"', '"bottom"'),
+        by.format("plain", '{layer = -1, pooling = "mean"}'),
+    ]
+    command = changed(folder, ('"random",', " ".join(methods)), ("dim = 64", 'dim = 64\npooling = "mean"'))
+    steps = steps_of(prune(*command))
+    assert sorted(step for step in steps if step.startswith("represent")) == [
+        "represent train gradient+hidden",
+        "represent train hidden-pooling-position",
+        "represent validation gradient",
+    ]
+    represent = ["--kind", "hidden", "--dim", 64]
+    for pooling, made in (("position", "hidden-pooling-position"), ("mean", "gradient+hidden")):
+        command_line = ["represent", folder / "train.jsonl", "-o", folder / pooling, "--model", folder / "runs/warmup"]
+        assert prune(*command_line, *represent, "--pooling", pooling).code == 0
+        np.testing.assert_allclose(
+            hidden(folder / "runs/represent/train" / made), hidden(folder / pooling), rtol=1e-3, atol=1e-3
+        )
+    weighted = open_artifact(folder / "runs/score/weighted-seed-0").origin("input 1")
+    assert weighted.name == "hidden-pooling-position"
+    assert open_artifact(folder / "runs/score/plain-seed-0").origin("input 1").name == "gradient+hidden"
+    assert set(steps_of(prune(*command)).values()) == {"current"}
+
+
+def test_the_target_set_can_be_represented_otherwise(folder: Path, prune: Prune) -> None:
+    """Options of the target set hold there alone; what cannot be compared is an error when it is scored."""
+    method = (
+        '{name = "near", representation = "hidden", represent_options = {pooling = "last"}, '
+        'target_options = {pooling = "cls"}, score = "rds", select = "top"},'
+    )
+    done = prune(*changed(folder, ('"random",', method)))
+    assert done.code == 1
+    assert "validation/hidden-pooling-cls: its hidden is not comparable with that of" in done.errors[0]
+    assert open_artifact(folder / "runs/represent/train/hidden-pooling-last").options["pooling"] == "last"
+
+
+def test_rds_needs_no_warmup(folder: Path, prune: Prune, tiny_model: Path) -> None:
+    """The reference is represented as it is, rows and target set, and the rows are those of the same commands."""
+    command = changed(folder, ('"full",\n    "random",\n    "less",', '"rds",'))
+    text = (folder / "pipeline.toml").read_text()
+    lines = [line for line in text.splitlines() if "less" not in line and "middling" not in line]
+    (folder / "pipeline.toml").write_text("\n".join(lines))
+    steps = steps_of(prune(*command))
+    assert list(steps)[:4] == [
+        "represent train hidden-reference-pooling-position",
+        "represent validation hidden-reference-pooling-position",
+        "select rds keep 0.5",
+        "finetune rds keep 0.5 seed 0",
+    ]
+    represent = ["--model", tiny_model, "--kind", "hidden", "--pooling", "position", "--dim", 64]
+    for name in ("train", "validation"):
+        assert prune("represent", folder / f"{name}.jsonl", "-o", folder / name, *represent).code == 0
+    select = ["--method", "round_robin", "--target", folder / "validation", "--keep", "0.5"]
+    assert prune("select", folder / "train", "-o", folder / "kept", *select).code == 0
+    ours = folder / "runs/methods/rds/keep-0.5/select/select.jsonl"
+    assert ours.read_bytes() == (folder / "kept/select.jsonl").read_bytes()
+
+
+@pytest.fixture
+def small_model(tmp_path: Path, tiny_model: Path) -> Path:
+    """The tiny model with 8 features in place of 16."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    config = BertConfig.from_pretrained(tiny_model, hidden_size=8, intermediate_size=16)
+    BertModel(config).save_pretrained(tmp_path / "small")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def test_a_proxy_represents_and_the_model_is_trained(folder: Path, prune: Prune, small_model: Path) -> None:
+    """Warm-up and representations are the proxy's, as is the reference where none is named; the model is trained."""
+    method = (
+        '{name = "asis", representation = "hidden", model = "reference", score = "prototypicality", select = "top"},'
+    )
+    command = changed(folder, ("methods = [", f'proxy = "{small_model.name}"\nmethods = ['), ('"random",', method))
+    steps_of(prune(*command))
+    runs = folder / "runs"
+    widths = {
+        name: json.loads((runs / name / "config.json").read_text())["hidden_size"]
+        for name in ("warmup", "methods/asis/keep-0.5/seed-0/finetune", "methods/full/keep-100%/seed-0/finetune")
+    }
+    assert list(widths.values()) == [8, 16, 16]
+    assert hidden(runs / "represent/train/gradient+hidden").shape == (24, 2, 8)
+    assert hidden(runs / "represent/train/hidden-reference").shape == (24, 1, 8)
+
+
+def test_the_reference_is_a_model_of_its_own(folder: Path, prune: Prune, small_model: Path) -> None:
+    """With a reference named, what asks for it is represented with it, and the rest with the model."""
+    method = (
+        '{name = "asis", representation = "hidden", model = "reference", score = "prototypicality", select = "top"},'
+    )
+    command = changed(folder, ("methods = [", f'reference = "{small_model.name}"\nmethods = ['), ('"random",', method))
+    steps_of(prune(*command))
+    assert hidden(folder / "runs/represent/train/gradient+hidden").shape == (24, 2, 16)
+    assert hidden(folder / "runs/represent/train/hidden-reference").shape == (24, 1, 8)
+
+
+def test_a_warmup_on_a_part_of_the_rows(folder: Path, prune: Prune) -> None:
+    """The warm-up trains on a random share, drawn with its seed; all rows are represented; another share is another."""
+    command = changed(folder, ("epochs = 2", "epochs = 2\nfraction = 0.25\nseed = 5"))
+    steps = steps_of(prune(*command))
+    assert list(steps)[:2] == ["select warmup rows", "warmup"]
+    drawn = ["select", folder / "train.jsonl", "-o", folder / "part", "--method", "random", "--keep", 6, "--seed", 5]
+    assert prune(*drawn).code == 0
+    rows = folder / "runs/warmup-rows/select.jsonl"
+    assert rows.read_bytes() == (folder / "part/select.jsonl").read_bytes()
+    assert open_artifact(folder / "runs/warmup").about["rows"] == 6
+    assert open_artifact(folder / "runs/represent/train/gradient+hidden").about["rows"] == 24
+    assert set(steps_of(prune(*command)).values()) == {"current"}
+    changed(folder, ("fraction = 0.25", "fraction = 0.5"))
+    planned = steps_of(prune(*command, "--dry-run"))
+    assert planned["select warmup rows"] == planned["warmup"] == planned["score less"] == "would run"
+    assert planned["select random keep 0.5 seed 0"] == "current"
+
+
+def test_methods_are_balanced_by_group(folder: Path, prune: Prune) -> None:
+    """Half of 24 rows by equal shares of groups of 18 and 6 is 6 of each; S2L clusters each source by itself."""
+    grouped = [{**row, "group": "web" if i % 4 else "book"} for i, row in enumerate(sentences(24))]
+    write_rows(folder / "train.jsonl", grouped)
+    methods = " ".join(f'{{recipe = "{name}", balance = "equal", balance_by = "group"}},' for name in ("s2l", "less"))
+    steps_of(prune(*changed(folder, ('"random",', methods))))
+    for path in ("s2l-equal-group/keep-0.5/seed-1", "less-equal-group/keep-0.5", "less-equal/keep-0.5"):
+        kept = read_rows(folder / "runs/methods" / path / "select/select.jsonl")
+        by = "label" if path.startswith("less-equal/") else "group"
+        assert sorted(Counter(row[by] for row in kept).values()) == [6, 6], path
+
+
+def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> None:
+    """With groups in the validation set, less scores by the best of them, as the score command does."""
+    rows = [{**row, "group": row["label"]} for row in sentences(8, start=100)]
+    write_rows(folder / "validation.jsonl", rows)
+    steps_of(prune(*changed(folder)))
+    runs = folder / "runs"
+    best: dict[Any, float] = {}
+    for label in ("positive", "negative"):
+        part = write_rows(folder / f"{label}.jsonl", [row for row in rows if row["label"] == label])
+        represent = ["--model", runs / "warmup", "--kind", "gradient", "--dim", 64]
+        assert prune("represent", part, "-o", folder / label, *represent).code == 0
+        score = ["--method", "less", "--on", "gradient", "--target", folder / label]
+        train = runs / "represent/train/gradient+hidden"
+        assert prune("score", train, "-o", folder / f"score-{label}", *score).code == 0
+        for line in read_rows(folder / f"score-{label}/score.jsonl"):
+            best[line["id"]] = max(line["score"], best.get(line["id"], -np.inf))
+    ours = {line["id"]: line["score"] for line in read_rows(runs / "score/less/score.jsonl")}
+    assert ours == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("epochs = 2", "fraction = 0", "warmup.fraction: 0; a share above 0 and at most 1 is needed"),
+        ("epochs = 2", "fraction = 1.5", "warmup.fraction: 1.5; a share"),
+        ("epochs = 2", 'fraction = "half"', 'warmup.fraction: "half"; a share'),
+        ("dim = 64", 'dynamics = "recorded"', "the warm-up trains on a part of the rows alone, warmup.fraction 0.5"),
+        ("methods = [", 'proxy = "./none"\nmethods = [', "proxy: no such model: "),
+        ("methods = [", 'reference = "./none"\nmethods = [', "reference: no such model: "),
+        ("methods = [", "proxy = 3\nmethods = [", "proxy: 3; a string is needed"),
+        ('"random"', '"ifd"', "methods: ifd: unprompted; rows of the task classification have no prompt to leave out"),
+        (
+            '"random"',
+            '{recipe = "less", balance = "keep", balance_by = "sex"}',
+            'balance_by: "sex"; allowed: label, group',
+        ),
+        ('"random"', '{recipe = "less", balance_by = "group"}', "without a balance there is nothing to go by"),
+        (
+            '"random"',
+            '{recipe = "less", balance = "keep", balance_by = "group"}',
+            "train.jsonl:1: key group is missing",
+        ),
+        ('"random"', '{recipe = "less", represent_options = {dim = 8}}', "unknown beside recipe"),
+        ('"random"', OWN.format("represent_options = {dim = 8}"), "x: represent_options.dim: unknown key; allowed: "),
+        (
+            '"random"',
+            OWN.format("represent_options = {layer = 1.5}"),
+            "x: represent_options.layer: 1.5; a whole number",
+        ),
+        (
+            '"random"',
+            OWN.format('represent_options = {pooling = "max"}'),
+            "x: represent_options.pooling: max; allowed: ",
+        ),
+        (
+            '"random"',
+            OWN.format('represent_options = {checkpoints = "9"}'),
+            "x: represent_options.checkpoints: 9; the warm",
+        ),
+        (
+            '"random"',
+            OWN.format('represent_options = "position"'),
+            'x: represent_options: "position"; a table is needed',
+        ),
+        ('"random"', OWN.format("target_options = {layer = 1}"), "x: target_options without a target set"),
+        ('"random"', OWN.format('model = "model"'), 'x: model: "model"; allowed: reference'),
+        ('"random"', OWN.format("score_options = 3"), "x: score_options: 3; a table is needed"),
+        (
+            '"random"',
+            OWN.format("score_options = {}").replace("hidden", "hidden,hiden"),
+            "representation: hidden,hiden; allowed: none, hidden, ",
+        ),
+    ],
+)
+def test_mistakes_in_what_rows_are_represented_with(
+    folder: Path, prune: Prune, right: str, wrong: str, problem: str
+) -> None:
+    """Models, shares, options of a representation and groups are checked before anything runs, a line each."""
+    extra = [("epochs = 2", "epochs = 2\nfraction = 0.5")] if "recorded" in wrong else []
+    done = prune(*changed(folder, (right, wrong), *extra))
+    assert (done.code, len(done.errors)) == (1, 1), done.err
+    assert problem in done.errors[0]
+    assert not (folder / "runs").exists()
+
+
+def test_the_table_shows_the_metrics_of_the_task() -> None:
+    """Which metrics stand in the table is the task's to say; each is a column for each test."""
+    results = [
+        {"method": "rds", "keep": "0.1", "kept": 5, "seed": seed, "test": test, "loss": loss, "rougeL": 0.25, "n": 9}
+        for seed, loss in ((0, 2.0), (1, 4.0))
+        for test in ("near", "far")
+    ]
+    report = Report(Path("runs"), ("loss", "rougeL"), results=results)
+    head, line = describe(report)
+    assert head == ["method", "keep", "rows", "near loss", "near rougeL", "far loss", "far rougeL"]
+    assert line[:5] == ["rds", "0.1", "5", "3.000 ± 1.414", "0.250 ± 0.000"]
 
 
 def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:

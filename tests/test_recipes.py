@@ -2,15 +2,16 @@
 
 import pytest
 
-from prune_cli import inputs, methods
+from prune_cli import inputs, methods, options
 from prune_cli.errors import PruneError
+from prune_cli.plan import check_represent_options
 from prune_cli.select._budget import parse_keep
 
 NAMES = [
-    *("random", "full", "hard-to-learn", "ambiguous", "el2n", "memorization"),
+    *("random", "full", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
     *("prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
-    *("less", "less-hidden", "less-dynamics"),
+    *("less", "less-hidden", "less-dynamics", "rds"),
 ]
 each_recipe = pytest.mark.parametrize("recipe", methods.published().values(), ids=lambda recipe: recipe.name)
 
@@ -28,12 +29,13 @@ def test_a_recipe_scores_where_its_selection_reads_a_score(recipe):
 
 @each_recipe
 def test_a_recipe_has_the_representation_its_methods_read(recipe):
-    """Tensors asked for by name are of the recipe's representation; it has one if and only if one is read."""
+    """Every kind of the recipe's representation is read: by a tensor's name, or the first as features."""
     asked = {name.removeprefix("target_") for method in recipe.halves for name in method.inputs}
     kinds = {inputs.KIND_OF[name] for name in asked if name in inputs.KIND_OF}
-    assert kinds <= {recipe.representation}
-    reads = bool(kinds) or any(method.wants_representation for method in recipe.halves)
-    assert recipe.representation in (inputs.KINDS if reads else ("none",))
+    if any(method.wants_representation for method in recipe.halves):
+        kinds.add(recipe.kinds[0])
+    assert set(recipe.kinds) == kinds <= set(inputs.KINDS)
+    assert recipe.representation == (",".join(recipe.kinds) or "none")
 
 
 @each_recipe
@@ -47,6 +49,23 @@ def test_a_recipe_s_options_are_options_of_its_methods(recipe):
 
 
 @each_recipe
+def test_a_recipe_s_options_of_the_representation_have_a_say_in_it(recipe):
+    """Options of `represent` in the table are ones that its kinds depend on, of values that the stage takes."""
+    for given in (recipe.represent_options, recipe.target_options):
+        assert check_represent_options(recipe, given) == []
+        options.check(options.Represent("", **given))
+    assert recipe.model in (None, "reference")
+    assert recipe.wants_target or not recipe.target_options
+
+
+def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was():
+    """RDS+ pools a pretrained model's states with weights that grow with position; perplexity and IFD ask it too."""
+    recipes = methods.published()
+    assert recipes["rds"].represent_options == {"pooling": "position"}
+    assert [name for name, recipe in recipes.items() if recipe.model == "reference"] == ["perplexity", "ifd", "rds"]
+
+
+@each_recipe
 def test_a_recipe_says_what_it_is_after_and_where_it_is_from(recipe):
     """The objective is one of four, and all but the baselines name a paper by its arXiv number."""
     assert recipe.objective in ("difficulty", "diversity", "relevance", "baseline")
@@ -55,9 +74,9 @@ def test_a_recipe_says_what_it_is_after_and_where_it_is_from(recipe):
 
 
 def test_relevance_alone_needs_a_target_set():
-    """What a method compares with follows from its signature: LESS has a target, the others have none."""
+    """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [r for r in methods.published().values() if r.wants_target]
-    assert [r.name for r in wanting] == ["less", "less-hidden", "less-dynamics"]
+    assert [r.name for r in wanting] == ["less", "less-hidden", "less-dynamics", "rds"]
     assert {r.objective for r in wanting} == {"relevance"}
 
 

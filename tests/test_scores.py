@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 from threadpoolctl import threadpool_limits
 
 from prune_cli import methods
@@ -55,6 +56,64 @@ def test_ambiguous_is_the_population_deviation_of_the_probability():
 def test_ambiguous_of_one_checkpoint_is_zero():
     """With one checkpoint nothing varies."""
     assert score("ambiguous", log([[0.2], [0.9]])).tolist() == [0, 0]
+
+
+def test_perplexity_is_one_over_the_probability_a_token():
+    """Mean log-probabilities of ln ½, ln ¼ and 0 at the last checkpoint are perplexities of 2, 4 and 1."""
+    logprob = log([[0.9, 0.5], [0.1, 0.25], [0.3, 1.0]])
+    np.testing.assert_allclose(score("perplexity", logprob), [2, 4, 1], atol=1e-6)
+
+
+def test_perplexity_is_the_token_wise_geometric_mean():
+    """Tokens of probability ½, ¼ and ⅛ have a perplexity of (2·4·8)^⅓ = 4."""
+    mean = np.log([1 / 2, 1 / 4, 1 / 8]).mean()
+    np.testing.assert_allclose(score("perplexity", np.array([[mean]], np.float32)), [4], rtol=1e-6)
+
+
+IFD_PROMPTED = -np.array([[9, 1], [9, 2], [9, 3], [9, 6], [9, 2]], np.float32)
+IFD_ALONE = -np.array([[9, 4], [9, 4], [9, 2], [9, 2], [9, 2]], np.float32)  # ratios ¼, ½, 3⁄2, 3 and 1
+
+
+def test_ifd_is_the_loss_with_the_prompt_over_the_loss_without():
+    """Losses of 1 and 2 with the prompt, 4 without, at the last checkpoint: ¼ and ½; equal losses: 1."""
+    scores = score("ifd", IFD_PROMPTED, IFD_ALONE)
+    assert scores[[0, 1, 4]].tolist() == [0.25, 0.5, 1]
+
+
+def test_ifd_ranks_rows_that_their_prompt_misleads_last():
+    """Ratios of 3⁄2 and 3 come after ¼, the larger last: 1, ½, ¼, −3⁄2, −3."""
+    scores = score("ifd", IFD_PROMPTED, IFD_ALONE)
+    assert np.argsort(-scores).tolist() == [4, 1, 0, 2, 3]
+    assert scores[[2, 3]].tolist() == [-1.5, -3]
+
+
+def test_ifd_can_be_the_ratio_throughout():
+    """With unhelped_last off, 3⁄2 and 3 are the highest."""
+    assert score("ifd", IFD_PROMPTED, IFD_ALONE, unhelped_last=False).tolist() == [0.25, 0.5, 1.5, 3, 1]
+
+
+def test_ifd_of_a_response_without_loss_is_finite():
+    """A response that is certain without its prompt has no difficulty with it, and misleads without end else."""
+    scores = score("ifd", np.array([[0], [-1]], np.float32), np.array([[0], [0]], np.float32))
+    assert scores[0] == 0 and np.isfinite(scores[1]) and scores[1] < -1e6
+
+
+def test_rds_is_the_cosine_to_the_most_similar_target_row():
+    """(3, 4) has cosines 0.6 and 0.8; (−1, 0) has −1 and 0; (5, 0) has 1 and 0; zeros are like none."""
+    features = np.array([[3, 4], [-1, 0], [5, 0], [0, 0]], np.float16)
+    target = np.array([[2, 0], [0, 7]], np.float16)
+    np.testing.assert_allclose(score("rds", features, target), [0.8, 0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(score("rds", features, target[:1]), [0.6, -1, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("numbers", [1, 50, 2**22])
+def test_rds_agrees_with_scikit_learn(monkeypatch, numbers):
+    """Whatever the size of a block, the maximum of scikit-learn's table of cosines."""
+    monkeypatch.setattr(_blocks, "NUMBERS", numbers)
+    features = rng().normal(size=(31, 6)).astype(np.float16)
+    target = (rng(1).normal(size=(9, 6)) * np.geomspace(1e-3, 1e3, 9)[:, None]).astype(np.float32)
+    table = cosine_similarity(features.astype(np.float64), target.astype(np.float64))
+    np.testing.assert_allclose(score("rds", features, target), table.max(axis=1), rtol=1e-9)
 
 
 def test_el2n_is_the_mean_over_checkpoints():

@@ -1,5 +1,7 @@
 """Selections, budgets and balance against cases worked out by hand, and against what defines them."""
 
+import sys
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from prune_cli import methods
 from prune_cli.errors import PruneError
+from prune_cli.score import _blocks
 from prune_cli.select._balance import select_balanced
 from prune_cli.select._budget import parse_keep
 from prune_cli.select._shares import equal_shares, proportional_shares
@@ -159,6 +162,73 @@ def test_proportional_shares_go_by_the_largest_remainder():
     assert proportional_shares(np.array([60, 30, 10]), 7).tolist() == [4, 2, 1]
 
 
+# directions of 0°, 30°, 60°, 90° and 180°; targets at 10° and 80°
+COMPASS = np.array([[2, 0], [np.sqrt(3), 1], [1, np.sqrt(3)], [0, 3], [-1, 0]])
+AIMS = np.array([[np.cos(np.pi / 18), np.sin(np.pi / 18)], [np.sin(np.pi / 18), np.cos(np.pi / 18)]])
+
+
+def test_round_robin_gives_each_target_row_its_nearest_free_row_in_turn():
+    """10° takes 0° and 80° takes 90°; then 30° (20° off), 60° (20° off); for 10° alone 180° is left."""
+    assert select("round_robin", COMPASS, AIMS, 5) == [0, 3, 1, 2, 4]
+
+
+def test_round_robin_passes_on_to_the_next_free_row():
+    """Two target rows at 10° take 0°, then 30°; the first 60°, the second 90°: none loses its turn."""
+    assert select("round_robin", COMPASS, AIMS[[0, 0]], 4) == [0, 1, 2, 3]
+
+
+def test_round_robin_with_more_targets_than_budget_serves_the_first():
+    """One row for three target rows goes to the first of them, whatever the lengths."""
+    assert select("round_robin", COMPASS * 7, AIMS[[1, 0, 0]] * 3, 1) == [3]
+
+
+def test_round_robin_takes_the_first_of_equal_rows():
+    """Copies of a row, made longer or not, go by the order of rows."""
+    features = np.array([[0, 1], [1, 0], [5, 0], [3, 0], [0, 0]], np.float16)
+    assert select("round_robin", features, np.array([[1, 0]], np.float16), 5) == [1, 2, 3, 0, 4]
+
+
+def brute_round_robin(features, target, n_keep):
+    """The whole table of cosines, each target row's ranking in full, and a set of what is taken."""
+    rows, aims = (x.astype(np.float64) for x in (features, target))
+    table = (aims @ rows.T) / np.linalg.norm(rows, axis=1) / np.linalg.norm(aims, axis=1)[:, None]
+    rankings = [sorted(range(len(rows)), key=lambda i: -round(line[i] * 2**30)) for line in table]
+    taken: list[int] = []
+    while len(taken) < n_keep:
+        ranking = rankings[len(taken) % len(aims)]
+        taken.append(next(i for i in ranking if i not in taken))
+    return taken
+
+
+@pytest.mark.parametrize("numbers", [1, 60, 2**22])
+@pytest.mark.parametrize("candidates", [1, 30, 2**22])
+def test_round_robin_agrees_with_the_whole_table(monkeypatch, numbers, candidates):
+    """In blocks and with few candidates noted at a time the answer is that of full rankings, row by row."""
+    module = sys.modules[methods.load("select", "round_robin").function.__module__]
+    monkeypatch.setattr(module, "CANDIDATES", candidates)
+    monkeypatch.setattr(_blocks, "NUMBERS", numbers)
+    features = np.concatenate([rng().normal(size=(50, 4)), rng(1).normal(size=(20, 4)) + 3]).astype(np.float16)
+    target = np.concatenate([rng(2).normal(size=(4, 4)), 3 + rng(3).normal(size=(7, 4)) / 9]).astype(np.float16)
+    for n_keep in (1, 7, 40, 70):
+        assert select("round_robin", features, target, n_keep) == brute_round_robin(features, target, n_keep)
+
+
+def test_round_robin_holds_no_table(monkeypatch, tmp_path):
+    """Of 20,000 rows × 500 target rows, 80 MB as float64, no more than a part is ever in memory."""
+    module = sys.modules[methods.load("select", "round_robin").function.__module__]
+    monkeypatch.setattr(module, "CANDIDATES", 2**17)
+    monkeypatch.setattr(_blocks, "NUMBERS", 2**17)
+    features, target = (rng(i).normal(size=(n, 8)).astype(np.float32) for i, n in enumerate((20_000, 500)))
+    tracemalloc.start()
+    try:
+        rows = select("round_robin", features, target, 3000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(set(rows)) == 3000
+    assert peak < 20_000 * 500 * 8 / 8
+
+
 LABEL = np.array([0, 1, 0, 2, 0, 1])
 BY_LABEL = np.array([0.1, 0.6, 0.9, 0.2, 0.5, 0.7])  # label 0: rows 2, 4, 0; label 1: rows 5, 1; label 2: row 3
 
@@ -215,6 +285,7 @@ def test_every_method_can_be_balanced(name, balance):
             "rng": rng(),
             "score": rng(1).permutation(40) / 7,
             "features": rng(2).normal(size=(40, 3)),
+            "target_features": rng(3).normal(size=(6, 3)),
         }
         arguments = {key: every[key] for key in method.inputs}
         rows = select_balanced(method.function, arguments | method.options, label, n_keep, balance, 40)

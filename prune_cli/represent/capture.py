@@ -6,87 +6,29 @@ functions that take them (linear, embedding, normalisation, …) are intercepted
 gradient of such a function's output arrives, the example's own gradient follows from it and the input, in the
 factored form in which it is smallest (Goodfellow 2015, arXiv 1510.01799, for linear layers).
 
-A function is recognised by the parameter it is given, whichever module calls it and however often. One without a
-rule here is an error that names the parameter: nothing is left out in silence.
+A function is recognised by the parameter it is given, whichever module calls it and however often; a tensor that
+is computed from parameters alone stands for them. A function without a rule in rules.py is an error that names the
+parameter: nothing is left out in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from prune_cli.errors import PruneError
 from prune_cli.represent import deberta
+from prune_cli.represent.derived import Derived, derive, replaced, tensors
+from prune_cli.represent.factors import Dense, Factors, Lookup, Outer, Part, Sum, merged, wide
+from prune_cli.represent.rules import CASTS, RULES, refusal
 
+__all__ = ["Capture", "Dense", "Factors", "Lookup", "Outer", "Sink", "Sum"]
 
-@dataclass(frozen=True)
-class Outer:
-    """Gradients of a matrix parameter [r, c]: Σ_t left[:, t] ⊗ right[:, t], left [b, t, r], right [b, t, c]."""
-
-    left: torch.Tensor
-    right: torch.Tensor
-
-    def dense(self) -> torch.Tensor:
-        """The gradients [b, r, c]."""
-        return self.left.transpose(1, 2) @ self.right
-
-    def alone(self, i: int) -> Outer:
-        """Those of example i, b = 1."""
-        return Outer(self.left[i : i + 1], self.right[i : i + 1])
-
-    def plus(self, other: Outer) -> Outer:
-        """The sum with another call's: its tokens behind these."""
-        return Outer(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 1))
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """Gradients of a table [v, d]: row ids[:, t] gets grads[:, t]; ids [b, t], grads [b, t, d]."""
-
-    ids: torch.Tensor
-    grads: torch.Tensor
-    rows: int
-
-    def dense(self) -> torch.Tensor:
-        """The gradients [b, v, d]."""
-        table = self.grads.new_zeros(len(self.ids), self.rows, self.grads.shape[2])
-        return table.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.grads), self.grads)
-
-    def alone(self, i: int) -> Lookup:
-        """Those of example i, b = 1."""
-        return Lookup(self.ids[i : i + 1], self.grads[i : i + 1], self.rows)
-
-    def plus(self, other: Lookup) -> Lookup:
-        """The sum with another call's: its tokens behind these."""
-        return Lookup(torch.cat([self.ids, other.ids], 1), torch.cat([self.grads, other.grads], 1), self.rows)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Gradients [b, …] of a parameter of that shape […]."""
-
-    grads: torch.Tensor
-
-    def dense(self) -> torch.Tensor:
-        """The gradients [b, …]."""
-        return self.grads
-
-    def alone(self, i: int) -> Dense:
-        """Those of example i, b = 1."""
-        return Dense(self.grads[i : i + 1])
-
-    def plus(self, other: Dense) -> Dense:
-        """The sum with another call's."""
-        return Dense(self.grads + other.grads)
-
-
-Factors = Outer | Lookup | Dense
 Sink = Callable[[str, Factors], None]  # takes a parameter's name and its gradients, once a batch
 
 
@@ -97,39 +39,61 @@ class Capture:
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.trainable:
             raise PruneError("the model has no trainable parameters; the gradient kind needs some")
+        self.b = self.sequences = 0
         self._names = {id(p): name for name, p in self.trainable.items()}
+        self._parameters = {id(p) for p in model.parameters()}
+        self._derived: dict[int, Derived] = {}
         self._on = False
         self._sink: Sink = _unset
-        self._b = 0
-        self._calls: dict[str, int] = {}  # calls whose gradients are still to come
-        self._found: dict[str, Factors] = {}
+        self._lengths: set[int] = set()  # of the axes of the model's inputs
+        self._inputs: dict[Any, Input] = {}  # of the layers of this forward
+        self._calls: Counter[str] = Counter()  # calls whose gradients are still to come
+        self._found: dict[str, list[Part]] = {}
 
-    def begin(self, b: int, sink: Sink) -> None:
-        """Start a batch of b examples."""
-        self._b, self._sink = b, sink
-        self._calls.clear()
-        self._found.clear()
+    def begin(self, b: int, sink: Sink, sequences: int | None = None) -> None:
+        """Start a batch of b examples.
+
+        sequences: how many the model's layers see, a multiple of b (b by default): a multiple-choice model lays each
+        example's choices end to end. An example's gradients are sums over its sequences, its factors have the tokens
+        of all of them.
+        """
+        self.b, self.sequences, self._sink = b, sequences or b, sink
+        if self.sequences % b:
+            raise ValueError(f"sequences: {self.sequences}; allowed: a multiple of the {b} examples")
+        self._clear()
 
     def finish(self) -> None:
         """After the backward: hand over what had a call that the loss does not depend on."""
         for name in list(self._found):
-            self._sink(name, self._found.pop(name))
+            self._sink(name, merged(self._found.pop(name)))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._calls.clear()
+        self._found.clear()
+        self._derived.clear()
+        self._inputs.clear()
 
     @contextmanager
     def attached(self, model: torch.nn.Module) -> Iterator[None]:
-        """Freeze the parameters and intercept the model's forwards."""
+        """Freeze the parameters and intercept the model's forwards; those under `torch.no_grad` are let be."""
         mode = _Intercept(self)
         entered: list[_Intercept] = []
 
-        def enter(*_: Any) -> None:
-            if self._on:
+        def enter(_: torch.nn.Module, args: Any, kwargs: Any) -> None:
+            if self._on and torch.is_grad_enabled():
+                self._lengths = {size for given in tensors([*args, *kwargs.values()]) for size in given.shape[1:]}
                 entered.append(mode.__enter__())
 
         def leave(*_: Any) -> None:
             if entered:
                 entered.pop().__exit__(None, None, None)
+                self._inputs.clear()
 
-        hooks = [model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)]
+        hooks = [
+            model.register_forward_pre_hook(enter, with_kwargs=True),
+            model.register_forward_hook(leave, always_call=True),
+        ]
         try:
             with deberta.batched_tables(model, self.table):
                 self._switch(on=True)
@@ -138,19 +102,20 @@ class Capture:
             self._switch(on=False)
             for hook in hooks:
                 hook.remove()
+            self._clear()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Inside, the model is as it was: a backward leaves its gradients in the parameters."""
         self._switch(on=False)
-        self._clear()
+        self._drop_grads()
         try:
             yield
         finally:
-            self._clear()
+            self._drop_grads()
             self._switch(on=True)
 
-    def _clear(self) -> None:
+    def _drop_grads(self) -> None:
         for parameter in self.trainable.values():
             parameter.grad = None
 
@@ -160,66 +125,134 @@ class Capture:
             parameter.requires_grad_(not on)
 
     def table(self, parameter: torch.Tensor) -> torch.Tensor:
-        """A parameter [v, d] that the model reads as a tensor: a copy for each example, [b, v, d]."""
-        if not self._on:
+        """A parameter [v, d] that the model reads as a tensor: a copy for each sequence, [sequences, v, d]."""
+        if not (self._on and torch.is_grad_enabled()):
             return parameter.unsqueeze(0)
-        copies = parameter.detach().expand(self._b, *parameter.shape)
+        copies = parameter.detach().expand(self.sequences, *parameter.shape)
         if not self.name(parameter):
             return copies
-        copies = copies.clone().requires_grad_(True)
-        self.expect(copies, [parameter], lambda grad: [Dense(grad)])
+        copies = copies.clone()
+        self.expect(copies, [parameter], lambda grad: [Dense(self.summed(grad, parameter))])
         return copies
 
-    def name(self, parameter: Any) -> str | None:
-        """The name of a trainable parameter; None for anything else."""
-        return self._names.get(id(parameter))
+    def name(self, tensor: Any) -> str | None:
+        """The name of a trainable parameter, or of one that a tensor is computed from; None for anything else."""
+        derived = self._derived.get(id(tensor))
+        return self._names.get(id(tensor)) if derived is None else self.name(derived.sources[0])
 
-    def tokens(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        """Bring a layer's input or output […, d] to [b, t, d]."""
-        flat = tensor.reshape(-1, tensor.shape[-1])
-        if tensor.dim() == 2 and len(flat) % self._b == 0:
-            return flat.reshape(self._b, -1, tensor.shape[-1])  # [b, d], or all tokens of the batch in a row
-        if tensor.dim() < 2 or tensor.shape[0] != self._b:
+    def _is_constant(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is known to be the same for all examples."""
+        return id(tensor) in self._parameters or id(tensor) in self._derived
+
+    def split(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """Part the leading axis of a layer's input or output by example: [n, …] -> [b, n / b, …]."""
+        n = tensor.shape[0] if tensor.dim() else 0
+        flat = tensor.dim() == 2 and n in {self.sequences * t for t in self._lengths}  # all tokens in a row
+        if not (flat or n in (self.b, self.sequences) or self.b == 1):
             raise PruneError(
-                f"{name}: used on a tensor of shape {list(tensor.shape)}, without the batch's {self._b} examples; "
+                f"{name}: used on a tensor of shape {list(tensor.shape)}, without the batch's {self.b} examples; "
                 "per-example gradients are not known for that",
                 hint="represent other kinds, or with --batch-size 1",
             )
-        return flat.reshape(self._b, -1, tensor.shape[-1])
+        return tensor.reshape(self.b, -1, *tensor.shape[1:])
+
+    def tokens(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """Bring a layer's input or output […, d] to [b, t, d]."""
+        return self.split(tensor, name).reshape(self.b, -1, tensor.shape[-1])
+
+    def summed(self, tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        """Undo the broadcast of a parameter […] within each example: [b, …]."""
+        split = self.split(tensor, self.name(parameter))
+        across = parameter.dim() == tensor.dim() and parameter.shape[0] != 1  # it has an entry for each example
+        if across and self.b > 1:
+            raise refusal(self.name(parameter), f"along the batch's axis, with shape {list(parameter.shape)}")
+        alike = (1,) * (tensor.dim() - parameter.dim())
+        return split.sum_to_size(self.b, *alike, *parameter.shape).reshape(self.b, *parameter.shape)
+
+    def input(self, x: torch.Tensor, name: str | None) -> Input:
+        """A layer's input; the same one for all layers of a forward that are given the same tensor."""
+        # what is in the dictionary is alive, so its address is its own
+        key = (x.data_ptr(), x.shape, x.stride(), x.dtype, x._version)
+        if key not in self._inputs:
+            self._inputs[key] = Input(self.tokens(x.detach(), name))
+        return self._inputs[key]
 
     def expect(
         self,
         output: torch.Tensor,
         parameters: list[torch.Tensor],
-        gradients: Callable[[torch.Tensor], list[Factors]],
+        gradients: Callable[[torch.Tensor], list[Part]],
     ) -> None:
         """When the gradient of `output` arrives, note what `gradients` makes of it for each of the parameters."""
-        names = [self._names[id(parameter)] for parameter in parameters]
-        for name in names:
-            self._calls[name] = self._calls.get(name, 0) + 1
+        for parameter in parameters:
+            self._calls.update(self._sources(parameter))
+        held = [gradients]
 
         def arrived(grad: torch.Tensor) -> None:
-            for name, gradient in zip(names, gradients(_wide(grad)), strict=True):
-                self._note(name, gradient)
+            # taken out: what it holds is let go of now, not when the graph is
+            for parameter, part in zip(parameters, held.pop()(wide(grad)), strict=True):
+                self._note(parameter, part)
 
         if not output.requires_grad:
             output.requires_grad_(True)
         output.register_hook(arrived)
 
-    def _note(self, name: str, gradient: Factors) -> None:
-        before = self._found.get(name)
-        if before is not None:
-            if type(before) is not type(gradient):
-                raise PruneError(
-                    f"{name}: shared by layers of different kinds; per-example gradients do not cover that"
-                )
-            gradient = before.plus(gradient)  # type: ignore[arg-type]  # of the same class, as was just checked
+    def derive(self, func: Any, args: Any, kwargs: Any, names: list[str]) -> Any:
+        """Call a function without a rule: note what it computes from parameters alone, refuse what it mixes."""
+        result = func(*args, **kwargs)
+        if result is not None and not any(True for _ in tensors(result)):
+            return result  # a shape, a type, a device
+        leaves: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+        def stand_in(tensor: torch.Tensor) -> torch.Tensor:
+            if not self.name(tensor):
+                return tensor.detach()
+            if id(tensor) not in leaves:
+                leaves[id(tensor)] = tensor, tensor.detach().requires_grad_(True)
+            return leaves[id(tensor)][1]
+
+        given = replaced(args, stand_in), {key: replaced(value, stand_in) for key, value in kwargs.items()}
+        again = func(*given[0], **given[1])
+        stand_ins = [leaf for _, leaf in leaves.values()]
+        touched = [*tensors(again), *tensors([*given[0], *given[1].values()])]
+        if not any(t.requires_grad and not any(t is leaf for leaf in stand_ins) for t in touched):
+            return result  # of a parameter's shape or type, not its values; or the parameter itself
+        if not all(map(self._is_constant, tensors([*args, *kwargs.values()]))):
+            raise refusal(names[0], f"by {getattr(func, '__name__', func)}")
+        for derived in derive(result, again, list(leaves.values()), casts=func in CASTS):
+            self._derived[id(derived.tensor)] = derived
+        return result
+
+    def _sources(self, tensor: torch.Tensor) -> list[str]:
+        """The trainable parameters that a tensor is, or is computed from."""
+        derived = self._derived.get(id(tensor))
+        if derived is None:
+            return [self._names[id(tensor)]]
+        return [name for source in derived.sources for name in self._sources(source)]
+
+    def _note(self, tensor: torch.Tensor, part: Part) -> None:
+        derived = self._derived.get(id(tensor))
+        if derived is not None:
+            for source, share in zip(derived.sources, derived.pull(part), strict=True):
+                self._note(source, share)
+            return
+        name = self._names[id(tensor)]
+        self._found.setdefault(name, []).append(part)
         self._calls[name] -= 1
-        if self._calls[name]:
-            self._found[name] = gradient
-        else:
-            self._found.pop(name, None)
-            self._sink(name, gradient)
+        if not self._calls[name]:
+            self._sink(name, merged(self._found.pop(name)))
+
+
+class Input:
+    """A layer's input [b, t, d], widened when it is first needed and for all the layers that share it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def wide(self) -> torch.Tensor:
+        """In float32 at least."""
+        self._tensor = wide(self._tensor)
+        return self._tensor
 
 
 class _Intercept(TorchFunctionMode):
@@ -231,133 +264,14 @@ class _Intercept(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        names = self._names([*args, *kwargs.values()])
-        if not names:
+        given = list(tensors([*args, *kwargs.values()]))
+        names = [name for tensor in given if (name := self._capture.name(tensor))]
+        if not names or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if func in _RULES:
-            return _RULES[func](self._capture, func, args, kwargs)
-        result = func(*args, **kwargs)
-        if isinstance(result, torch.Tensor) and func is not torch.Tensor.detach and torch.is_grad_enabled():
-            kind = getattr(func, "__name__", str(func))
-            raise PruneError(f"{names[0]}: used by {kind}; per-example gradients are not known for that")
-        return result  # a shape, a type, a device
-
-    def _names(self, values: Iterable[Any]) -> list[str]:
-        """The trainable parameters among values, and within lists of them."""
-        found: list[str] = []
-        for value in values:
-            if isinstance(value, list | tuple):
-                found += self._names(value)
-            elif name := self._capture.name(value):
-                found.append(name)
-        return found
-
-
-def _linear(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
-    return _affine(capture, func(x, weight, bias), x, weight, bias, transposed=False)
-
-
-def _addmm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    """`Conv1D` of transformers (GPT-2): its weight is [in, out]."""
-    bias, x, weight = _bind(("input", "mat1", "mat2"), args, kwargs)
-    if {"alpha", "beta"} & set(kwargs):
-        name = capture.name(weight) or capture.name(bias)
-        raise PruneError(f"{name}: used by addmm with alpha or beta; per-example gradients are not known for that")
-    return _affine(capture, func(bias, x, weight), x, weight, bias, transposed=True)
-
-
-def _affine(
-    capture: Capture, output: torch.Tensor, x: torch.Tensor, weight: Any, bias: Any, *, transposed: bool
-) -> torch.Tensor:
-    _refuse_as_input(capture, x)
-    parameters = [p for p in (weight, bias) if capture.name(p)]
-    name = capture.name(parameters[0]) or ""
-    inputs = capture.tokens(x.detach(), name)
-
-    def gradients(grad: torch.Tensor) -> list[Factors]:
-        grad = capture.tokens(grad, name)
-        found: list[Factors] = []
-        for parameter in parameters:
-            if parameter is bias:
-                found.append(Dense(grad.sum(1)))
-            else:
-                found.append(Outer(_wide(inputs), grad) if transposed else Outer(grad, _wide(inputs)))
-        return found
-
-    capture.expect(output, parameters, gradients)
-    return output
-
-
-def _embedding(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    ids, weight, padding, max_norm, _, by_frequency, sparse = _bind(
-        ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
-        args,
-        kwargs,
-    )
-    name = capture.name(weight) or ""
-    if max_norm is not None or by_frequency or sparse:
-        raise PruneError(f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse; these are not covered")
-    output: torch.Tensor = func(ids, weight, padding)
-    b = capture._b
-    if ids.dim() < 2 or len(ids) != b:
-        # BERT looks positions up once for the whole batch: from here on each example has its own copy
-        if ids.dim() > 2 or (ids.dim() == 2 and len(ids) != 1):
-            raise PruneError(f"{name}: looked up with ids of shape {list(ids.shape)}; allowed: [b, t], [1, t] or [t]")
-        output = output.expand(b, ids.shape[-1], output.shape[-1]).clone()
-        ids = ids.expand(b, ids.shape[-1])
-    ids = ids.reshape(b, -1)
-
-    def gradients(grad: torch.Tensor) -> list[Factors]:
-        grad = grad.reshape(b, ids.shape[1], -1)
-        if padding is not None:  # the table's padding row is not trained
-            grad = grad.masked_fill((ids == padding % len(weight)).unsqueeze(2), 0)
-        return [Lookup(ids, grad, len(weight))]
-
-    capture.expect(output, [weight], gradients)
-    return output
-
-
-def _layer_norm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    x, shape, weight, bias, eps = _bind(
-        ("input", "normalized_shape", "weight", "bias", "eps"), args, {"eps": 1e-5, **kwargs}
-    )
-    _refuse_as_input(capture, x)
-    output: torch.Tensor = func(x, shape, weight, bias, eps)
-    normalised = func(x.detach(), shape, None, None, eps)
-    parameters = [p for p in (weight, bias) if capture.name(p)]
-    name = capture.name(parameters[0]) or ""
-
-    def gradients(grad: torch.Tensor) -> list[Factors]:
-        scaled = (grad, grad * normalised)
-        return [Dense(capture.tokens(scaled[p is weight], name).sum(1)) for p in parameters]
-
-    capture.expect(output, parameters, gradients)
-    return output
-
-
-_RULES: dict[Any, Callable[[Capture, Any, Any, Any], torch.Tensor]] = {
-    functional.linear: _linear,
-    torch.addmm: _addmm,
-    functional.embedding: _embedding,
-    functional.layer_norm: _layer_norm,
-}
-
-
-def _refuse_as_input(capture: Capture, x: Any) -> None:
-    if capture.name(x):
-        raise PruneError(f"{capture.name(x)}: used as a layer's input; per-example gradients are not known for that")
-
-
-def _bind(names: tuple[str, ...], args: Any, kwargs: Any) -> tuple[Any, ...]:
-    """A call's arguments in the order of `names`, None where not given."""
-    given = dict(zip(names, args, strict=False)) | kwargs
-    return tuple(given.get(name) for name in names)
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 at least: sums over tokens in half precision would lose the small examples."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        rule = RULES.get(func)
+        if rule and not all(map(self._capture._is_constant, given)):
+            return rule(self._capture, func, args, kwargs)
+        return self._capture.derive(func, args, kwargs, names)
 
 
 def _unset(name: str, gradient: Factors) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +17,30 @@ from numpy.typing import NDArray
 from prune_cli import models
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
-from prune_cli.tasks import Task
+from prune_cli.tasks import Encoded, Task
 from prune_cli.tensors import RowWriter, Spec
 
 
 @dataclass
 class Batch:
-    """A batch on its way through the model: inputs [b, t], labels [b]; outputs once they are there."""
+    """A batch on its way through the model: inputs and labels of b rows; outputs once they are there.
+
+    `alone(i)` is its row i as a batch of one, without padding.
+    """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
+    alone: Callable[[int], Batch]
     outputs: Any = None
 
     def __len__(self) -> int:
         """Rows in the batch."""
         return len(self.labels)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the model sees: a row, or each of its choices."""
+        return self.inputs["input_ids"].shape[:-1].numel()
 
 
 class Observer(Protocol):
@@ -53,16 +63,20 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """What is walked: encoded rows and labels [n], a model, its checkpoints."""
+    """What is walked: n encoded rows, a model, its checkpoints."""
 
-    encoded: Any
-    labels: NDArray[np.int64]
+    encoded: Encoded
     pad_token_id: int
     model: torch.nn.Module
     source: models.Source
     task: Task
     device: torch.device
     precision: str
+
+    def batch(self, positions: NDArray[np.int64]) -> Batch:
+        """The rows at `positions`, on the device."""
+        inputs = self.task.collate(self.encoded, positions, self.pad_token_id, self.device)
+        return Batch(inputs, inputs.pop("labels"), lambda i: self.batch(positions[i : i + 1]))
 
 
 def walk(
@@ -80,7 +94,7 @@ def walk(
     from its last saved batch; with the same batch limits the bytes are those of an uninterrupted walk (CPU). When
     the device runs out of memory the batch is halved, and so are those that follow.
     """
-    n, e = len(job.labels), len(job.source.checkpoints)
+    n, e = len(job.encoded.lengths), len(job.source.checkpoints)
     checkpoints = job.source.checkpoints
     meta = {"checkpoints": [c.name for c in checkpoints], "learning_rate": [c.learning_rate for c in checkpoints]}
     mark = folder / ".progress.json"
@@ -140,8 +154,7 @@ def _attempt(
 
 
 def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
-    inputs = job.task.collate(job.encoded, job.labels, positions, job.pad_token_id, job.device)
-    batch = Batch(inputs, inputs.pop("labels"))
+    batch = job.batch(positions)
     backward = any(observer.needs_backward for observer in files.values())
     with torch.set_grad_enabled(backward):
         for observer in files.values():

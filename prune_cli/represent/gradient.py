@@ -10,7 +10,8 @@ import torch
 from prune_cli.errors import PruneError
 from prune_cli.represent.capture import Capture, Factors
 from prune_cli.represent.engine import Batch
-from prune_cli.represent.projection import Sketch, buckets
+from prune_cli.represent.norms import Norms
+from prune_cli.represent.projection import SIDE, Sketch, buckets
 from prune_cli.tasks import Task
 
 
@@ -29,9 +30,10 @@ class Gradient:
 
     needs_backward = True
 
-    def __init__(self, dim: int, seed: int, dtype: str, task: Task) -> None:
+    def __init__(self, dim: int, seed: int, dtype: str, task: Task, projection: str = "faithful") -> None:
         self._k, self._dtype, self._task = buckets(dim), dtype, task
-        self._sketch = Sketch(dim, seed)
+        self._sketch, self._norms = Sketch(dim, seed, SIDE[projection]), Norms()
+        self._squared = torch.empty(0)
         self._checked = False
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -50,21 +52,26 @@ class Gradient:
         if not self._checked:
             self._check(batch)
             self._checked = True
+        self._squared = torch.zeros(len(batch), dtype=torch.float64, device=batch.labels.device)
         self._sketch.begin(len(batch), batch.labels.device)
-        self._capture.begin(len(batch), self._sketch.add)
+        self._capture.begin(len(batch), self._take, batch.sequences)
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The batch's projected gradients and norms."""
         self._capture.finish()
-        return {"gradient": self._sketch.projected, "grad_norm": self._sketch.squared_norm.sqrt()}
+        self._norms.forget()
+        return {"gradient": self._sketch.projected, "grad_norm": self._squared.sqrt()}
+
+    def _take(self, name: str, gradient: Factors) -> None:
+        self._sketch.add(name, gradient)
+        self._squared += self._norms.squared(gradient)
 
     def _check(self, batch: Batch) -> None:
         """Compare the batch's last row (the shortest: the most padding) with that row alone, by autograd."""
         last = len(batch) - 1
-        length = int(batch.inputs["attention_mask"][last].sum())
-        alone = {name: values[last:, :length] for name, values in batch.inputs.items()}
+        alone = batch.alone(last)
         with self._capture.paused():
-            self._losses(alone, batch.labels[last:]).backward()
+            self._losses(alone.inputs, alone.labels).backward()
             true = {name: p.grad for name, p in self._capture.trainable.items()}
         whole = torch.stack([grad.norm() for grad in true.values() if grad is not None]).norm()
         seen = set()
@@ -81,7 +88,7 @@ class Gradient:
                     f"{error:.2g}); the gradient kind needs a model whose examples do not depend on each other"
                 )
 
-        self._capture.begin(len(batch), compare)
+        self._capture.begin(len(batch), compare, batch.sequences)
         self._losses(batch.inputs, batch.labels).backward()
         self._capture.finish()
         for name, grad in true.items():

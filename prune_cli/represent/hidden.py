@@ -17,13 +17,14 @@ class Hidden:
 
     layer: index into the model's hidden states (0 embeddings, -1 last). pooling: `cls` the first token; `mean`
     over the real tokens; `last` real token; `position` weights ∝ token index, wₜ = t / Σ t (Muennighoff 2022,
-    arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv 2503.01807).
+    arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv 2503.01807). choices: where a row is several choices,
+    its vector is the `mean` of its own choices' (Du et al. 2025, arXiv 2507.03648) or the `gold` choice's.
     """
 
     needs_backward = False
 
-    def __init__(self, layer: int, pooling: str, dtype: str) -> None:
-        self._layer, self._pooling, self._dtype = layer, pooling, dtype
+    def __init__(self, layer: int, pooling: str, dtype: str, choices: str = "mean") -> None:
+        self._layer, self._pooling, self._dtype, self._choices = layer, pooling, dtype, choices
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape of a row, stored type."""
@@ -55,10 +56,16 @@ class Hidden:
         """Nothing to prepare."""
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Pool the batch's hidden states [b, t, d] -> [b, d]."""
+        """Pool the batch's hidden states [b, t, d], or [b·c, t, d] of c choices, to [b, d]."""
         assert batch.outputs is not None
         states = batch.outputs.hidden_states[self._layer].detach().float()
-        return {"hidden": pool(states, batch.inputs["attention_mask"], self._pooling)}
+        mask = batch.inputs["attention_mask"]
+        pooled = pool(states, mask.flatten(end_dim=-2), self._pooling)
+        if mask.dim() == 3:
+            weights = (batch.labels >= 0 if self._choices == "mean" else batch.labels == 1).float()
+            weights = weights / weights.sum(1, keepdim=True)
+            pooled = (pooled.unflatten(0, weights.shape) * weights.unsqueeze(2)).sum(1)
+        return {"hidden": pooled}
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:

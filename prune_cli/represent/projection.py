@@ -1,11 +1,16 @@
-"""Random projection of per-example gradients that are never written out: a signed fold.
+"""Random projection of per-example gradients that are never written out: a signed fold in two steps.
 
-A parameter's gradient [r, c] is multiplied by random signs s_r s'_c, laid out flat, and entry f is added to bucket
-(f + start) mod k. All parameters share the k buckets, each with its own signs and start. The signs of two entries
-are uncorrelated and of mean zero, so inner products are kept in expectation, as with a count sketch (Charikar et
-al. 2002; Weinberger et al. 2009, arXiv 0902.2206); the product form lets the signs be put on the factors of a linear
-layer's gradient, before the product, at almost no cost. k is a prime: a layer's width that divided k would send
-whole columns to the same few buckets.
+A matrix parameter's gradient Σ_t l_t ⊗ r_t is folded from both sides first: the entries of l_t and r_t get random
+signs and those whose index is the same modulo a width are added. Each side is at most `side` wide then, so the
+product is small. It is laid out flat, and entry f is added to bucket (f + start) mod k. All parameters share the k
+buckets. Signs s_i s'_j of two different entries are uncorrelated and of mean zero, so inner products are kept in
+expectation, as with a count sketch (Charikar et al. 2002; Weinberger et al. 2009, arXiv 0902.2206). The variance has
+a part from the k buckets, ∝ 1/k, and one from the sides, ∝ 1/side for gradients of low rank, which averages out over
+a model's matrices: a side of a few hundred adds little, a side of 15 (the usual two-sided projection into the same k)
+a lot; `make bench` measures both.
+
+Rows of a table that is only looked up are not folded. k is a prime: a width that divided k would send whole columns
+to the same few buckets.
 """
 
 from __future__ import annotations
@@ -14,10 +19,10 @@ import hashlib
 
 import torch
 
-from prune_cli.represent.capture import Dense, Factors, Lookup, Outer
+from prune_cli.represent.capture import Factors, Lookup, Outer, Sum
 
-# entries formed at a time: on a CPU one example's, as many as its cache holds; on a GPU enough to keep it busy
-_BLOCK = {"cpu": 2**20, "cuda": 2**26}
+SIDE = {"faithful": 256, "fast": 32}  # --projection: the widest side of a folded matrix
+_TABLE = 4096  # rows that a table is folded to where it is a matrix too (tied embeddings)
 
 
 def buckets(dim: int) -> int:
@@ -26,89 +31,95 @@ def buckets(dim: int) -> int:
 
 
 class Sketch:
-    """Per-example gradients of a batch, projected [b, k], and their squared norms [b], exact."""
+    """Per-example gradients of a batch, projected [b, k]."""
 
-    def __init__(self, dim: int, seed: int) -> None:
+    def __init__(self, dim: int, seed: int, side: int = SIDE["faithful"]) -> None:
         self.k = buckets(dim)
-        self._seed = seed
-        self._signs: dict[tuple[str, int, int], torch.Tensor] = {}
+        self._seed, self._side = seed, side
+        self._signs: dict[tuple[str, int], torch.Tensor] = {}
         self._starts: dict[str, int] = {}
+        self._of: torch.Tensor | None = None  # the input that `_folded` is of
+        self._folded = torch.empty(0)
         self.projected = torch.empty(0)
-        self.squared_norm = torch.empty(0)
 
     def begin(self, b: int, device: torch.device) -> None:
         """Start a batch of b examples."""
+        self._of = None
         self.projected = torch.zeros(b, self.k, device=device)
-        self.squared_norm = torch.zeros(b, dtype=torch.float64, device=device)
 
     def add(self, name: str, gradient: Factors) -> None:
         """Add a parameter's gradients."""
+        if isinstance(gradient, Outer):
+            self._add_outer(name, gradient, self._side)
+        elif isinstance(gradient, Lookup):
+            grads = gradient.grads
+            rows = self._signs_for(name, gradient.rows, grads)[gradient.ids].unsqueeze(2)
+            self._scatter(name, gradient.ids, grads * rows * self._columns(grads))
+        elif isinstance(gradient, Sum):
+            for part in gradient.parts:
+                self._add_tied(name, part)
+        else:
+            flat = gradient.grads.flatten(1)
+            self._spread(name, flat * self._signs_for(name, flat.shape[1], flat))
+
+    def _add_outer(self, name: str, gradient: Outer, side: int) -> None:
+        left, right = gradient.left, gradient.right
+        if self._of is not right:  # layers that share an input (query, key, value) share its fold
+            self._of, self._folded = right, fold(right, self._columns(right), self._side)
+        rows = fold(left, self._signs_for(name, left.shape[2], left), side)
+        self._spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
+
+    def _add_tied(self, name: str, part: Factors) -> None:
+        """A part of the gradient of a table that is a matrix too: both are folded alike."""
+        if isinstance(part, Outer):
+            self._add_outer(name, part, _TABLE)
+        elif isinstance(part, Lookup):
+            signs = self._signs_for(name, part.rows, part.grads)[part.ids].unsqueeze(2)
+            folded = fold(part.grads * signs, self._columns(part.grads), self._side)
+            self._scatter(name, part.ids.remainder(min(part.rows, _TABLE)), folded)
+        else:
+            matrix = part.grads * self._signs_for(name, part.grads.shape[1], part.grads).unsqueeze(1)
+            columns = fold(matrix, self._columns(matrix), self._side).transpose(1, 2)
+            ones = columns.new_ones(columns.shape[2])
+            self._spread(name, fold(columns, ones, _TABLE).transpose(1, 2).flatten(1))
+
+    def _scatter(self, name: str, ids: torch.Tensor, signed: torch.Tensor) -> None:
+        """Add rows `ids` [b, t] of a table, signed [b, t, d]."""
+        b, t, d = signed.shape
+        place = (self._start(name) + ids * d).remainder(self.k).unsqueeze(2) + torch.arange(d, device=ids.device)
+        rounds = -(-(self.k + d) // self.k)
+        memory = signed.new_zeros(b, rounds * self.k)
+        memory.scatter_add_(1, place.view(b, t * d), signed.reshape(b, t * d))
+        self.projected += memory.unflatten(1, (rounds, self.k)).sum(1)
+
+    def _spread(self, name: str, flat: torch.Tensor) -> None:
+        """Add entries [b, m] to the buckets from the parameter's start on, round and round."""
+        lead = self._start(name)
+        rounds = -(-(lead + flat.shape[1]) // self.k)
+        first = flat[:, : self.k - lead]
+        self.projected[:, lead : lead + first.shape[1]] += first
+        if rounds == 1:
+            return
+        rest = flat[:, self.k - lead :]
+        whole = rest.shape[1] // self.k * self.k
+        if whole:
+            self.projected += rest[:, :whole].unflatten(1, (-1, self.k)).sum(1)
+        self.projected[:, : rest.shape[1] - whole] += rest[:, whole:]
+
+    def _start(self, name: str) -> int:
         if name not in self._starts:
             self._starts[name] = self._number(name, "start") % self.k
-        start = self._starts[name]
-        if isinstance(gradient, Outer):
-            self._add_outer(name, start, gradient)
-        elif isinstance(gradient, Lookup):
-            self._add_lookup(name, start, gradient)
-        else:
-            self._add_dense(name, start, gradient)
+        return self._starts[name]
 
-    def _add_outer(self, name: str, start: int, gradient: Outer) -> None:
-        left, right = gradient.left, gradient.right
-        (b, t, r), c, device = left.shape, right.shape[2], left.device.type
-        row_signs, column_signs = self._sign(name, 0, left), self._sign(name, 1, right)
-        some = 1 if device == "cpu" else b  # examples at a time
-        rows = max(1, min(r, _BLOCK[device] // (some * c)))
-        signed_left, signed_right = left.new_empty(some, t, rows), right.new_empty(some, t, c)
-        memory = left.new_empty(some, rows * c + 2 * self.k)  # used again and again: on a CPU it stays in the cache
-        for row in range(0, r, rows):
-            end = min(row + rows, r)
-            block, folded = self._block(memory, start + row * c, (end - row) * c)
-            formed = block.view(some, end - row, c)
-            for i in range(0, b, some):
-                j = i + some
-                some_left = torch.mul(left[i:j, :, row:end], row_signs[row:end], out=signed_left[:, :, : end - row])
-                torch.mul(right[i:j], column_signs, out=signed_right)
-                torch.bmm(some_left.transpose(1, 2), signed_right, out=formed)
-                self.projected[i:j] += folded.sum(1)
-                self.squared_norm[i:j] += torch.linalg.vector_norm(block, dim=1).double().square()
+    def _columns(self, like: torch.Tensor) -> torch.Tensor:
+        """Signs for the columns of every matrix of that width: rows have their own, so no two entries share both."""
+        return self._signs_for("columns", like.shape[-1], like)
 
-    def _add_lookup(self, name: str, start: int, gradient: Lookup) -> None:
-        ids, grads = gradient.ids, gradient.grads
-        b, t, d = grads.shape
-        same = ids.unsqueeze(1) == ids.unsqueeze(2)  # a row looked up twice has the sum as its gradient
-        self.squared_norm += ((grads @ grads.transpose(1, 2)) * same).sum((1, 2), dtype=torch.float64)
-        rows = self._signs_for(name, 0, gradient.rows, grads)[ids].unsqueeze(2)
-        signed = grads * rows * self._sign(name, 1, grads)
-        place = (start + ids * d).remainder(self.k).unsqueeze(2) + torch.arange(d, device=ids.device)
-        memory = signed.new_zeros(b, d + 2 * self.k)
-        memory.scatter_add_(1, place.view(b, t * d), signed.view(b, t * d))
-        self.projected += self._block(memory, 0, self.k + d)[1].sum(1)
-
-    def _add_dense(self, name: str, start: int, gradient: Dense) -> None:
-        flat = gradient.grads.flatten(1)
-        block, folded = self._block(flat.new_empty(len(flat), flat.shape[1] + 2 * self.k), start, flat.shape[1])
-        torch.mul(flat, self._sign(name, 0, flat), out=block)
-        self.projected += folded.sum(1)
-        self.squared_norm += torch.linalg.vector_norm(block, dim=1).double().square()
-
-    def _block(self, memory: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Room [b, size] in `memory` for entries from `start` on, and a view [b, m, k] to sum over m to fold them."""
-        lead = start % self.k
-        rounds = -(-(lead + size) // self.k)
-        memory[:, :lead] = 0
-        memory[:, lead + size : rounds * self.k] = 0
-        return memory[:, lead : lead + size], memory[:, : rounds * self.k].unflatten(1, (rounds, self.k))
-
-    def _sign(self, name: str, axis: int, like: torch.Tensor) -> torch.Tensor:
-        """Signs for the last axis of `like`."""
-        return self._signs_for(name, axis, like.shape[-1], like)
-
-    def _signs_for(self, name: str, axis: int, size: int, like: torch.Tensor) -> torch.Tensor:
-        key = (name, axis, size)
+    def _signs_for(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
+        key = (name, size)
         if key not in self._signs:
             # drawn on the CPU: the same projection on every device
-            generator = torch.Generator().manual_seed(self._number(name, str(axis)))
+            generator = torch.Generator().manual_seed(self._number(name, str(size)))
             signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
             self._signs[key] = signs.to(like.device, like.dtype)
         return self._signs[key]
@@ -117,3 +128,13 @@ class Sketch:
         """A number that follows from the seed and the words given."""
         text = "/".join([str(self._seed), *parts])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+
+
+def fold(x: torch.Tensor, signs: torch.Tensor, side: int) -> torch.Tensor:
+    """Signed sums of the entries of the last axis whose index is the same modulo the width."""
+    w = min(x.shape[-1], side)
+    folded = x[..., :w] * signs[:w]
+    for at in range(w, x.shape[-1], w):
+        part = x[..., at : at + w]
+        folded[..., : part.shape[-1]].addcmul_(part, signs[at : at + w])
+    return folded

@@ -13,9 +13,12 @@ NUMBERS = 2**22  # in a block: 32 MiB as float64
 IN_MEMORY = 2**28  # bytes: a copy beyond 256 MiB goes to disk
 
 
-def row_blocks(array: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Consecutive rows of an array [n, …], a memory map as well, as float64 [b, …], and where they stand."""
-    rows = max(1, NUMBERS // max(1, array[0].size))
+def row_blocks(array: NDArray[Any], beside: int = 0) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Consecutive rows of an array [n, …], a memory map as well, as float64 [b, …], and where they stand.
+
+    beside: how many numbers the caller makes of a row, where these may be more than it has.
+    """
+    rows = max(1, NUMBERS // max(1, array[0].size, beside))
     for start in range(0, len(array), rows):
         where = slice(start, start + rows)
         yield where, np.asarray(array[where], np.float64)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.score._blocks import row_blocks
+from prune_cli.score._cosine import unit
 
 
 def score(
@@ -36,7 +37,7 @@ def score(
     flat = aims.reshape(len(aims), -1)  # [g, e × d]
     scores = np.empty(len(trajectory), np.float64)
     for rows, block in row_blocks(trajectory):
-        scores[rows] = (_unit(block).reshape(len(block), -1) @ flat.T).max(axis=1)
+        scores[rows] = (unit(block).reshape(len(block), -1) @ flat.T).max(axis=1)
     return scores
 
 
@@ -48,11 +49,5 @@ def _aims(target: NDArray[Any], group: NDArray[np.int64] | None) -> NDArray[np.f
     sums = np.zeros((len(names), *target.shape[1:]), np.float64)
     for rows, block in row_blocks(target):
         member = (names[:, None] == group[rows]).astype(np.float64)  # [g, b]
-        sums += np.tensordot(member, _unit(block), axes=1)
+        sums += np.tensordot(member, unit(block), axes=1)
     return sums / sizes[:, None, None]
-
-
-def _unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale each vector of a block [b, e, d] to length one; zeros stay."""
-    norms = np.linalg.norm(block, axis=2, keepdims=True)
-    return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)

@@ -1,4 +1,4 @@
-"""Selection within each label, so that the kept rows have a given balance of labels."""
+"""Selection within each label or group, so that the kept rows have a given balance of them."""
 
 from __future__ import annotations
 
@@ -14,38 +14,39 @@ from prune_cli.score._blocks import take
 from prune_cli.select._shares import equal_shares, proportional_shares
 
 BALANCES = ("none", "keep", "equal")
+BALANCED_BY = ("label", "group")
 NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
 
 
 def select_balanced(
     function: Callable[..., NDArray[np.int64]],
     arguments: Mapping[str, Any],
-    label: NDArray[np.int64] | None,
+    part: NDArray[np.int64] | None,
     n_keep: int,
     balance: str,
     n: int,
 ) -> NDArray[np.int64]:
     """Run a select method on n rows: int64 [n_keep], best first.
 
-    balance `none` runs the method on all rows. `keep` gives each label [n] the share of n_keep that it has of
-    the data (largest remainder); `equal` gives each label the same share, and what a small label lacks is
-    shared among the others. The method then runs within each label in turn, on its part of every input (a
-    copy of those rows, on disk where it is large); inputs of the target set stay whole. A label with no share is
-    passed over.
+    part [n] is each row's label, or its group. balance `none` runs the method on all rows. `keep` gives each part
+    the share of n_keep that it has of the data (largest remainder); `equal` gives each the same share, and what a
+    small one lacks is shared among the others. The method then runs within each part in turn, on its rows of
+    every input (a copy of them, on disk where it is large); inputs of the target set stay whole. A part with no
+    share is passed over.
 
-    The labels' rows are merged in proportion: of m rows, a label's best counts as rank ½/m, its next as 1½/m
+    The parts' rows are merged in proportion: of m rows, a part's best counts as rank ½/m, its next as 1½/m
     and so on, and lower ranks come first. Every beginning of the result so has about the shares of the whole.
     """
     if balance not in BALANCES:
         raise PruneError(f"balance: {balance}; allowed: {', '.join(BALANCES)}")
     if balance == "none":
         return _checked(function(**arguments), n_keep, n, function)
-    assert label is not None
-    sizes = np.bincount(label)
+    assert part is not None
+    sizes = np.bincount(part)
     shares = proportional_shares(sizes, n_keep) if balance == "keep" else equal_shares(sizes, n_keep)
     picked = []
     for j in np.flatnonzero(shares):
-        rows = np.flatnonzero(label == j)
+        rows = np.flatnonzero(part == j)
         own = _within(function, arguments, rows, int(shares[j]))
         picked.append(rows[_checked(function(**own), int(shares[j]), len(rows), function)])
     ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]

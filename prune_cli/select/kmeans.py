@@ -6,7 +6,9 @@ the budget and S what is selected so far, or all its rows where it has fewer; so
 Source: S2L, Yang et al. 2024, arXiv 2403.07384, algorithm 1.
 
 The paper clusters loss trajectories, which is this method on dynamics; here it is any representation, as it
-is stored, all checkpoints side by side. Rows come in the order of drawing, the smallest cluster's first.
+is stored, all checkpoints side by side. Rows come in the order of drawing, the smallest cluster's first. Where
+rows come from several sources the authors' code shares the budget among these by the same rule, and clusters each
+by itself: that is `--balance equal --balance-by group`. Their code draws from clusters of one or two rows last.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows, described, keys_of
 from prune_cli.sources import Row
+from prune_cli.tasks import Judging
 
 if TYPE_CHECKING:
     import torch
@@ -19,21 +20,29 @@ if TYPE_CHECKING:
 
 AUTO_MODEL = "AutoModelForSequenceClassification"
 PEFT_TASK = "SEQ_CLS"
+POOLING = "mean"
+TABLE_METRICS = ("accuracy", "macro_f1")
 BLOCK = 1000  # rows tokenised at a time: only a block's tokens are ever Python lists
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """n tokenised rows laid end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
+    """n tokenised rows laid end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`, its class `gold[i]`."""
 
     input_ids: np.ndarray  # int32 [tokens]
     token_type_ids: np.ndarray | None  # int32 [tokens], where the tokenizer makes them
     offsets: np.ndarray  # int64 [n + 1]
+    gold: np.ndarray  # int64 [n]
 
     @property
     def lengths(self) -> np.ndarray:
         """int64 [n]: tokens per row, special tokens included."""
         return np.diff(self.offsets)
+
+    @property
+    def longest(self) -> np.ndarray:
+        """The same: a row is one sequence."""
+        return self.lengths
 
 
 def check(row: Row) -> str | None:
@@ -56,6 +65,11 @@ def check(row: Row) -> str | None:
     return None
 
 
+def text(row: Row) -> str:
+    """The words of a row."""
+    return " ".join(row[key] for key in ("text", "text_pair") if key in row)
+
+
 def label_list(rows: Rows) -> list[int | str]:
     """The distinct labels, ascending: class j of a model is label_list[j]."""
     return sorted({row["label"] for row in rows})
@@ -73,7 +87,7 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
     return indices
 
 
-def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[int | str]) -> Encoded:
     """Tokenise `text` (and `text_pair`), special tokens included, the longer text cut first.
 
     Rows are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower. Raises PruneError for a
@@ -101,7 +115,8 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> E
     empty = np.flatnonzero(np.diff(offsets) == 0)
     if len(empty):
         raise PruneError(f"{rows.where(int(empty[0]))}: text gives no token; allowed: at least one token")
-    return Encoded(np.concatenate(ids), np.concatenate(types) if types else None, offsets)
+    gold = label_indices(rows, labels)
+    return Encoded(np.concatenate(ids), np.concatenate(types) if types else None, offsets, gold)
 
 
 def _blocks(rows: Rows) -> Iterator[list[Row]]:
@@ -112,11 +127,7 @@ def _blocks(rows: Rows) -> Iterator[list[Row]]:
 
 
 def collate(
-    encoded: Encoded,
-    labels: np.ndarray,
-    positions: Sequence[int] | np.ndarray,
-    pad_token_id: int,
-    device: torch.device | str,
+    encoded: Encoded, positions: Sequence[int] | np.ndarray, pad_token_id: int, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """The rows at `positions` (b) as int64 tensors [b, t], t the longest of them, and `labels` [b].
 
@@ -138,7 +149,7 @@ def collate(
     batch = {"input_ids": padded(encoded.input_ids, pad_token_id), "attention_mask": mask.astype(np.int64)}
     if encoded.token_type_ids is not None:
         batch["token_type_ids"] = padded(encoded.token_type_ids, 0)
-    batch["labels"] = np.asarray(labels, dtype=np.int64)[positions]
+    batch["labels"] = encoded.gold[positions]
     return {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
 
 
@@ -171,10 +182,25 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
     }
 
 
+def predictions(
+    judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor
+) -> list[dict[str, Any]]:
+    """Each row's label, the most probable one (the first of equals), and all probabilities; logits [b, c]."""
+    probabilities = logits.double().softmax(dim=1).cpu().numpy()
+    return [
+        {
+            "label": judging.labels[gold],
+            "prediction": judging.labels[row.argmax()],
+            "probabilities": [round(p, 6) for p in row.tolist()],
+        }
+        for gold, row in zip(labels.tolist(), probabilities, strict=True)
+    ]
+
+
 def metrics(
-    labels: np.ndarray, probabilities: np.ndarray, losses: np.ndarray, label_list: Sequence[int | str]
+    predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[int | str]
 ) -> dict[str, Any]:
-    """Scores of the prediction argmax_c p; labels int [n], probabilities [n, c], losses [n].
+    """Scores of the predicted labels; losses [n].
 
     `macro_f1` is the mean F1 of the labels that are gold or predicted in this set (scikit-learn's own default), so a
     test set without some label is not marked down for it. `per_label` has every label, as a string (as JSON keys are),
@@ -182,15 +208,16 @@ def metrics(
     """
     from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-    predicted = probabilities.argmax(axis=1)
-    table = precision_recall_fscore_support(labels, predicted, labels=np.arange(len(label_list)), zero_division=0)
+    index = {label: j for j, label in enumerate(labels)}
+    gold, predicted = ([index[row[key]] for row in predictions] for key in ("label", "prediction"))
+    table = precision_recall_fscore_support(gold, predicted, labels=np.arange(len(labels)), zero_division=0)
     return {
-        "n": len(labels),
+        "n": len(predictions),
         "loss": float(np.mean(losses, dtype=np.float64)),
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "accuracy": float(accuracy_score(gold, predicted)),
+        "macro_f1": float(f1_score(gold, predicted, average="macro", zero_division=0)),
         "per_label": {
             str(label): {"n": int(n), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
-            for label, precision, recall, f1, n in zip(label_list, *table, strict=True)
+            for label, precision, recall, f1, n in zip(labels, *table, strict=True)
         },
     }

@@ -1,0 +1,111 @@
+"""Per-example gradients of one parameter for the b examples of a batch, in the form in which they are smallest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Gradients of a matrix parameter [r, c]: Σ_t left[:, t] ⊗ right[:, t], left [b, t, r], right [b, t, c].
+
+    Layers that are given the same input share the very tensor that holds it.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        """The gradients [b, r, c]."""
+        return self.left.transpose(1, 2) @ self.right
+
+    def alone(self, i: int) -> Outer:
+        """Those of example i, b = 1."""
+        return Outer(self.left[i : i + 1], self.right[i : i + 1])
+
+    def plus(self, *others: Outer) -> Outer:
+        """The sum with other calls': their tokens behind these."""
+        every = (self, *others)
+        return Outer(torch.cat([o.left for o in every], 1), torch.cat([o.right for o in every], 1))
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Gradients of a table [v, d]: row ids[:, t] gets grads[:, t]; ids [b, t], grads [b, t, d]."""
+
+    ids: torch.Tensor
+    grads: torch.Tensor
+    rows: int
+
+    def dense(self) -> torch.Tensor:
+        """The gradients [b, v, d]."""
+        table = self.grads.new_zeros(len(self.ids), self.rows, self.grads.shape[2])
+        return table.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.grads), self.grads)
+
+    def alone(self, i: int) -> Lookup:
+        """Those of example i, b = 1."""
+        return Lookup(self.ids[i : i + 1], self.grads[i : i + 1], self.rows)
+
+    def plus(self, *others: Lookup) -> Lookup:
+        """The sum with other calls': their tokens behind these."""
+        every = (self, *others)
+        return Lookup(torch.cat([o.ids for o in every], 1), torch.cat([o.grads for o in every], 1), self.rows)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Gradients [b, …] of a parameter of that shape […]."""
+
+    grads: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        """The gradients [b, …]."""
+        return self.grads
+
+    def alone(self, i: int) -> Dense:
+        """Those of example i, b = 1."""
+        return Dense(self.grads[i : i + 1])
+
+    def plus(self, *others: Dense) -> Dense:
+        """The sum with other calls'."""
+        return Dense(sum((other.grads for other in others), self.grads))
+
+
+Part = Outer | Lookup | Dense
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Gradients of a parameter that is used in several ways (tied embeddings): at most one part of each kind."""
+
+    parts: tuple[Part, ...]
+
+    def dense(self) -> torch.Tensor:
+        """The gradients [b, …]."""
+        first, *others = (part.dense() for part in self.parts)
+        return sum(others, first)
+
+    def alone(self, i: int) -> Sum:
+        """Those of example i, b = 1."""
+        return Sum(tuple(part.alone(i) for part in self.parts))
+
+
+Factors = Part | Sum
+
+
+def merged(found: Iterable[Part]) -> Factors:
+    """The sum of what the calls of a forward gave one parameter."""
+    kinds: dict[type, list[Part]] = {}
+    for part in found:
+        kinds.setdefault(type(part), []).append(part)
+    # one list holds one class, which a type checker cannot follow
+    parts = tuple(first.plus(*others) if others else first for first, *others in kinds.values())  # type: ignore[arg-type]
+    return parts[0] if len(parts) == 1 else Sum(parts)
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: sums over tokens in half precision would lose the small examples."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

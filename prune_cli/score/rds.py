@@ -1,0 +1,28 @@
+"""Representation similarity: the cosine of a row to the target row it is most like.
+
+s_i = max_v cos(x_i, x_v), v the target rows. A row of zeros is like none: 0.
+
+Source: RDS, as in Ivison et al. 2025, arXiv 2503.01807 (cosine to the query set, its maximum over queries).
+Higher: more like some row of the target set; from −1 to 1.
+
+It runs on any representation, all checkpoints side by side; RDS+ itself is the one on a pretrained model's
+hidden states, pooled with weights that grow with position, and takes rows for each target row in turn: the
+selection round_robin, which needs no score.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.score._cosine import similarities
+
+
+def score(features: NDArray[Any], target_features: NDArray[Any]) -> NDArray[np.float64]:
+    """Score rows by features [n, d] against target_features [m, d]: float64 [n]."""
+    best = np.full(len(features), -np.inf)
+    for _, rows, cosines in similarities(features, target_features):
+        best[rows] = np.maximum(best[rows], cosines.max(axis=0))
+    return best
