@@ -11,9 +11,10 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from prune_cli.errors import PruneError
-from prune_cli.represent import capture, projection
+from prune_cli.represent import capture, norms, projection
 from prune_cli.represent.engine import Batch
 from prune_cli.represent.gradient import Gradient
+from prune_cli.represent.norms import Norms
 from prune_cli.tasks import classification
 
 LENGTHS = [12, 9, 5, 9, 3]
@@ -185,28 +186,38 @@ def test_inner_products_are_kept_in_expectation(name: str) -> None:
     assert errors.abs().max() < 3
 
 
-@pytest.mark.parametrize("kind", ["outer", "lookup", "dense"])
-def test_each_layer_kind_is_projected_without_bias(kind: str) -> None:
-    """A linear weight's, a table's and a vector's gradient each keep their inner products in expectation."""
-    generator = torch.Generator().manual_seed(2)
+def layer_kinds(seed: int) -> dict[str, capture.Factors]:
+    """Random gradients of three examples for each kind of use of a parameter."""
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    known: dict[str, capture.Factors] = {
-        "outer": capture.Outer(normal(3, 4, 9), normal(3, 4, 7)),
-        "lookup": capture.Lookup(torch.randint(0, 5, (3, 6), generator=generator), normal(3, 6, 7), rows=5),
+    outer = capture.Outer(normal(3, 4, 9), normal(3, 4, 7))
+    lookup = capture.Lookup(torch.randint(0, 9, (3, 6), generator=generator), normal(3, 6, 7), rows=9)
+    return {
+        "outer": outer,
+        "lookup": lookup,
         "dense": capture.Dense(normal(3, 40)),
+        "tied": capture.Sum((lookup, outer)),
+        "tied and read": capture.Sum((lookup, outer, capture.Dense(normal(3, 9, 7)))),
     }
-    factors = known[kind]
+
+
+@pytest.mark.parametrize("side", [3, 256])
+@pytest.mark.parametrize("kind", layer_kinds(0))
+def test_each_layer_kind_is_projected_without_bias(kind: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each use of a parameter keeps its inner products in expectation, its sides folded or not; norms are exact."""
+    monkeypatch.setattr(projection, "_TABLE", 4 * side)
+    factors = layer_kinds(2)[kind]
     dense = factors.dense().flatten(1).double()
+    assert torch.allclose(Norms().squared(factors), dense.square().sum(1), rtol=1e-5)
     products = []
     for seed in range(500):
-        sketch = projection.Sketch(31, seed)
+        sketch = projection.Sketch(31, seed, side)
         sketch.begin(3, torch.device("cpu"))
         sketch.add("weight", factors)
         products.append(sketch.projected.double() @ sketch.projected.double().T)
-        assert torch.allclose(sketch.squared_norm, dense.square().sum(1), rtol=1e-5)
     found = torch.stack(products)
     errors = (found.mean(0) - dense @ dense.T) / (found.std(0) / 500**0.5 + 1e-12)
     assert errors.abs().max() < 4
@@ -214,52 +225,47 @@ def test_each_layer_kind_is_projected_without_bias(kind: str) -> None:
 
 def test_a_fold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vector of 7 entries in 3 buckets from bucket 2, all signs plus: entry f goes to bucket (2 + f) mod 3."""
-    monkeypatch.setattr(projection.Sketch, "_signs_for", lambda self, name, axis, size, like: torch.ones(size))
+    monkeypatch.setattr(projection.Sketch, "_signs_for", lambda self, name, size, like: torch.ones(size))
     sketch = projection.Sketch(3, seed=0)
     sketch._starts["weight"] = 2
     sketch.begin(1, torch.device("cpu"))
     sketch.add("weight", capture.Dense(torch.tensor([[1.0, 2, 3, 4, 5, 6, 7]])))
     # bucket 2: 1 + 4 + 7; bucket 0: 2 + 5; bucket 1: 3 + 6
     assert sketch.projected.tolist() == [[7.0, 9.0, 12.0]]
-    assert sketch.squared_norm.tolist() == [pytest.approx(140.0)]
 
 
-@pytest.mark.parametrize("kind", ["outer", "lookup"])
+@pytest.mark.parametrize("kind", ["outer", "lookup", "tied", "tied and read"])
 def test_every_kind_folds_alike(kind: str) -> None:
-    """Factors fold to the very sketch that their dense gradients, signed and laid out flat, fold to by a loop."""
-    generator = torch.Generator().manual_seed(3)
-    left, right = torch.randn(2, 4, 5, generator=generator), torch.randn(2, 4, 7, generator=generator)
-    known: dict[str, capture.Factors] = {
-        "outer": capture.Outer(left, right),
-        "lookup": capture.Lookup(torch.randint(0, 5, (2, 4), generator=generator), right, rows=5),
-    }
-    sketch = projection.Sketch(5, seed=1)
-    sketch.begin(2, torch.device("cpu"))
-    sketch.add("weight", known[kind])
-    rows, columns = sketch._signs_for("weight", 0, 5, right), sketch._signs_for("weight", 1, 7, right)
-    signed = known[kind].dense() * rows[:, None] * columns
-    expected = torch.zeros(2, 5)
-    for f in range(5 * 7):
-        expected[:, (sketch._starts["weight"] + f) % 5] += signed.flatten(1)[:, f]
+    """Factors fold to the very sketch that their dense gradients, signed and folded entry by entry, come to."""
+    factors = layer_kinds(3)[kind]
+    side = 256 if kind == "lookup" else 4
+    sketch = projection.Sketch(5, seed=1, side=side)
+    sketch.begin(3, torch.device("cpu"))
+    sketch.add("weight", factors)
+    like = torch.empty(0)
+    rows, columns = sketch._signs_for("weight", 9, like), sketch._signs_for("columns", 7, like)
+    dense, expected = factors.dense(), torch.zeros(3, 5)
+    tall = 4 if kind == "outer" else 9  # a table's rows are not folded below 4096
+    for i in range(9):
+        for j in range(7):
+            place = (i % tall) * min(7, side) + j % side
+            expected[:, (sketch._starts["weight"] + place) % 5] += dense[:, i, j] * rows[i] * columns[j]
     assert torch.allclose(sketch.projected, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [2, 40])
+def test_norms_of_short_and_long_examples(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Gram matrices or by blocks of the formed gradient, a norm is the norm."""
+    monkeypatch.setitem(norms._BLOCK, "cpu", 30)
+    generator = torch.Generator().manual_seed(4)
+    left, right = (torch.randn(3, tokens, size, generator=generator) for size in (9, 7))
+    dense = (left.transpose(1, 2) @ right).flatten(1).double()
+    assert torch.allclose(norms.Norms().squared(capture.Outer(left, right)), dense.square().sum(1), rtol=1e-5)
 
 
 def test_buckets_are_prime() -> None:
     """The number of buckets is the largest prime up to the one asked for."""
     assert [projection.buckets(dim) for dim in (1, 2, 3, 4, 64, 8192)] == [2, 2, 3, 3, 61, 8191]
-
-
-def test_blocks_do_not_change_the_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gradient formed a few rows at a time folds to what it folds to whole."""
-    factors = capture.Outer(torch.randn(2, 3, 50), torch.randn(2, 3, 11))
-    found = []
-    for size in (10, 2**20):
-        monkeypatch.setitem(projection._BLOCK, "cpu", size)
-        sketch = projection.Sketch(13, seed=0)
-        sketch.begin(2, torch.device("cpu"))
-        sketch.add("weight", factors)
-        found.append(sketch.projected)
-    assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
 def test_lora_adapters_and_head_are_what_is_trained() -> None:

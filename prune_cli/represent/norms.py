@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from prune_cli.represent.capture import Factors, Lookup, Outer, Sum
+from prune_cli.represent.factors import Factors, Lookup, Outer, Sum
 
 # entries formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
 _BLOCK = {"cpu": 2**20, "cuda": 2**26}
@@ -40,7 +40,8 @@ class Norms:
         return torch.linalg.vector_norm(gradient.grads.flatten(1), dim=1).double().square()
 
     def _outer(self, gradient: Outer) -> torch.Tensor:
-        (b, t, r), c = gradient.left.shape, gradient.right.shape[2]
+        _, t, r = gradient.left.shape
+        c = gradient.right.shape[2]
         if t * (r + c) > r * c:
             return _formed(gradient)
         if self._of is not gradient.right:

@@ -19,7 +19,7 @@ import hashlib
 
 import torch
 
-from prune_cli.represent.capture import Factors, Lookup, Outer, Sum
+from prune_cli.represent.factors import Dense, Factors, Lookup, Outer
 
 SIDE = {"faithful": 256, "fast": 32}  # --projection: the widest side of a folded matrix
 _TABLE = 4096  # rows that a table is folded to where it is a matrix too (tied embeddings)
@@ -55,12 +55,12 @@ class Sketch:
             grads = gradient.grads
             rows = self._signs_for(name, gradient.rows, grads)[gradient.ids].unsqueeze(2)
             self._scatter(name, gradient.ids, grads * rows * self._columns(grads))
-        elif isinstance(gradient, Sum):
-            for part in gradient.parts:
-                self._add_tied(name, part)
-        else:
+        elif isinstance(gradient, Dense):
             flat = gradient.grads.flatten(1)
             self._spread(name, flat * self._signs_for(name, flat.shape[1], flat))
+        else:
+            for part in gradient.parts:
+                self._add_tied(name, part)
 
     def _add_outer(self, name: str, gradient: Outer, side: int) -> None:
         left, right = gradient.left, gradient.right
@@ -69,7 +69,7 @@ class Sketch:
         rows = fold(left, self._signs_for(name, left.shape[2], left), side)
         self._spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
 
-    def _add_tied(self, name: str, part: Factors) -> None:
+    def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
         """A part of the gradient of a table that is a matrix too: both are folded alike."""
         if isinstance(part, Outer):
             self._add_outer(name, part, _TABLE)
