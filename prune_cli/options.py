@@ -26,7 +26,7 @@ class Opt:
 Device = Annotated[str, Opt("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
 MaxLength = Annotated[int, Opt("Cut an example to this many tokens.")]
 Seed = Annotated[int, Opt("Seed of everything random.")]
-TASKS = ("classification", "choice", "generation")
+TASKS = ("classification", "choice")
 Task = Annotated[str, Opt("What the rows are.", TASKS)]
 TaskOrAuto = Annotated[
     str, Opt("What the rows are; auto: as the finetune artifact's, else classification.", ("auto", *TASKS))
@@ -89,6 +89,16 @@ class Represent:
         str,
         Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded")),
     ] = "recompute"
+    params: Annotated[
+        str, Opt("gradient: which parameters: all, lora, head, last:N blocks, or a regular expression on names.")
+    ] = "all"
+    projection: Annotated[
+        str,
+        Opt(
+            "gradient: faithful, or fast and rough (on sst2, dim 8192: cosines off by 0.04 rather than 0.01).",
+            ("faithful", "fast"),
+        ),
+    ] = "faithful"
     dim: Annotated[int, Opt("gradient: numbers a row and checkpoint is projected to.")] = 8192
     dtype: Annotated[str, Opt("Stored type of hidden and gradient.", ("float16", "float32"))] = "float16"
     max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
@@ -141,7 +151,7 @@ def of_training(opts: Finetune) -> dict[str, Any]:
 _OF_KIND = {
     "hidden": ("layer", "pooling", "choices"),
     "dynamics": ("dynamics",),
-    "gradient": ("dim", "seed"),
+    "gradient": ("params", "projection", "dim", "seed"),
     "unprompted": (),
 }
 

@@ -111,7 +111,7 @@ def _walk(
     task: Task,
     opts: options.Represent,
 ) -> None:
-    from prune_cli.represent import dynamics, engine, gradient, hidden, unprompted
+    from prune_cli.represent import dynamics, engine, gradient, hidden, params, unprompted
 
     device = models.use_device(opts.device)
     tokenizer = models.load_tokenizer(source)
@@ -125,7 +125,8 @@ def _walk(
         elif kind == "unprompted":
             observers[kind] = unprompted.Unprompted(task, opts.precision)
         else:
-            observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task)
+            params.choose(model, opts.params)
+            observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection)
     encoded = task.encode(rows, tokenizer, opts.max_length, labels)
     models.check_length(model, encoded, rows)
     job = engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)

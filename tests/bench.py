@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from prune_cli.represent.dynamics import Dynamics
 from prune_cli.represent.engine import Batch, Observer
 from prune_cli.represent.gradient import Gradient
 from prune_cli.represent.hidden import Hidden
+from prune_cli.represent.projection import SIDE
 from prune_cli.rows import read_rows
 from prune_cli.tasks import classification as task
 
@@ -127,6 +129,7 @@ def costs(model: Any, batches: list[Batch], dims: list[int], repeats: int) -> It
         "hidden": observed(Hidden(-1, "mean", "float16")),
         "dynamics": observed(Dynamics(task)),
         f"gradient, dim {dim}, exact norms": observed(Gradient(dim, 0, "float16", task)),
+        f"gradient, dim {dim}, exact norms, fast": observed(Gradient(dim, 0, "float16", task, "fast")),
         f"hidden + dynamics + gradient, dim {dim}": observed(
             Hidden(-1, "mean", "float16"), Dynamics(task), Gradient(dim, 0, "float16", task)
         ),
@@ -189,8 +192,8 @@ def fidelity(
     table = torch.stack(found)
     norms, cosines = table[:, 0], table[:, 1:] / table[:, :1]
     model.zero_grad(set_to_none=True)
-    for dim in dims:
-        observer = Gradient(dim, 0, "float32", task)
+    for dim, projection in product(dims, SIDE):
+        observer = Gradient(dim, 0, "float32", task, projection)
         with observer.attach(model):
             ours, theirs = ([observe(model, batch, (observer,))[0] for batch in batches] for batches in (rows, targets))
         g, v = (torch.cat([found["gradient"] for found in side]) for side in (ours, theirs))
@@ -198,7 +201,7 @@ def fidelity(
         estimated = g @ v.T
         grad_norm = torch.cat([found["grad_norm"] for found in ours])
         yield (
-            f"signed fold, dim {dim}",
+            f"{projection}, dim {dim}",
             float(spearmanr(estimated.mean(1), cosines.mean(1)).statistic),
             float(spearmanr(grad_norm, norms).statistic),
             float((estimated - cosines).square().mean().sqrt()),
