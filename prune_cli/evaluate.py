@@ -28,7 +28,7 @@ def predict(judging: Judging, task: Task) -> tuple[list[dict[str, Any]], NDArray
             inputs = task.collate(encoded, positions, models.pad_token_id(judging.tokenizer), judging.device)
             gold = inputs.pop("labels")
             with models.autocast(judging.device, opts.precision):
-                logits = judging.model(**inputs).logits.float()
+                logits = judging.model(**inputs).logits
                 found = task.predictions(judging, positions, logits, gold)
             losses[positions] = task.losses(logits, gold).cpu().numpy()
             for position, prediction in zip(positions, found, strict=True):

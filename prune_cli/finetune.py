@@ -30,6 +30,10 @@ from prune_cli.tasks import Encoded, Task
 WHOLE = "whole"  # marks a resume point as completely written
 RECORD = "record.safetensors"
 _SHORT = 60.0  # seconds: an epoch of less is sooner trained again than saved after each time
+_CHECKPOINTED: dict[str, Any] = {
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+}
 
 
 class Record:
@@ -162,6 +166,8 @@ def train(
 
     An interrupted run is taken up from its last whole resume point in `out/.resume`.
     """
+    if opts.gradient_checkpointing == "yes" and not getattr(model, "supports_gradient_checkpointing", False):
+        raise PruneError(f"gradient_checkpointing: yes; {type(model).__name__} does not have it; allowed: no")
     n = len(encoded.lengths)
     epochs = _epochs(n, opts)
     record = Record(n, int(np.ceil(epochs)))
@@ -237,6 +243,7 @@ def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> Tr
         weight_decay=opts.weight_decay,
         max_grad_norm=opts.clip,
         bf16=opts.precision == "bfloat16",
+        **(_CHECKPOINTED if opts.gradient_checkpointing == "yes" else {}),
         use_cpu=device.type == "cpu",
         seed=opts.seed,
         data_seed=opts.seed,
@@ -266,12 +273,15 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
 
     Its head, and whatever else of it was `drawn` at random and so is in no file yet, is trained and saved whole.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     whole = {name.rpartition(".")[0] for name in drawn}
     # as peft does for classification, which goes by the end of a name
     whole |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
     whole = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
+    if opts.load_in == "4bit":
+        prepared = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # _arguments says whether
+        model = prepared
     targets = opts.lora_targets if opts.lora_targets == "all-linear" else opts.lora_targets.split(",")
     config = LoraConfig(
         task_type=task.PEFT_TASK,
@@ -279,7 +289,7 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
         lora_alpha=opts.lora_alpha,
         lora_dropout=opts.lora_dropout,
         target_modules=targets,
-        exclude_modules=rf"({'|'.join(map(re.escape, sorted(whole)))})(\..*)?",
+        exclude_modules=rf"({'|'.join(map(re.escape, sorted(whole)))})(\..*)?" if whole else None,
         modules_to_save=sorted(whole),
     )
     try:

@@ -131,13 +131,15 @@ def pad_token_id(tokenizer: Any) -> int:
 
 
 def load(
-    source: Source, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool
+    source: Source, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool, four_bit: bool = False
 ) -> tuple[torch.nn.Module, list[str]]:
     """Load a model for a task, on the CPU, in float32; and the names of its weights that were drawn at random.
 
     labels: the label list, one output each. new_head: a head (with its pooler) that the model does not bring, or that
     was trained on other labels, is drawn (seed torch first); otherwise its absence is an error, as that of any other
-    weight is.
+    weight is, those of a language model's head included.
+    four_bit: on the CUDA device, in 4 bits, to train adapters on (QLoRA, Dettmers et al. 2023, arXiv 2305.14314); what
+    is trained on it is later loaded onto the weights as they were.
     """
     import transformers
 
@@ -146,6 +148,8 @@ def load(
             if "/" not in name:
                 source.trained.file(name)  # weights that were cut short or edited are an error, not a model
         if source.trained.options["method"] == "lora":
+            if four_bit:
+                raise PruneError(f"load_in: 4bit; {source.name} has adapters, which weights of 4 bits cannot take in")
             return _load_adapted(source.trained, task, labels, tokenizer), []
     auto = getattr(transformers, task.AUTO_MODEL)
     names = {str(label): i for i, label in enumerate(labels)}
@@ -155,11 +159,14 @@ def load(
             source.trained.path if source.trained else source.name,
             dtype=torch.float32,
             **(outputs if labels else {}),
+            **(_four_bit() if four_bit else {}),
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
     drawn = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     inner = [n for n in drawn if n.startswith(f"{model.base_model_prefix}.") and "pooler" not in n]
+    if model.get_output_embeddings() is not None:
+        inner = drawn  # a language model's head is as much of it as its layers
     if inner:
         raise PruneError(f"{source.name}: its weights lack {', '.join(inner[:3])}; all of a model are needed")
     if drawn and not new_head:
@@ -172,6 +179,24 @@ def load(
         drawn = sorted({*drawn, *_reset_head(model)})
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, drawn
+
+
+def _four_bit() -> dict[str, Any]:
+    """What makes transformers load linear layers in 4 bits."""
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available() or not find_spec("bitsandbytes"):
+        lacking = "bitsandbytes is not installed" if torch.cuda.is_available() else "no CUDA device here"
+        raise PruneError(f"load_in: 4bit; {lacking}; CUDA and the library bitsandbytes are needed")
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32,
+    )
+    return {"quantization_config": quantised, "device_map": {"": 0}}
 
 
 def _reset_head(model: Any) -> list[str]:

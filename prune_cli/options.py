@@ -26,7 +26,7 @@ class Opt:
 Device = Annotated[str, Opt("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
 MaxLength = Annotated[int, Opt("Cut an example to this many tokens.")]
 Seed = Annotated[int, Opt("Seed of everything random.")]
-TASKS = ("classification", "choice")
+TASKS = ("classification", "choice", "generation")
 Task = Annotated[str, Opt("What the rows are.", TASKS)]
 TaskOrAuto = Annotated[
     str, Opt("What the rows are; auto: as the finetune artifact's, else classification.", ("auto", *TASKS))
@@ -58,6 +58,12 @@ class Finetune:
     lora_alpha: Annotated[int, Opt("Scale of the LoRA adapters.")] = 32
     lora_dropout: Annotated[float, Opt("Dropout in the LoRA adapters.")] = 0.0
     lora_targets: Annotated[str, Opt("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
+    load_in: Annotated[
+        str, Opt("lora: hold the weights beneath in 32 or in 4 bits (CUDA and bitsandbytes).", ("float32", "4bit"))
+    ] = "float32"
+    gradient_checkpointing: Annotated[
+        str, Opt("Less memory, more time: activations are computed again.", ("no", "yes"), key=False)
+    ] = "no"
     checkpoints: Annotated[
         str, Opt("Keep the weights after each epoch (the last may be part of one), or not.", ("none", "epoch"))
     ] = "none"
@@ -82,7 +88,10 @@ class Represent:
     layer: Annotated[int, Opt("hidden: which layer; -1 is the last, 0 the embeddings.")] = -1
     pooling: Annotated[
         str,
-        Opt("hidden: tokens to one vector; auto: the task's own way.", ("auto", "cls", "mean", "last", "position")),
+        Opt(
+            "hidden: tokens to one vector; auto: the task's own way.",
+            ("auto", "cls", "mean", "last", "position", "response"),
+        ),
     ] = "auto"
     choices: Annotated[str, Opt("hidden: vectors of a row's choices to one vector.", ("mean", "gold"))] = "mean"
     dynamics: Annotated[
@@ -115,6 +124,7 @@ class Eval:
     """Options of `prune eval`."""
 
     task: TaskOrAuto = "auto"
+    max_new_tokens: Annotated[int, Opt("generation: most tokens of a generated text; 0: none is.")] = 64
     max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
     precision: Precision = "float32"
     batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 64
@@ -141,10 +151,16 @@ def of_training(opts: Finetune) -> dict[str, Any]:
     """The options that have a say in what is trained: those of LoRA only with LoRA, epochs only without steps."""
     idle = {"model"}
     if opts.method != "lora":
-        idle |= {name for name in described(Finetune) if name.startswith("lora_")}
+        idle |= {"load_in", *(name for name in described(Finetune) if name.startswith("lora_"))}
     if opts.checkpoints == "none":
         idle.add("moments")
     idle.add("epochs" if opts.steps else "steps")
+    return {name: value for name, value in recipe_options(opts).items() if name not in idle}
+
+
+def of_eval(opts: Eval) -> dict[str, Any]:
+    """The options that have a say in what `eval` makes."""
+    idle = set() if opts.task == "generation" else {"max_new_tokens"}
     return {name: value for name, value in recipe_options(opts).items() if name not in idle}
 
 

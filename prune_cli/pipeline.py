@@ -289,7 +289,7 @@ def summary(report: Report) -> list[dict[str, Any]]:
     for result in report.results:
         key = (result["method"], result["keep"])
         lines.setdefault(key, {name: result[name] for name in ("method", "keep", "kept")})
-        for metric in report.metrics:
+        for metric in _shown(report):
             values.setdefault(key, {}).setdefault((result["test"], metric), []).append(result[metric])
     for key, line in lines.items():
         for (test, metric), found in values[key].items():
@@ -298,14 +298,19 @@ def summary(report: Report) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
+def _shown(report: Report) -> list[str]:
+    """The table's metrics: without generated texts there are none of them."""
+    return [metric for metric in report.metrics if all(metric in result for result in report.results)]
+
+
 def describe(report: Report) -> Iterator[list[str]]:
     """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test."""
     tests = list(dict.fromkeys(result["test"] for result in report.results))
-    yield ["method", "keep", "rows", *(f"{test} {metric}" for test in tests for metric in report.metrics)]
+    yield ["method", "keep", "rows", *(f"{test} {metric}" for test in tests for metric in _shown(report))]
     for line in summary(report):
         cells = [line["method"], line["keep"], str(line["kept"])]
         for test in tests:
-            for metric in report.metrics:
+            for metric in _shown(report):
                 mean, deviation = line[test][metric]
                 cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else ""))
         yield cells

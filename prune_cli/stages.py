@@ -305,6 +305,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     opts = replace(opts, precision=models.precision(opts.precision, device))
     if len(labels) == 1:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
+    if opts.load_in == "4bit" and opts.method != "lora":
+        raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--method lora")
     made_of = {"rows": rows.digest, "model": source.digest}
     recipe = Recipe("finetune", {**options.of_training(opts), "labels": labels}, made_of)
 
@@ -316,7 +318,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         tokenizer = models.load_tokenizer(source)
         encoded = task.encode(rows, tokenizer, opts.max_length, labels)
         set_seed(opts.seed)  # the new head is drawn from it
-        model, drawn = models.load(source, task, labels, tokenizer, new_head=True)
+        model, drawn = models.load(source, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
         model = models.merged(model)
         if opts.method == "lora":
             model = with_adapters(model, drawn, opts, task)
@@ -346,7 +348,7 @@ def evaluate(
     task = tasks.load(opts.task)
     rows = {name: inputs.open_rows(test, dict(fields), task.check) for name, test in tests.items()}
     opened = {f"test {name}": found.digest for name, found in rows.items()}
-    recipe = Recipe("eval", options.recipe_options(opts), {"model": source.digest, **opened})
+    recipe = Recipe("eval", options.of_eval(opts), {"model": source.digest, **opened})
 
     labels = {name: models.head_labels(source, task.label_list(found)) for name, found in rows.items()}
     for name, found in rows.items():
@@ -366,7 +368,7 @@ def evaluate(
             for name, found in rows.items():
                 encoded = task.encode(found, tokenizer, longest, head)
                 models.check_length(network, encoded, found)
-                judging = tasks.Judging(network, tokenizer, encoded, head, device, opts)
+                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, opts)
                 predictions, losses = predict(judging, task)
                 metrics[name] = task.metrics(predictions, losses, head)
                 for key, prediction in zip(found.ids, predictions, strict=True):

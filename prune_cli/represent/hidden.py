@@ -17,7 +17,8 @@ class Hidden:
 
     layer: index into the model's hidden states (0 embeddings, -1 last). pooling: `cls` the first token; `mean`
     over the real tokens; `last` real token; `position` weights ∝ token index, wₜ = t / Σ t (Muennighoff 2022,
-    arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv 2503.01807). choices: where a row is several choices,
+    arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv 2503.01807); `response` the mean over the response's
+    tokens, where a row has a prompt and a response. choices: where a row is several choices,
     its vector is the `mean` of its own choices' (Du et al. 2025, arXiv 2507.03648) or the `gold` choice's.
     """
 
@@ -60,6 +61,10 @@ class Hidden:
         assert batch.outputs is not None
         states = batch.outputs.hidden_states[self._layer].detach().float()
         mask = batch.inputs["attention_mask"]
+        if self._pooling == "response":
+            if batch.labels.shape != mask.shape:
+                raise PruneError("pooling: response; only rows of the task generation have a response")
+            mask = (batch.labels >= 0).long()
         pooled = pool(states, mask.flatten(end_dim=-2), self._pooling)
         if mask.dim() == 3:
             weights = (batch.labels >= 0 if self._choices == "mean" else batch.labels == 1).float()

@@ -38,6 +38,7 @@ class Judging:
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
+    rows: Rows
     encoded: Any
     labels: list[Any]
     device: torch.device
