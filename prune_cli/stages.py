@@ -111,28 +111,19 @@ def _walk(
     task: Task,
     opts: options.Represent,
 ) -> None:
-    from prune_cli.represent import dynamics, engine, gradient, hidden, params, unprompted
+    from prune_cli.represent import engine
+    from prune_cli.represent.kinds import observers
 
     device = models.use_device(opts.device)
     tokenizer = models.load_tokenizer(source)
     model, _ = models.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
-    observers: dict[str, engine.Observer] = {}
-    for kind in kinds:
-        if kind == "hidden":
-            observers[kind] = hidden.Hidden(opts.layer, opts.pooling, opts.dtype, opts.choices)
-        elif kind == "dynamics":
-            observers[kind] = dynamics.Dynamics(task)
-        elif kind == "unprompted":
-            observers[kind] = unprompted.Unprompted(task, opts.precision)
-        else:
-            params.choose(model, opts.params)
-            observers[kind] = gradient.Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection)
+    watched = observers(kinds, model, task, opts)
     encoded = task.encode(rows, tokenizer, opts.max_length, labels)
     models.check_length(model, encoded, rows)
     job = engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)
     engine.walk(
         folder,
-        observers,
+        watched,
         job,
         batch_size=opts.batch_size,
         tokens_per_batch=opts.tokens_per_batch,
