@@ -292,11 +292,19 @@ def _example(*commands: str) -> str:
     )
 )
 @_stage
-def represent(data: Data, out: Out, opts: options.Represent, **common: Any) -> Outcome:
-    """Represent each row by hidden states, training dynamics or projected gradients of a model."""
+def represent(
+    data: Data,
+    out: Out,
+    opts: options.Represent,
+    target: Annotated[
+        str | None, typer.Option(help="influence: data of the rows to be good at; their groups stay apart.")
+    ] = None,
+    **common: Any,
+) -> Outcome:
+    """Represent each row by a model's hidden states, training dynamics, projected gradients or influence."""
     from prune_cli import stages
 
-    return stages.represent(data, out, opts, **common)
+    return stages.represent(data, out, opts, target, **common)
 
 
 @app.command(

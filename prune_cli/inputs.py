@@ -26,11 +26,12 @@ from prune_cli.score._blocks import take
 from prune_cli.sources import source_name
 from prune_cli.tasks import Task
 
-KINDS = ("hidden", "dynamics", "gradient", "unprompted")
+KINDS = ("hidden", "dynamics", "gradient", "influence", "unprompted")
 MAIN = {
     "hidden": "hidden",
     "dynamics": "logprob",
     "gradient": "gradient",
+    "influence": "influence",
     "unprompted": "logprob_unprompted",
 }  # kind -> the tensor that is `features`
 KIND_OF = {
@@ -41,6 +42,7 @@ KIND_OF = {
     "el2n": "dynamics",
     "gradient": "gradient",
     "grad_norm": "gradient",
+    "influence": "influence",
     "logprob_unprompted": "unprompted",
 }
 FLAT = ("dynamics", "unprompted")  # kinds of one number a checkpoint [n, e]: the checkpoints are their features
@@ -73,6 +75,21 @@ def _read_once(
     The rows hold their file open, so that no other can have its inode.
     """
     return read_rows(source, dict(fields), check=check)
+
+
+def groups(rows: Rows) -> tuple[list[str], NDArray[np.int64]] | None:
+    """The groups in order of name, and the index of each row's group among them [n]; None where no row has one."""
+    names = [row.get("group") for row in rows]
+    lacking = [i for i, name in enumerate(names) if name is None]
+    if len(lacking) == len(names):
+        return None
+    if lacking:
+        raise PruneError(
+            f"{rows.where(lacking[0])}: key group is missing, which other rows have; "
+            "allowed: a group in every row, or in none"
+        )
+    order = {name: i for i, name in enumerate(sorted({str(name) for name in names}))}
+    return list(order), np.array([order[str(name)] for name in names], np.int64)
 
 
 def kinds_named(names: Sequence[str]) -> list[str]:
@@ -140,6 +157,11 @@ class Inputs:
                 hint=f"prune represent DATA -o OUT --model MODEL --kind {wanted if wanted in KINDS else 'hidden'}",
             )
         return wanted
+
+    def form(self, wanted: str | None) -> str | None:
+        """The representation that `--on` names, else the only one there is: methods may have a form for it."""
+        held = {kind for found in self.represented for kind in found.about["kinds"]}
+        return wanted or (held.pop() if len(held) == 1 else None)
 
     def holder(self, kind: str) -> Artifact:
         """The one represent artifact that holds a kind."""
@@ -214,17 +236,8 @@ class Inputs:
 
     def group(self) -> NDArray[np.int64] | None:
         """Index of each row's group among the groups in order of name [n]; None where no row has one."""
-        names = [row.get("group") for row in self.rows]
-        lacking = [i for i, name in enumerate(names) if name is None]
-        if len(lacking) == len(names):
-            return None
-        if lacking:
-            raise PruneError(
-                f"{self.rows.where(lacking[0])}: key group is missing, which other rows have; "
-                "allowed: a group in every row, or in none"
-            )
-        order = {name: i for i, name in enumerate(sorted({str(name) for name in names}))}
-        return np.array([order[str(name)] for name in names], np.int64)
+        found = groups(self.rows)
+        return found[1] if found else None
 
     def parts(self, by: str) -> NDArray[np.int64]:
         """Index of each row's label or group [n], by which a selection is balanced."""
@@ -381,6 +394,8 @@ def want(
     """Settle which representation the arguments rest on, if any."""
     bare = [name.removeprefix("target_") for name in names]
     kind = None
+    if on in bare:  # a form of the method that reads the tensor of just this kind
+        on = None
     if {"features", "trajectory"} & set(bare):
         kind = given.kind(on)
     elif on is not None:

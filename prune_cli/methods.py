@@ -7,8 +7,9 @@ function `select`. Files that start with `_` are helpers. In the signature
 
 the arguments before `*` are inputs asked for by name (a default of None makes one optional), and those after
 it are options: the default gives an option its type, and a number its sign (above 0 where the default is, 0
-or more where the default is 0). The first line of the file's docstring says what the method is, its line
-`Higher:` what a high score means, and its line `Source:` where the method comes from.
+or more where the default is 0). For kinds of representation that bring other inputs a file may hold other forms
+of its function, `FORMS = {"influence": score_influence}`. The first line of the file's docstring says what the
+method is, its line `Higher:` what a high score means, and its line `Source:` where the method comes from.
 
 Published methods, each a representation and a selection over it, stand in `recipes.toml`.
 """
@@ -66,11 +67,14 @@ def names(stage: str) -> list[str]:
     return sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name[0] != "_")
 
 
-def load(stage: str, name: str) -> Method:
-    """The method of that name, with dashes or underscores. Raises PruneError if there is none."""
+def load(stage: str, name: str, kind: str | None = None) -> Method:
+    """The method of that name, with dashes or underscores, in its form for a kind of representation.
+
+    Raises PruneError if there is none.
+    """
     stem = _look_up(f"{stage} method", name.replace("-", "_"), names(stage))
     module = import_module(f"prune_cli.{stage}.{stem}")
-    function = getattr(module, stage)
+    function = getattr(module, "FORMS", {}).get(kind, getattr(module, stage))
     parameters = inspect.signature(function).parameters.values()
     asked = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     return Method(
@@ -149,15 +153,25 @@ class PublishedMethod:
         return tuple(self.representation.split(",")) if self.representation != "none" else ()
 
     @property
+    def main(self) -> str | None:
+        """The kind that features are of."""
+        return self.kinds[0] if self.kinds else None
+
+    @property
     def halves(self) -> list[Method]:
         """The score, where it has one, and the selection, loaded."""
         names = {"score": self.score, "select": self.select}
-        return [load(stage, name) for stage, name in names.items() if name != "none"]
+        return [load(stage, name, self.main) for stage, name in names.items() if name != "none"]
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether one of them compares the rows with a target set's representation."""
+        return any(half.wants_target for half in self.halves)
 
     @property
     def wants_target(self) -> bool:
-        """Whether one of them compares the rows with a target set."""
-        return any(half.wants_target for half in self.halves)
+        """Whether a target set is needed, for that or to represent the rows."""
+        return "influence" in self.kinds or self.reads_target
 
 
 @cache

@@ -82,7 +82,7 @@ class Represent:
     """Options of `prune represent`."""
 
     model: Annotated[str, Opt("Hub name, model folder, or finetune artifact.")]
-    kind: Annotated[str, Opt("Any of hidden, dynamics, gradient, unprompted, with commas.")] = "hidden"
+    kind: Annotated[str, Opt("Any of hidden, dynamics, gradient or influence, unprompted, with commas.")] = "hidden"
     task: TaskOrAuto = "auto"
     checkpoints: Annotated[str, Opt("Of a finetune artifact: all, last, or numbers such as 1,3.")] = "all"
     layer: Annotated[int, Opt("hidden: which layer; -1 is the last, 0 the embeddings.")] = -1
@@ -98,8 +98,13 @@ class Represent:
         str,
         Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded")),
     ] = "recompute"
+    similarity: Annotated[
+        str,
+        Opt("influence: mean cosine with the target's gradients (LESS), or inner product (TracIn).", ("cosine", "dot")),
+    ] = "cosine"
     params: Annotated[
-        str, Opt("gradient: which parameters: all, lora, head, last:N blocks, or a regular expression on names.")
+        str,
+        Opt("gradient, influence: which parameters: all, lora, head, last:N blocks, or a regular expression on names."),
     ] = "all"
     projection: Annotated[
         str,
@@ -168,6 +173,7 @@ _OF_KIND = {
     "hidden": ("layer", "pooling", "choices"),
     "dynamics": ("dynamics",),
     "gradient": ("params", "projection", "dim", "seed"),
+    "influence": ("params", "similarity"),
     "unprompted": (),
 }
 

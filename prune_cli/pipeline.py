@@ -103,13 +103,14 @@ class _Runner:
         Rows are walked once for each way in which they are represented; the ways that need no warm-up come first.
         """
         plan = self.plan
-        wanted: dict[tuple[str, str], tuple[options.Represent, set[str]]] = {}
+        wanted: dict[tuple[str, str, bool], tuple[options.Represent, set[str]]] = {}
         for side in ("train", "validation"):
             for method in (c.method for c in plan.chosen):
-                if method.kinds and (side == "train" or method.wants_target):
+                if method.kinds and (side == "train" or method.reads_target):
                     variant, opts = plan.represented(method, target=side == "validation")
-                    wanted.setdefault((side, variant), (opts, set()))[1].update(method.kinds)
-        for (side, variant), (opts, kinds) in sorted(wanted.items(), key=lambda entry: not entry[1][0].model):
+                    for kind in method.kinds:  # influence is about the target set and has a pass of its own
+                        wanted.setdefault((side, variant, kind == "influence"), (opts, set()))[1].add(kind)
+        for (side, variant, _), (opts, kinds) in sorted(wanted.items(), key=lambda entry: not entry[1][0].model):
             needs = [] if opts.model else [self.warmup()]
             opts = replace(opts, model=opts.model or str(needs[0]))
             data = plan.train if side == "train" else plan.validation
@@ -148,6 +149,7 @@ class _Runner:
         """Have every kind represented: what earlier runs left is used, what is missing is made in one pass."""
         folder, end = self.out / "represent" / side, f"-{variant}" if variant else ""
         missing, stale = set(kinds), []
+        target = self.plan.validation if "influence" in kinds else None
         for found in sorted(folder.iterdir()) if folder.is_dir() else []:
             name, _, rest = found.name.partition("-")
             held = set(name.split("+"))
@@ -156,7 +158,7 @@ class _Runner:
             if not held & missing:
                 continue
             if any(path in self.would for path in needs) or not self._is_current(
-                data, found, replace(opts, kind=",".join(held))
+                data, found, replace(opts, kind=",".join(held)), target
             ):
                 stale.append(found)
                 continue
@@ -171,7 +173,7 @@ class _Runner:
             f"represent {side} {out.name}",
             out,
             needs,
-            lambda: stages.represent(data, out, wanted, self.plan.fields, self.how),
+            lambda: stages.represent(data, out, wanted, target, self.plan.fields, self.how),
         )
         self.represented.setdefault((side, variant), []).append(out)
         if not self.how.dry_run:
@@ -179,8 +181,8 @@ class _Runner:
                 if path != out:
                     shutil.rmtree(path)
 
-    def _is_current(self, data: str, out: Path, opts: options.Represent) -> bool:
-        looked = stages.represent(data, out, opts, self.plan.fields, replace(self.how, dry_run=True))
+    def _is_current(self, data: str, out: Path, opts: options.Represent, target: str | None) -> bool:
+        looked = stages.represent(data, out, opts, target, self.plan.fields, replace(self.how, dry_run=True))
         return looked.state == "current"
 
     def run(self, chosen: Chosen, keep: str, seed: int) -> None:
@@ -188,11 +190,11 @@ class _Runner:
         plan, method = self.plan, chosen.method
         folder = self.out / "methods" / chosen.name
         label = f"{chosen.name} keep {keep} seed {seed}"
-        selector = methods.load("select", method.select)
+        selector = methods.load("select", method.select, method.main)
         sources: list[Path] = []
         random = "rng" in selector.inputs
         if method.score != "none":
-            scorer = methods.load("score", method.score)
+            scorer = methods.load("score", method.score, method.main)
             seeded = "rng" in scorer.inputs
             random = random or seeded
             scored = self.out / "score" / (f"{method.name}-seed-{seed}" if seeded else method.name)
@@ -205,7 +207,7 @@ class _Runner:
                     [str(path) for path in read] or [plan.train],
                     scored,
                     method.score,
-                    on=method.kinds[0] if scorer.wants_representation else None,
+                    on=_on(scorer, method),
                     target=str(target[0]) if target else None,
                     set_options=method.score_options,
                     seed=seed,
@@ -228,7 +230,7 @@ class _Runner:
                 keep=keep,
                 balance=chosen.balance,
                 balance_by=chosen.balance_by,
-                on=method.kinds[0] if selector.wants_representation else None,
+                on=_on(selector, method),
                 target=str(aim[0]) if aim else None,
                 set_options=method.select_options,
                 seed=seed,
@@ -270,6 +272,11 @@ class _Runner:
     def _aim(self, half: Method, method: PublishedMethod) -> list[Path]:
         """The representation of the target set, where one is read."""
         return self._read("validation", half, method) if half.wants_target else []
+
+
+def _on(half: Method, method: PublishedMethod) -> str | None:
+    """The representation that a score or selection is told to run on."""
+    return method.main if half.wants_representation or method.main in half.inputs else None
 
 
 def _write_results(path: Path, results: list[dict[str, Any]]) -> None:

@@ -287,7 +287,7 @@ class _Check:
                 f"warmup.fraction {plan.fraction}"
             )
         for method in chosen.values():
-            if method.wants_target and "dynamics" in method.kinds and not method.model:
+            if method.reads_target and "dynamics" in method.kinds and not method.model:
                 self.wrong(
                     f"represent.dynamics: recorded; {method.name} needs those of validation, which is not trained on"
                 )
@@ -402,7 +402,7 @@ def _check_representation(method: PublishedMethod) -> None:
         problems = check_represent_options(method, getattr(method, side))
         if problems:
             raise PruneError(f"{name}: {side}.{problems[0]}")
-    if method.target_options and not method.wants_target:
+    if method.target_options and not method.reads_target:
         raise PruneError(f"{name}: target_options without a target set; neither its score nor its selection reads one")
 
 
@@ -423,7 +423,7 @@ def _check_halves(method: PublishedMethod) -> None:
             if values:
                 raise PruneError(f"{name}: {stage}_options without a {stage}")
             continue
-        loaded = methods.load(stage, half)
+        loaded = methods.load(stage, half, method.main)
         methods.parse_options(loaded, values)
         if loaded.wants_representation and not method.kinds:
             raise PruneError(f"{name}: {stage} {half} needs a representation")

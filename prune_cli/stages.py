@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prune_cli import artifact, inputs, joins, methods, models, options, tasks
 from prune_cli.artifact import Draft, Recipe, open_artifact
@@ -45,17 +46,28 @@ class Outcome:
     seconds: float = 0.0
 
 
-def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str, str], how: How) -> Outcome:
+def represent(
+    data: str, out: Path, opts: options.Represent, target: str | None, fields: Mapping[str, str], how: How
+) -> Outcome:
     """Represent rows: `<kind>.safetensors` for each kind, and the rows in order.
 
-    Tensors have the rows on the first axis and the checkpoints on the second.
+    Tensors have the rows on the first axis and the checkpoints on the second. target: data of the target set, which
+    the kind influence is about.
     """
     options.check(opts)
     kinds = _kinds(opts.kind)
+    if "influence" in kinds and target is None:
+        raise PruneError("kind: influence; on a target set: --target DATA is needed")
+    if "influence" in kinds and "gradient" in kinds:
+        raise PruneError("kind: gradient and influence; one of them at a time is allowed")
+    if target is not None and "influence" not in kinds:
+        raise PruneError(f"--target {target}: {opts.kind} is about no target set; leave --target out")
     source = models.find(opts.model, opts.checkpoints)
     opts = replace(opts, task=models.task_name(source, opts.task))
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
+    aim = inputs.open_rows(target, dict(fields), task.check) if target else None
+    groups = inputs.groups(aim) if aim else None
     opts = replace(
         opts,
         max_length=opts.max_length or models.max_length(source),
@@ -68,19 +80,22 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
         recipe_options["dtype"] = opts.dtype
     for kind in kinds:
         recipe_options |= options.of_kind(kind, opts)
-    recipe = Recipe("represent", recipe_options, {"rows": rows.digest, "model": source.digest})
+    made_of = {"rows": rows.digest, "model": source.digest, **({"target rows": aim.digest} if aim else {})}
+    recipe = Recipe("represent", recipe_options, made_of)
 
     def work(draft: Draft) -> None:
         from prune_cli.represent import dynamics
 
         labels = models.head_labels(source, task.label_list(rows))
-        task.label_indices(rows, labels)  # before any work: a label that the model does not know
+        for given in (rows, aim) if aim else (rows,):
+            task.label_indices(given, labels)  # before any work: a label that the model does not know
         draft.cached("rows.jsonl", rows.write)
         walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
         if recorded:
             draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
         if walked:
-            _walk(draft.path, walked, rows, labels, source, task, opts)
+            target_rows = (aim, groups[1] if groups else np.zeros(len(aim), np.int64)) if aim else None
+            _walk(draft.path, walked, rows, target_rows, labels, source, task, opts)
         draft.about = {
             "rows": len(rows),
             "labels": labels,
@@ -88,9 +103,10 @@ def represent(data: str, out: Path, opts: options.Represent, fields: Mapping[str
             "space": {
                 kind: artifact.digest_value([source.digest, checkpoints, options.of_kind(kind, opts)]) for kind in kinds
             },
+            **({"groups": groups[0]} if groups else {}),
         }
 
-    places = {"rows": data, "model": opts.model}
+    places = {"rows": data, "model": opts.model, **({"target": target} if target else {})}
     return _make(out, recipe, places, how, work, resumable=True)
 
 
@@ -106,6 +122,7 @@ def _walk(
     folder: Path,
     kinds: list[str],
     rows: Rows,
+    target: tuple[Rows, NDArray[np.int64]] | None,
     labels: list[Any],
     source: models.Source,
     task: Task,
@@ -117,10 +134,14 @@ def _walk(
     device = models.use_device(opts.device)
     tokenizer = models.load_tokenizer(source)
     model, _ = models.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
-    watched = observers(kinds, model, task, opts)
-    encoded = task.encode(rows, tokenizer, opts.max_length, labels)
-    models.check_length(model, encoded, rows)
-    job = engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)
+
+    def over(given: Rows) -> engine.Pass:
+        encoded = task.encode(given, tokenizer, opts.max_length, labels)
+        models.check_length(model, encoded, given)
+        return engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)
+
+    job = over(rows)
+    watched = observers(kinds, model, task, opts, (over(target[0]), target[1]) if target else None)
     engine.walk(
         folder,
         watched,
@@ -243,11 +264,11 @@ def _prepare(
     keep: str | None = None,
 ) -> _Call:
     """Load a method and find where what it asks for is to be had."""
-    chosen = methods.load(stage, method)
+    given = inputs.collect(sources, dict(fields), task=task)
+    chosen = methods.load(stage, method, given.form(on))
     values = methods.parse_options(chosen, set_options)
     if target and not any(name.startswith("target_") for name in chosen.inputs):
         raise PruneError(f"--target {target}: {chosen.name} compares with no target set; leave --target out")
-    given = inputs.collect(sources, dict(fields), task=task)
     aim = inputs.collect([target], dict(fields), role="target ", task=given.task_name) if target else None
     supplied: dict[str, Any] = dict(values)
     if keep is not None:

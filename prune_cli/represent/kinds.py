@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from prune_cli import options
 from prune_cli.represent import params
 from prune_cli.represent.dynamics import Dynamics
-from prune_cli.represent.engine import Observer
+from prune_cli.represent.engine import Observer, Pass
 from prune_cli.represent.gradient import Gradient
 from prune_cli.represent.hidden import Hidden
+from prune_cli.represent.influence import Influence
 from prune_cli.represent.unprompted import Unprompted
 from prune_cli.tasks import Task
 
 
-def observers(kinds: Sequence[str], model: torch.nn.Module, task: Task, opts: options.Represent) -> dict[str, Observer]:
-    """An observer for each kind, by name; the model's parameters are made those that `--params` chooses."""
+def observers(
+    kinds: Sequence[str],
+    model: torch.nn.Module,
+    task: Task,
+    opts: options.Represent,
+    target: tuple[Pass, NDArray[np.int64]] | None,
+) -> dict[str, Observer]:
+    """An observer for each kind, by name; the model's parameters are made those that `--params` chooses.
+
+    target: of the kind influence: the target rows, and the group of each [m].
+    """
     found: dict[str, Observer] = {}
     for kind in kinds:
         if kind == "hidden":
@@ -26,6 +38,12 @@ def observers(kinds: Sequence[str], model: torch.nn.Module, task: Task, opts: op
             found[kind] = Dynamics(task)
         elif kind == "unprompted":
             found[kind] = Unprompted(task, opts.precision)
+        elif kind == "influence":
+            assert target is not None
+            params.choose(model, opts.params)
+            found[kind] = Influence(
+                *target, opts.similarity, batch_size=opts.batch_size, tokens_per_batch=opts.tokens_per_batch
+            )
         else:
             params.choose(model, opts.params)
             found[kind] = Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection)

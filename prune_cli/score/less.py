@@ -6,10 +6,12 @@ group g, η the learning rate at a checkpoint. Without groups the target set is 
 Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 3 and 4 (cosine influence; maximum over subtasks).
 Higher: training on the example helps the target set more; below 0 it hurts.
 
-It runs on any representation; LESS itself is the one on gradients. The paper divides by the length of a
-group's mean gradient; here, as in its authors' code, each target row has length one before the mean. Their
-code scales η to sum to one, which changes no ranking; here it is used as it is. The paper preconditions the
-gradients of training examples by Adam's moments; here they are as the representation has them.
+It runs on any representation; LESS itself is the one on gradients, and without projection on the kind
+influence, which holds mean cosines with each group's target gradients (or inner products, as of TracIn). The
+paper divides by the length of a group's mean gradient; here, as in its authors' code, each target row has length
+one before the mean. Their code scales η to sum to one, which changes no ranking; here it is used as it is. The
+paper preconditions the gradients of training examples by Adam's moments; here they are as the representation has
+them.
 """
 
 from __future__ import annotations
@@ -39,6 +41,17 @@ def score(
     for rows, block in row_blocks(trajectory):
         scores[rows] = (unit(block).reshape(len(block), -1) @ flat.T).max(axis=1)
     return scores
+
+
+def score_influence(influence: NDArray[Any], learning_rate: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Score rows by influence [n, e, g] on the groups of a target set: float64 [n]. learning_rate [e]."""
+    scores = np.empty(len(influence), np.float64)
+    for rows, block in row_blocks(influence):
+        scores[rows] = np.tensordot(block, learning_rate, axes=(1, 0)).max(axis=1)
+    return scores
+
+
+FORMS = {"influence": score_influence}
 
 
 def _aims(target: NDArray[Any], group: NDArray[np.int64] | None) -> NDArray[np.float64]:

@@ -1,0 +1,81 @@
+"""A model whose batches give each example's own gradient, after a check that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from prune_cli.errors import PruneError
+from prune_cli.represent.capture import Capture, Factors, Sink
+from prune_cli.represent.engine import Batch
+from prune_cli.tasks import Task
+
+
+class PerExample:
+    """Hand per-example gradients of batches to a sink, parameter by parameter.
+
+    They are of the example's own loss with respect to every trainable parameter, in eval mode. Before the first batch,
+    one of its rows is compared with autograd's gradient of that row alone: a model in which the examples of a batch
+    are not independent is refused, not misread.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._checked = False
+
+    @contextmanager
+    def attached(self, model: torch.nn.Module) -> Iterator[Capture]:
+        """Freeze the parameters and intercept what uses them."""
+        self._model, self._capture = model, Capture(model)
+        with self._capture.attached(model):
+            yield self._capture
+
+    def begin(self, batch: Batch, sink: Sink) -> None:
+        """Start the batch; before the first one, check the model."""
+        if not self._checked:
+            self._check(batch)
+            self._checked = True
+        self._capture.begin(len(batch), sink, batch.sequences)
+
+    def finish(self) -> None:
+        """After the backward."""
+        self._capture.finish()
+
+    def _check(self, batch: Batch) -> None:
+        """Compare the batch's last row (the shortest: the most padding) with that row alone, by autograd."""
+        last = len(batch) - 1
+        alone = batch.alone(last)
+        with self._capture.paused():
+            self._loss(alone).backward()
+            true = {name: p.grad for name, p in self._capture.trainable.items()}
+        whole = torch.stack([grad.norm() for grad in true.values() if grad is not None]).norm()
+        seen = set()
+
+        def compare(name: str, factors: Factors) -> None:
+            seen.add(name)
+            ours = factors.alone(last).dense()[0]
+            grad = true[name]
+            grad = torch.zeros_like(ours) if grad is None else grad
+            error = float((ours - grad).norm() / (grad.norm() + _NOISE * whole))
+            if not error < _TOLERANCE:
+                raise PruneError(
+                    f"{name}: a row's gradient in a batch is not that of the row alone (relative difference "
+                    f"{error:.2g}); the gradient kind needs a model whose examples do not depend on each other"
+                )
+
+        self._capture.begin(len(batch), compare, batch.sequences)
+        self._loss(batch).backward()
+        self._capture.finish()
+        for name, grad in true.items():
+            if grad is not None and name not in seen and float(grad.norm()) > 0:
+                raise PruneError(f"{name}: has a gradient that no rule for per-example gradients covers")
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        """Sum of the examples' losses."""
+        return self._task.losses(self._model(**batch.inputs).logits, batch.labels).sum()
+
+
+_TOLERANCE = 1e-2  # far above float32's rounding, far below any real mistake
+_NOISE = 1e-3  # share of the whole gradient's norm below which a parameter's gradient is not told from rounding

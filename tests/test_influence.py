@@ -1,0 +1,158 @@
+"""Influence on a target set against whole gradients, by autograd from batches of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from prune_cli import tensors
+from prune_cli.represent.influence import product
+from tests.conftest import Prune, read_rows, sentences, write_rows
+from tests.test_gradient import CONFIGS, batch, build, factors_of
+
+GROUPS = ["b", "a", "b", "b", "a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven target rows of three groups."""
+    rows = [{**row, "group": group} for row, group in zip(sentences(7, 500), GROUPS, strict=True)]
+    return write_rows(tmp_path_factory.mktemp("aim") / "target.jsonl", rows)
+
+
+def gradients(model: Any, tokenizer: Any, labels: list[Any], path: Path) -> np.ndarray:
+    """Each row's whole gradient [n, p], float64, by autograd from a batch of one."""
+    found = []
+    for row in read_rows(path):
+        model.zero_grad(set_to_none=True)
+        logits = model(**tokenizer(row["text"], return_tensors="pt")).logits
+        cross_entropy(logits, torch.tensor([labels.index(row["label"])])).backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]).double().numpy())
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def whole(made: Path, data: Path, target: Path) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """At each checkpoint: gradients of the training rows [n, p] and of the target rows [m, p], the learning rate."""
+    about = json.loads((made / "warmup/manifest.json").read_text())["about"]
+    tokenizer = AutoTokenizer.from_pretrained(made / "warmup")
+    found = []
+    for checkpoint in about["checkpoints"]:
+        model = AutoModelForSequenceClassification.from_pretrained(made / "warmup/checkpoints" / checkpoint["name"])
+        sides = (gradients(model.eval(), tokenizer, about["labels"], path) for path in (data / "train.jsonl", target))
+        found.append((*sides, checkpoint["learning_rate"]))
+    return found
+
+
+def run(prune: Prune, made: Path, data: Path, target: Path, out: Path, *more: Any) -> np.ndarray:
+    """The influence of the training rows [n, e, g]."""
+    common = ["--model", made / "warmup", "--kind", "influence", "--target", target, "--batch-size", 7]
+    ran = prune("represent", data / "train.jsonl", "-o", out, *common, *more)
+    assert ran.code == 0, ran.err
+    return tensors.load(out / "influence.safetensors")["influence"]
+
+
+def test_less_is_that_of_whole_gradients(
+    whole: Any, made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """The mean cosine with each group's gradients to 1e-4, and LESS: weighted by learning rates, the best group's."""
+    found = run(prune, made, data, target, tmp_path / "rep", "--similarity", "cosine")
+    total: Any = 0
+    for e, (g, v, rate) in enumerate(whole):
+        g, v = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (g, v))
+        for at, name in enumerate("abc"):
+            true = (g @ v[np.array(GROUPS) == name].T).mean(1)
+            assert np.allclose(found[:, e, at], true, rtol=1e-4, atol=1e-6)
+        total = total + rate * np.stack([(g @ v[np.array(GROUPS) == name].T).mean(1) for name in "abc"], 1)
+    assert json.loads((tmp_path / "rep/manifest.json").read_text())["about"]["groups"] == ["a", "b", "c"]
+    ran = prune("score", tmp_path / "rep", "-o", tmp_path / "score", "--method", "less")
+    assert ran.code == 0, ran.err
+    scores = [row["score"] for row in read_rows(tmp_path / "score/score.jsonl")]
+    assert np.allclose(scores, total.max(1), rtol=1e-4)
+    named = prune("score", tmp_path / "rep", "-o", tmp_path / "named", "--method", "less", "--on", "influence")
+    assert named.code == 0, named.err
+    assert read_rows(tmp_path / "named/score.jsonl") == read_rows(tmp_path / "score/score.jsonl")
+
+
+def test_tracin_is_that_of_whole_gradients(
+    whole: Any, made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """With --similarity dot: mean inner products with each group's gradients, to 1e-4 of the largest."""
+    found = run(prune, made, data, target, tmp_path / "rep", "--similarity", "dot")
+    for e, (g, v, _) in enumerate(whole):
+        for at, name in enumerate("abc"):
+            true = (g @ v[np.array(GROUPS) == name].T).mean(1)
+            assert np.allclose(found[:, e, at], true, rtol=1e-4, atol=1e-5 * np.abs(true).max())
+
+
+def test_a_part_of_the_parameters(
+    whole: Any, made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """With --params head, gradients are of the head's weight and bias, the last of all parameters."""
+    found = run(prune, made, data, target, tmp_path / "rep", "--params", "^classifier")
+    model = AutoModelForSequenceClassification.from_pretrained(made / "warmup")
+    p = sum(p.numel() for p in model.classifier.parameters())
+    g, v = (side[:, -p:] / np.linalg.norm(side[:, -p:], axis=1, keepdims=True) for side in whole[-1][:2])
+    true = (g @ v[np.array(GROUPS) == "b"].T).mean(1)
+    assert np.allclose(found[:, -1, 1], true, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_products_from_factors(name: str) -> None:
+    """For every kind of layer the inner product from factors is that of the formed gradient with the direction."""
+    model, rows = build(name), batch()
+    generator = torch.Generator().manual_seed(0)
+    for factors in factors_of(model, rows).values():
+        dense = factors.dense()
+        direction = torch.randn(dense.shape[1:], generator=generator, dtype=dense.dtype)
+        true = (dense * direction).flatten(1).sum(1)
+        assert torch.allclose(product(factors, direction), true, rtol=1e-9, atol=1e-12)
+
+
+def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune) -> None:
+    """Influence needs a target set, other kinds have none, gradients take a pass of their own; bad labels are named."""
+    start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup", "--kind"]
+    assert prune(*start, "influence").errors == ["kind: influence; on a target set: --target DATA is needed"]
+    assert "one of them at a time" in prune(*start, "gradient,influence", "--target", target).errors[0]
+    assert "leave --target out" in prune(*start, "hidden", "--target", target).errors[0]
+    odd = write_rows(tmp_path / "odd.jsonl", [*sentences(2), {"text": "the film", "label": "odd"}])
+    assert "odd.jsonl:3: " in prune(*start, "influence", "--target", odd).errors[0]
+    ran = prune(*start, "influence", "--target", target)
+    assert ran.code == 0, ran.err
+    assert "up to date" in prune(*start, "influence", "--target", target).err
+    other = write_rows(tmp_path / "other.jsonl", sentences(3))
+    assert "input target rows changed" in prune(*start, "influence", "--target", other).errors[0]
+    assert (
+        "compares with no target set"
+        in prune(
+            "score", tmp_path / "out", "-o", tmp_path / "score", "--method", "less", "--target", tmp_path / "out"
+        ).errors[0]
+    )
+
+
+def test_a_pipeline_beside_projected_gradients(tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
+    """less-exact has a pass of its own beside less; run again, nothing is to do."""
+    for name, n, start in (("train", 24, 0), ("validation", 8, 100), ("test", 12, 200)):
+        write_rows(tmp_path / f"{name}.jsonl", sentences(n, start))
+    (tmp_path / "pipeline.toml").write_text(
+        f'train = "train.jsonl"\nvalidation = "validation.jsonl"\nmodel = "{tiny_model}"\n'
+        'methods = ["less", "less-exact"]\nkeep = [0.5]\nseeds = [0]\ntests = {test = "test.jsonl"}\n'
+        "[warmup]\nepochs = 2\nbatch_size = 8\n[represent]\ndim = 4096\ndtype = 'float32'\n[finetune]\nsteps = 2\n"
+    )
+    command = ["pipeline", tmp_path / "pipeline.toml", "-o", tmp_path / "runs"]
+    ran = prune(*command)
+    assert ran.code == 0, ran.err
+    assert {path.name for path in (tmp_path / "runs/represent/train").iterdir()} == {"gradient", "influence"}
+    less, exact = (
+        [row["score"] for row in read_rows(tmp_path / f"runs/score/{name}/score.jsonl")]
+        for name in ("less", "less-exact")
+    )
+    assert np.corrcoef(less, exact)[0, 1] > 0.99
+    assert "nothing to do" in prune(*command).err
