@@ -106,6 +106,13 @@ class Represent:
         str,
         Opt("gradient, influence: which parameters: all, lora, head, last:N blocks, or a regular expression on names."),
     ] = "all"
+    precondition: Annotated[
+        str,
+        Opt(
+            "gradient, influence: as it is, or the step Adam would take on it (finetune --moments yes).",
+            ("none", "adam"),
+        ),
+    ] = "none"
     projection: Annotated[
         str,
         Opt(
@@ -172,8 +179,8 @@ def of_eval(opts: Eval) -> dict[str, Any]:
 _OF_KIND = {
     "hidden": ("layer", "pooling", "choices"),
     "dynamics": ("dynamics",),
-    "gradient": ("params", "projection", "dim", "seed"),
-    "influence": ("params", "similarity"),
+    "gradient": ("params", "precondition", "projection", "dim", "seed"),
+    "influence": ("params", "precondition", "similarity"),
     "unprompted": (),
 }
 

@@ -103,7 +103,7 @@ _KEYS = (
 ).split()
 _SET_BY_PIPELINE = {
     "warmup": ("model", "task"),
-    "represent": ("model", "task", "kind"),
+    "represent": ("model", "task", "kind", "precondition"),  # of the training rows alone: a method's to say
     "finetune": ("model", "task", "seed"),
     "eval": ("task",),
 }
@@ -145,7 +145,15 @@ class _Check:
             chosen=chosen,
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=seeds,
-            warmup=self.stage("warmup", options.Finetune, ("fraction",), model=proxy, task=task, checkpoints="epoch"),
+            warmup=self.stage(
+                "warmup",
+                options.Finetune,
+                ("fraction",),
+                model=proxy,
+                task=task,
+                checkpoints="epoch",
+                moments="yes" if any(_steps(c.method) for c in chosen) else "auto",
+            ),
             fraction=self.fraction(),
             represent=self.stage("represent", options.Represent, model="", task=task),
             finetune=self.stage("finetune", options.Finetune, model=model, task=task),
@@ -275,6 +283,9 @@ class _Check:
                 except PruneError as mistake:
                     self.wrong(f"{where}.{mistake.message}")
                 self.checkpoints(where, opts, plan.warmup)
+            if _steps(method) and (method.model or plan.warmup.moments == "no"):
+                lacking = "the reference has none" if method.model else "warmup.moments: no"
+                self.wrong(f"methods: {method.name}: precondition: adam; moments are needed, and {lacking}")
             if "unprompted" in method.kinds and plan.task != "generation":
                 self.wrong(
                     f"methods: {method.name}: unprompted; rows of the task {plan.task} have no prompt to leave out"
@@ -342,6 +353,11 @@ class _Check:
                     task.label_indices(rows, labels)
             except PruneError as mistake:
                 self.mistakes.append(mistake.message)
+
+
+def _steps(method: PublishedMethod) -> bool:
+    """Whether a method's training rows are represented by Adam's steps, for which the warm-up keeps the moments."""
+    return bool(method.represent_options.get("precondition") == "adam")
 
 
 _METHOD_KEYS = (

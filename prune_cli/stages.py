@@ -101,13 +101,19 @@ def represent(
             "labels": labels,
             "kinds": kinds,
             "space": {
-                kind: artifact.digest_value([source.digest, checkpoints, options.of_kind(kind, opts)]) for kind in kinds
+                kind: artifact.digest_value([source.digest, checkpoints, _space(options.of_kind(kind, opts))])
+                for kind in kinds
             },
             **({"groups": groups[0]} if groups else {}),
         }
 
     places = {"rows": data, "model": opts.model, **({"target": target} if target else {})}
     return _make(out, recipe, places, how, work, resumable=True)
+
+
+def _space(of_kind: dict[str, Any]) -> dict[str, Any]:
+    """What two representations must have in common to be compared: LESS compares Adam's steps with plain gradients."""
+    return {name: value for name, value in of_kind.items() if name != "precondition"}
 
 
 def _kinds(text: str) -> list[str]:

@@ -194,7 +194,7 @@ def test_tied_embeddings_are_one_sum() -> None:
     found = factors(model, rows(), answered)["transformer.wte.weight"]
     assert isinstance(found, Sum)
     assert {type(part) for part in found.parts} == {Lookup, Outer}
-    assert torch.equal(found.alone(2).dense()[0], found.dense()[2])
+    assert torch.equal(found.of(slice(2, 3)).dense()[0], found.dense()[2])
 
 
 @pytest.mark.parametrize("name", ["bert", "deberta-v3", "roberta", "distilbert", "albert", "modernbert"])

@@ -11,7 +11,7 @@ NAMES = [
     *("random", "full", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
     *("prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
-    *("less", "less-exact", "less-hidden", "less-dynamics", "rds"),
+    *("less", "less-adam", "less-exact", "less-hidden", "less-dynamics", "rds"),
 ]
 each_recipe = pytest.mark.parametrize("recipe", methods.published().values(), ids=lambda recipe: recipe.name)
 
@@ -76,7 +76,7 @@ def test_a_recipe_says_what_it_is_after_and_where_it_is_from(recipe):
 def test_relevance_alone_needs_a_target_set():
     """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [r for r in methods.published().values() if r.wants_target]
-    assert [r.name for r in wanting] == ["less", "less-exact", "less-hidden", "less-dynamics", "rds"]
+    assert [r.name for r in wanting] == ["less", "less-adam", "less-exact", "less-hidden", "less-dynamics", "rds"]
     assert {r.objective for r in wanting} == {"relevance"}
 
 

@@ -11,6 +11,7 @@ import torch
 
 from prune_cli import joins, models, tensors
 from prune_cli.errors import PruneError
+from prune_cli.models import Checkpoint
 from prune_cli.represent.engine import Batch
 from prune_cli.rows import Rows
 from prune_cli.tasks import Task
@@ -34,7 +35,7 @@ class Dynamics:
         return dict.fromkeys(("logprob", "correct", "margin", "el2n"), ((), "float32"))
 
     @contextmanager
-    def attach(self, model: torch.nn.Module) -> Iterator[None]:
+    def attach(self, model: torch.nn.Module, _: Checkpoint | None = None) -> Iterator[None]:
         """Nothing to attach."""
         yield
 

@@ -51,8 +51,10 @@ class Observer(Protocol):
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape of one row at one checkpoint, stored type."""
 
-    def attach(self, model: torch.nn.Module) -> AbstractContextManager[None]:
-        """Hooks on the model while a checkpoint is walked."""
+    def attach(
+        self, model: torch.nn.Module, checkpoint: models.Checkpoint | None = None
+    ) -> AbstractContextManager[None]:
+        """Hooks on the model while a checkpoint is walked, the one that its weights are of."""
 
     def begin(self, batch: Batch) -> None:
         """Called before the forward."""
@@ -122,7 +124,7 @@ def walk(
             job.model.to(job.device).eval()
             with ExitStack() as attached:
                 for observer in files.values():
-                    attached.enter_context(observer.attach(job.model))
+                    attached.enter_context(observer.attach(job.model, job.source.checkpoints[c]))
                 while done < n:
                     positions = models.take(order[done:], job.encoded.lengths, *limits)
                     found = _attempt(job, files, positions)

@@ -22,9 +22,13 @@ class Outer:
         """The gradients [b, r, c]."""
         return self.left.transpose(1, 2) @ self.right
 
-    def alone(self, i: int) -> Outer:
-        """Those of example i, b = 1."""
-        return Outer(self.left[i : i + 1], self.right[i : i + 1])
+    def __len__(self) -> int:
+        """Examples in the batch: b."""
+        return len(self.left)
+
+    def of(self, some: slice) -> Outer:
+        """Those of some examples."""
+        return Outer(self.left[some], self.right[some])
 
     def plus(self, *others: Outer) -> Outer:
         """The sum with other calls': their tokens behind these."""
@@ -45,9 +49,13 @@ class Lookup:
         table = self.grads.new_zeros(len(self.ids), self.rows, self.grads.shape[2])
         return table.scatter_add_(1, self.ids.unsqueeze(2).expand_as(self.grads), self.grads)
 
-    def alone(self, i: int) -> Lookup:
-        """Those of example i, b = 1."""
-        return Lookup(self.ids[i : i + 1], self.grads[i : i + 1], self.rows)
+    def __len__(self) -> int:
+        """Examples in the batch: b."""
+        return len(self.ids)
+
+    def of(self, some: slice) -> Lookup:
+        """Those of some examples."""
+        return Lookup(self.ids[some], self.grads[some], self.rows)
 
     def plus(self, *others: Lookup) -> Lookup:
         """The sum with other calls': their tokens behind these."""
@@ -65,9 +73,13 @@ class Dense:
         """The gradients [b, …]."""
         return self.grads
 
-    def alone(self, i: int) -> Dense:
-        """Those of example i, b = 1."""
-        return Dense(self.grads[i : i + 1])
+    def __len__(self) -> int:
+        """Examples in the batch: b."""
+        return len(self.grads)
+
+    def of(self, some: slice) -> Dense:
+        """Those of some examples."""
+        return Dense(self.grads[some])
 
     def plus(self, *others: Dense) -> Dense:
         """The sum with other calls'."""
@@ -88,9 +100,13 @@ class Sum:
         first, *others = (part.dense() for part in self.parts)
         return sum(others, first)
 
-    def alone(self, i: int) -> Sum:
-        """Those of example i, b = 1."""
-        return Sum(tuple(part.alone(i) for part in self.parts))
+    def __len__(self) -> int:
+        """Examples in the batch: b."""
+        return len(self.parts[0])
+
+    def of(self, some: slice) -> Sum:
+        """Those of some examples."""
+        return Sum(tuple(part.of(some) for part in self.parts))
 
 
 Factors = Part | Sum

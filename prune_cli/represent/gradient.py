@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import torch
 
 from prune_cli.models import Checkpoint
+from prune_cli.represent import adam
+from prune_cli.represent.adam import Adam
 from prune_cli.represent.engine import Batch
-from prune_cli.represent.factors import Factors
+from prune_cli.represent.factors import Dense, Factors, Lookup, Sum
 from prune_cli.represent.norms import Norms
 from prune_cli.represent.per_example import PerExample
 from prune_cli.represent.projection import SIDE, Sketch, buckets
@@ -23,13 +25,20 @@ class Gradient:
     prime up to `dim`, which keeps inner products in expectation; `grad_norm` is the exact norm of the whole gradient.
     LESS (Xia et al. 2024, arXiv 2402.04333) and TracIn (Pruthi et al. 2020, arXiv 2002.08484) are made of these; LESS
     projects with a dense Rademacher matrix and from batches of one.
+
+    precondition: `none`, or `adam`: what is projected is the step that Adam would take on the example (adam.py), which
+    LESS compares with the target's plain gradients. `grad_norm` is of the gradient in any case.
     """
 
     needs_backward = True
 
-    def __init__(self, dim: int, seed: int, dtype: str, task: Task, projection: str = "faithful") -> None:
-        self._k, self._dtype = buckets(dim), dtype
-        self._examples, self._sketch, self._norms = PerExample(task), Sketch(dim, seed, SIDE[projection]), Norms()
+    def __init__(
+        self, dim: int, seed: int, dtype: str, task: Task, projection: str = "faithful", precondition: str = "none"
+    ) -> None:
+        self._k, self._dtype, self._preconditioned = buckets(dim), dtype, precondition == "adam"
+        self._examples, self._norms = PerExample(task), Norms()
+        self._sketch, self._rest = (Sketch(dim, seed, SIDE[projection]) for _ in range(2))
+        self._adam: Adam | None = None
         self._squared = torch.empty(0)
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -39,21 +48,55 @@ class Gradient:
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
         """Watch the model's examples."""
-        with self._examples.attached(model):
+        with self._examples.attached(model) as capture:
+            if self._preconditioned:
+                self._adam = adam.load(checkpoint, capture.trainable)
+                self._rest.begin(1, next(model.parameters()).device)
+                self._rested: set[str] = set()
             yield
+        self._adam = None
 
     def begin(self, batch: Batch) -> None:
         """Start the batch."""
         self._squared = torch.zeros(len(batch), dtype=torch.float64, device=batch.labels.device)
         self._sketch.begin(len(batch), batch.labels.device)
+        self._seen: set[str] = set()
         self._examples.begin(batch, self._take)
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The batch's projected gradients and norms."""
         self._examples.finish()
         self._norms.forget()
-        return {"gradient": self._sketch.projected, "grad_norm": self._squared.sqrt()}
+        projected = self._sketch.projected
+        if self._adam:
+            self._adam.check(self._seen)
+            projected = projected + self._rest.projected
+        return {"gradient": projected, "grad_norm": self._squared.sqrt()}
 
     def _take(self, name: str, gradient: Factors) -> None:
-        self._sketch.add(name, gradient)
+        self._seen.add(name)
         self._squared += self._norms.squared(gradient)
+        if self._adam:
+            self._add_steps(self._adam, name, gradient)
+        else:
+            self._sketch.add(name, gradient)
+
+    def _add_steps(self, steps: Adam, name: str, gradient: Factors) -> None:
+        """Add Adam's steps on the examples."""
+        if isinstance(gradient, Lookup):
+            rest = steps.resting(name)
+            if name not in self._rested:  # rows that no example looks up move too, for all examples alike
+                self._rested.add(name)
+                for rows in torch.arange(len(rest), device=rest.device).unsqueeze(0).split(_ROWS, 1):
+                    self._rest.add(name, Lookup(rows, rest[rows], len(rest)))
+            found, once = steps.looked_up(name, gradient)
+            self._sketch.add(name, Lookup(found.ids, (found.grads - rest[found.ids]) * once.unsqueeze(2), len(rest)))
+        elif isinstance(gradient, Dense):
+            self._sketch.add(name, Dense(steps.step(name, gradient.grads)))
+        else:
+            tied = isinstance(gradient, Sum)
+            folded = [self._sketch.folded(name, formed, tied=tied) for _, formed in steps.formed(name, gradient)]
+            self._sketch.spread(name, torch.cat(folded))
+
+
+_ROWS = 4096  # of a table, at a time

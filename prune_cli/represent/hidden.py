@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from prune_cli.errors import PruneError
+from prune_cli.models import Checkpoint
 from prune_cli.represent.engine import Batch
 
 
@@ -38,7 +39,7 @@ class Hidden:
         return {"hidden": ((config.hidden_size,), self._dtype)}
 
     @contextmanager
-    def attach(self, model: torch.nn.Module) -> Iterator[None]:
+    def attach(self, model: torch.nn.Module, _: Checkpoint | None = None) -> Iterator[None]:
         """Have the model return its hidden states.
 
         Through the call and not through `model.config`: a model wrapped in adapters passes its own default on.

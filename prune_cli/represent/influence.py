@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from prune_cli import models
 from prune_cli.errors import PruneError
 from prune_cli.models import Checkpoint
+from prune_cli.represent import adam
+from prune_cli.represent.adam import Adam
 from prune_cli.represent.engine import Batch, Pass
 from prune_cli.represent.factors import Dense, Factors, Lookup, Outer
 from prune_cli.represent.norms import Norms
@@ -34,6 +36,9 @@ class Influence:
     ⟨g_i, g_v⟩ (a checkpoint's term of TracInCP, Pruthi et al. 2020, arXiv 2002.08484). Higher: a training step on the
     example lowers the target's loss more. A gradient of zero has influence zero.
 
+    precondition: `none`, or `adam`: g_i is the step that Adam would take on the example (adam.py), as LESS has it; the
+    gradient is formed for that, a few examples at a time. The target's gradients are as they are.
+
     target: the target rows, as they are walked at each checkpoint; group [m]: 0 to G − 1, the group of each. One
     direction takes as much memory as the trainable parameters.
     """
@@ -41,10 +46,18 @@ class Influence:
     needs_backward = True
 
     def __init__(
-        self, target: Pass, group: NDArray[np.int64], similarity: str, *, batch_size: int, tokens_per_batch: int
+        self,
+        target: Pass,
+        group: NDArray[np.int64],
+        similarity: str,
+        precondition: str,
+        *,
+        batch_size: int,
+        tokens_per_batch: int,
     ) -> None:
         self._target, self._group, self._cosine = target, group, similarity == "cosine"
-        self._limits = batch_size, tokens_per_batch
+        self._limits, self._preconditioned = (batch_size, tokens_per_batch), precondition == "adam"
+        self._adam: Adam | None = None
         self._examples, self._norms = PerExample(target.task), Norms()
         self._directions: list[Direction] = []
         self._squared = self._products = torch.empty(0)
@@ -71,8 +84,10 @@ class Influence:
                     "the target set does not fit the device's memory",
                     hint="a smaller --tokens-per-batch, or fewer --params",
                 ) from failure
+            if self._preconditioned:
+                self._adam = adam.load(checkpoint, capture.trainable)
             yield
-        self._directions = []
+        self._directions, self._adam = [], None
 
     def _target_norms(self) -> NDArray[np.float64]:
         """Norm of each target row's gradient [m]."""
@@ -113,6 +128,7 @@ class Influence:
     def begin(self, batch: Batch) -> None:
         """Start the batch."""
         device = batch.labels.device
+        self._seen: set[str] = set()
         self._squared = torch.zeros(len(batch), dtype=torch.float64, device=device)
         self._products = torch.zeros(len(batch), len(self._directions), dtype=torch.float64, device=device)
         self._examples.begin(batch, self._take)
@@ -121,17 +137,46 @@ class Influence:
         """The batch's influence on each group."""
         self._examples.finish()
         self._norms.forget()
+        if self._adam:
+            self._adam.check(self._seen)
         if self._cosine:
             norms = self._squared.sqrt().unsqueeze(1)
             return {"influence": torch.where(norms > 0, self._products / norms, 0)}
         return {"influence": self._products}
 
     def _take(self, name: str, gradient: Factors) -> None:
+        self._seen.add(name)
+        if self._adam:
+            self._take_steps(self._adam, name, gradient)
+            return
         if self._cosine:
             self._squared += self._norms.squared(gradient)
         for group, direction in enumerate(self._directions):
             if name in direction:
                 self._products[:, group] += product(gradient, direction[name])
+
+    def _take_steps(self, steps: Adam, name: str, gradient: Factors) -> None:
+        """The same of Adam's steps on the examples."""
+        directions = [direction.get(name) for direction in self._directions]
+
+        def take(some: slice, moved: Dense | Lookup, sign: int = 1) -> None:
+            self._squared[some] += sign * self._norms.squared(moved)
+            for group, direction in enumerate(directions):
+                if direction is not None:
+                    self._products[some, group] += sign * product(moved, direction)
+
+        every = slice(None)
+        if isinstance(gradient, Lookup):
+            rest = steps.resting(name)
+            take(every, Dense(rest.unsqueeze(0)))  # rows that no example looks up move too
+            found, once = steps.looked_up(name, gradient)
+            take(every, Lookup(found.ids, found.grads * once.unsqueeze(2), found.rows))
+            take(every, Lookup(found.ids, rest[found.ids] * once.unsqueeze(2), found.rows), sign=-1)
+        elif isinstance(gradient, Dense):
+            take(every, Dense(steps.step(name, gradient.grads)))
+        else:
+            for some, formed in steps.formed(name, gradient):
+                take(some, Dense(formed))
 
 
 def product(gradient: Factors, direction: torch.Tensor) -> torch.Tensor:

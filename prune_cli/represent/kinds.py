@@ -42,9 +42,13 @@ def observers(
             assert target is not None
             params.choose(model, opts.params)
             found[kind] = Influence(
-                *target, opts.similarity, batch_size=opts.batch_size, tokens_per_batch=opts.tokens_per_batch
+                *target,
+                opts.similarity,
+                opts.precondition,
+                batch_size=opts.batch_size,
+                tokens_per_batch=opts.tokens_per_batch,
             )
         else:
             params.choose(model, opts.params)
-            found[kind] = Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection)
+            found[kind] = Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection, opts.precondition)
     return found

@@ -55,7 +55,7 @@ class PerExample:
 
         def compare(name: str, factors: Factors) -> None:
             seen.add(name)
-            ours = factors.alone(last).dense()[0]
+            ours = factors.of(slice(last, last + 1)).dense()[0]
             grad = true[name]
             grad = torch.zeros_like(ours) if grad is None else grad
             error = float((ours - grad).norm() / (grad.norm() + _NOISE * whole))

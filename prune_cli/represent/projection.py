@@ -57,17 +57,23 @@ class Sketch:
             self._scatter(name, gradient.ids, grads * rows * self._columns(grads))
         elif isinstance(gradient, Dense):
             flat = gradient.grads.flatten(1)
-            self._spread(name, flat * self._signs_for(name, flat.shape[1], flat))
+            self.spread(name, flat * self._signs_for(name, flat.shape[1], flat))
         else:
             for part in gradient.parts:
                 self._add_tied(name, part)
+
+    def folded(self, name: str, matrices: torch.Tensor, *, tied: bool) -> torch.Tensor:
+        """Formed gradients [b, r, c] of a matrix, folded as their factors would be: [b, m]. tied: as those of a Sum."""
+        signs = self._signs_for(name, matrices.shape[1], matrices)
+        rows = fold(matrices.transpose(1, 2), signs, _TABLE if tied else self._side).transpose(1, 2)
+        return fold(rows, self._columns(matrices), self._side).flatten(1)
 
     def _add_outer(self, name: str, gradient: Outer, side: int) -> None:
         left, right = gradient.left, gradient.right
         if self._of is not right:  # layers that share an input (query, key, value) share its fold
             self._of, self._folded = right, fold(right, self._columns(right), self._side)
         rows = fold(left, self._signs_for(name, left.shape[2], left), side)
-        self._spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
+        self.spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
         """A part of the gradient of a table that is a matrix too: both are folded alike."""
@@ -78,10 +84,7 @@ class Sketch:
             folded = fold(part.grads * signs, self._columns(part.grads), self._side)
             self._scatter(name, part.ids.remainder(min(part.rows, _TABLE)), folded)
         else:
-            matrix = part.grads * self._signs_for(name, part.grads.shape[1], part.grads).unsqueeze(1)
-            columns = fold(matrix, self._columns(matrix), self._side).transpose(1, 2)
-            ones = columns.new_ones(columns.shape[2])
-            self._spread(name, fold(columns, ones, _TABLE).transpose(1, 2).flatten(1))
+            self.spread(name, self.folded(name, part.grads, tied=True))
 
     def _scatter(self, name: str, ids: torch.Tensor, signed: torch.Tensor) -> None:
         """Add rows `ids` [b, t] of a table, signed [b, t, d]."""
@@ -92,7 +95,7 @@ class Sketch:
         memory.scatter_add_(1, place.view(b, t * d), signed.reshape(b, t * d))
         self.projected += memory.unflatten(1, (rounds, self.k)).sum(1)
 
-    def _spread(self, name: str, flat: torch.Tensor) -> None:
+    def spread(self, name: str, flat: torch.Tensor) -> None:
         """Add entries [b, m] to the buckets from the parameter's start on, round and round."""
         lead = self._start(name)
         rounds = -(-(lead + flat.shape[1]) // self.k)

@@ -10,6 +10,7 @@ import torch
 
 from prune_cli import models
 from prune_cli.errors import PruneError
+from prune_cli.models import Checkpoint
 from prune_cli.represent.engine import Batch
 from prune_cli.tasks import Task
 
@@ -36,7 +37,7 @@ class Unprompted:
         return {"logprob_unprompted": ((), "float32")}
 
     @contextmanager
-    def attach(self, model: torch.nn.Module) -> Iterator[None]:
+    def attach(self, model: torch.nn.Module, _: Checkpoint | None = None) -> Iterator[None]:
         """Remember the model: it is called once more for each batch."""
         self._model = model
         yield
