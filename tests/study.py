@@ -3,8 +3,8 @@
     python tests/study.py --data FOLDER [--out runs/study]
 
 As in Du et al. 2025 (arXiv 2507.03648) comments of one data set (FOLDER/cad) are pruned and trained on, and the model
-is tested on it and on another one, out of distribution (FOLDER/dynahate). Slices of the files are drawn at random, so that
-it takes little more than an hour on one core. Prints the pipeline's table, and the share of positive rows that is kept.
+is tested on it and, out of distribution, on another one (FOLDER/dynahate). Slices of the files are drawn at random, so
+that it takes little more than an hour on one core. Prints the pipeline's table, and the share of positive rows kept.
 """
 
 from __future__ import annotations
