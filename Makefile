@@ -14,7 +14,7 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint test test-all bench fmt clean
+.PHONY: help install demo demo-all lint test test-all bench fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED) ## prune sample_data with nine methods, train, evaluate, and print the table
 	$(RUN)/prune pipeline sample_data/pipeline.toml -o runs/demo --device cpu
+
+demo-all: demo ## the same for multiple choice and for generation
+	$(RUN)/prune pipeline sample_data/choice.toml -o runs/demo-choice --device cpu
+	$(RUN)/prune pipeline sample_data/generation.toml -o runs/demo-generation --device cpu
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
