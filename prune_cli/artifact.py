@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune_cli import __version__
+from prune_cli import __version__, processes
 from prune_cli.errors import PruneError
 
 MANIFEST = "manifest.json"
@@ -206,16 +206,20 @@ def stale_reason(out: Path, recipe: Recipe) -> str | None:
 
 @dataclass
 class Draft:
-    """An artifact in the making: files go into `path`, facts for the manifest into `about`."""
+    """An artifact in the making: files go into `path`, facts for the manifest into `about`.
+
+    joined: another process began it and will commit it, and makes what is made once.
+    """
 
     path: Path
     about: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    joined: bool = False
 
     def cached(self, name: str, build: Callable[[Path], None]) -> Path:
         """Make a file of the draft unless an earlier, interrupted run has already finished it."""
         path = self.path / name
-        if not path.exists():
+        if not self.joined and not path.exists():
             scratch = _scratch(path)
             build(scratch)
             scratch.replace(path)
@@ -229,17 +233,20 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
     A draft left by an interrupted run with the same recipe is taken up where it stands; one of another recipe is
     discarded. When the block fails, a draft that cannot be resumed is removed, and `out` is as it was before.
     What only serves the making has a name that starts with a dot: it stays until the artifact is whole, and goes then.
-    `inputs` maps each role to the path it was read from.
+    `inputs` maps each role to the path it was read from. Of several processes the first begins and commits the draft;
+    the others join it, and see the block end when the artifact is there.
     """
     out = _place(out)
     part = _part(out)
+    if not processes.first():
+        with _joined(part) as work:
+            yield work
+        return
     if not part.exists():
         part.mkdir(parents=True, exist_ok=True)
-    with _locked(part) as held:
-        if not held:
-            raise PruneError(
-                f"{part}: another process is making this artifact or has just made it; wait for it or stop it"
-            )
+    with _locked(part) as lock:
+        if lock is None:
+            raise _taken(part)
         if not (part / RECIPE).is_file() and not (part.is_dir() and not any(part.iterdir())):
             raise PruneError(
                 f"{part}: is there already and was not made by prune; move it away, or another name is needed"
@@ -247,7 +254,11 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
         work = Draft(part)
         try:
             _begin(part, recipe)
+            if processes.count() > 1:
+                _share(lock, part)
+            processes.wait()  # for the others to join
             yield work
+            processes.wait()  # for the others to have done their part
             _write_manifest(work, out, recipe, inputs)
         except BaseException as failure:
             if not resumable or isinstance(failure, PruneError):
@@ -256,6 +267,31 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
                     shutil.rmtree(part)
             raise
         _commit(part, out)
+    processes.wait()  # the others leave when it is there
+
+
+@contextmanager
+def _joined(part: Path) -> Iterator[Draft]:
+    """A draft that the first process begins and commits."""
+    processes.wait()
+    with _locked(part, fcntl.LOCK_SH) as lock:
+        if lock is None:
+            raise _taken(part)
+        yield Draft(part, joined=True)
+        processes.wait()
+    processes.wait()
+
+
+def _share(lock: int, part: Path) -> None:
+    """Let the other processes of this run hold the draft as well: as long as one of them lives, no other run has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # the lock is let go of for a moment on the way
+        raise _taken(part) from None
+
+
+def _taken(part: Path) -> PruneError:
+    return PruneError(f"{part}: another process is making this artifact or has just made it; wait for it or stop it")
 
 
 def _place(out: Path) -> Path:
@@ -281,20 +317,20 @@ def _part(out: Path) -> Path:
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[bool]:
-    """Hold a draft against other processes. False: there is none, or another process holds it or has just moved it."""
+def _locked(part: Path, how: int = fcntl.LOCK_EX) -> Iterator[int | None]:
+    """Hold a draft against other processes. None: there is none, or another process holds it or has just moved it."""
     try:
         handle = os.open(part, os.O_RDONLY)
     except FileNotFoundError:
-        yield False
+        yield None
         return
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
             held = os.path.samestat(os.fstat(handle), part.stat())  # or it was renamed before the lock was ours
         except (BlockingIOError, FileNotFoundError):
             held = False
-        yield held
+        yield handle if held else None
     finally:
         os.close(handle)
 
@@ -366,8 +402,8 @@ def _replaced(out: Path) -> Path:
 def _recover(out: Path) -> None:
     """End a commit that was killed in between, unless another process is at it."""
     part, old = _part(out), _replaced(out)
-    with _locked(part) as held:
-        if part.exists() and not held:
+    with _locked(part) as lock:
+        if part.exists() and lock is None:
             return
         if not out.exists() and is_artifact(part) and (part / RECIPE).is_file():
             _commit(part, out)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from prune_cli import __version__, options
+from prune_cli import __version__, options, processes
 from prune_cli.errors import PruneError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
 # how safetensors and torch tell of a full disk, in exceptions of their own
 NO_SPACE_IN_WORDS = rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)"
+
+INTERRUPTED = "interrupted: the same command again goes on from what is saved"
 
 
 def main() -> None:
@@ -61,8 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status: 0 done, 1 expected error, 2 usage, 130 interrupted."""
     try:
         status = app(arguments, prog_name="prune", standalone_mode=False) or 0
-        if status == 130:
-            _tell("interrupted: the same command again goes on from what is saved")
+        if status == 130 and processes.tells(INTERRUPTED):
+            _tell(INTERRUPTED)
         sys.stdout.flush()
         return int(status)
     except PruneError as error:
@@ -74,6 +76,8 @@ def run(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)  # none where a command's own body complains
         command = context.command_path if context else f"prune {arguments[0]}"
         return _failed(message, f"{command} --help", error.exit_code)
+    except processes.PeerLost:
+        return _failed("another of the processes ended", "the same command again goes on from what is saved")
     except BrokenPipeError:  # whoever read our output has seen enough
         _drop_output()
         return 1
@@ -89,6 +93,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:
+    if not processes.tells(message):
+        return status
     for problem in (message, *also):
         _tell(f"error: {' '.join(problem.splitlines())}")
     if hint:
@@ -107,6 +113,8 @@ def _drop_output() -> None:
 
 def _report(outcome: Outcome, as_json: bool) -> None:
     """The result of a stage on stdout, what happened on stderr."""
+    if not processes.first():
+        return
     from prune_cli import show
 
     facts = show.outcome(outcome)
@@ -272,11 +280,12 @@ def _choice(text: str, *allowed: str) -> Any:
 
 @app.callback()
 def _prune(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    processes.join(context.invoked_subcommand)
 
 
 def _example(*commands: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from prune_cli import artifact
+from prune_cli import artifact, processes
 from prune_cli.artifact import Artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.progress import note
@@ -307,7 +307,7 @@ def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
 
 @functools.cache  # the second look would see only what the first left visible
 def use_device(name: str) -> torch.device:
-    """The device of a `--device` value. One process uses one device.
+    """The device of a `--device` value. One process uses one device, of several on a machine each its own.
 
     Restricting what CUDA shows is the one way that holds for every library in the process (the Trainer would
     otherwise spread a batch over all GPUs it sees).
@@ -322,7 +322,12 @@ def use_device(name: str) -> torch.device:
         if name != "auto":
             raise PruneError(f"device: {name}; no CUDA device here", hint="--device cpu, or auto")
         return torch.device("cpu")
-    index = int(name[5:]) if name.startswith("cuda:") else 0
+    index = int(name[5:]) if name.startswith("cuda:") else processes.local_rank()
+    if processes.count() > 1 and (name.startswith("cuda:") or index >= count):
+        raise PruneError(
+            f"device: {name}; {processes.count()} processes take a CUDA device each, and there are {count}",
+            hint=f"--device cuda, and at most {count} processes",
+        )
     if index >= count:
         raise PruneError(f"device: cuda:{index}; there are {count} CUDA devices, from cuda:0 on")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -351,6 +356,15 @@ def take(order: NDArray[np.int64], lengths: NDArray[np.int64], rows: int, tokens
     """The next batch from `order` (longest first): at most `rows` rows and `tokens` tokens, padding counted."""
     longest = max(1, int(lengths[order[0]]))
     return order[: max(1, min(rows, tokens // longest))]
+
+
+def batches(lengths: NDArray[np.int64], rows: int, tokens: int) -> Iterator[NDArray[np.int64]]:
+    """All positions [n], longest example first, in batches as `take` forms them."""
+    order = longest_first(lengths)
+    while len(order):
+        batch = take(order, lengths, rows, tokens)
+        yield batch
+        order = order[len(batch) :]
 
 
 @contextmanager

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from prune_cli import processes
+
 PLAIN_SECONDS = 15.0
 
 
 def note(text: str) -> None:
-    """Tell what a user should know but need not act on."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell what a user should know but need not act on: once, not from each of several processes."""
+    if processes.first():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -20,7 +23,9 @@ def progress(what: str, total: int, start: int = 0) -> Iterator[Callable[[int], 
     """Show progress of `what` towards `total`; yields a function to call with how much more is done."""
     if start:
         note(f"{what}: going on from {start} of {total}")
-    if sys.stderr.isatty():
+    if not processes.first():
+        yield lambda more: None
+    elif sys.stderr.isatty():
         with _bar(what, total, start) as advance:
             yield advance
     else:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from prune_cli import processes
 from prune_cli.errors import PruneError
 
 Row = dict[str, Any]
@@ -39,6 +40,8 @@ def open_source(source: str, fields: Mapping[str, str]) -> tuple[str, str, Recor
     """
     name, lines, rows = source_name(source), f"{source}:", f"{source}:row "
     if source == "-":
+        if processes.count() > 1:
+            raise PruneError("-: stdin is read by one process; a file that several can read is needed")
         return name, "stdin:", _jsonl(sys.stdin.buffer, "stdin:"), None
     if source.startswith("hf:"):
         builder, _, split = source.removeprefix("hf:").partition(":")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli import artifact, inputs, joins, methods, models, options, tasks
+from prune_cli import artifact, inputs, joins, methods, models, options, processes, tasks
 from prune_cli.artifact import Draft, Recipe, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows
@@ -76,7 +76,7 @@ def represent(
     recorded = "dynamics" in kinds and opts.dynamics == "recorded"
     checkpoints = opts.checkpoints if recorded else [checkpoint.name for checkpoint in source.checkpoints]
     recipe_options = {"task": opts.task, "kind": kinds, "checkpoints": checkpoints}
-    if kinds != ["dynamics"]:
+    if {"hidden", "gradient"} & set(kinds):
         recipe_options["dtype"] = opts.dtype
     for kind in kinds:
         recipe_options |= options.of_kind(kind, opts)
@@ -89,8 +89,8 @@ def represent(
         labels = models.head_labels(source, task.label_list(rows))
         for given in (rows, aim) if aim else (rows,):
             task.label_indices(given, labels)  # before any work: a label that the model does not know
-        draft.cached("rows.jsonl", rows.write)
         walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
+        draft.cached("rows.jsonl", rows.write)
         if recorded:
             draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
         if walked:
@@ -409,6 +409,20 @@ def _make(
     resumable: bool = False,
 ) -> Outcome:
     """Run a stage's work unless its artifact is up to date; commit the result."""
+    key, settled = processes.agreed(lambda: (recipe.key, _settle(out, recipe, places, how)))
+    if key != recipe.key:
+        raise PruneError("the processes do not read the same rows or model; the same for all is needed")
+    if settled.state != "make":
+        return settled
+    began = monotonic()
+    with artifact.draft(out, recipe, places, resumable=resumable) as draft:
+        work(draft)
+        draft.made = _made(monotonic() - began)
+    return replace(settled, state="made", seconds=monotonic() - began)
+
+
+def _settle(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Outcome:
+    """What is to be done about an artifact; `make`: the work. Raises PruneError where it must not be replaced."""
     reason = artifact.stale_reason(out, recipe)
     if reason is None and not how.force:
         if not how.dry_run:
@@ -423,13 +437,7 @@ def _make(
             )
         if any(Path(place).resolve() == out.resolve() for place in places.values()):
             raise PruneError(f"{out}: is among the inputs; another -o is needed")
-    if how.dry_run:
-        return Outcome(out, recipe.stage, "would run", reason or "forced")
-    began = monotonic()
-    with artifact.draft(out, recipe, places, resumable=resumable) as draft:
-        work(draft)
-        draft.made = _made(monotonic() - began)
-    return Outcome(out, recipe.stage, "made", reason or "forced", monotonic() - began)
+    return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or "forced")
 
 
 def _made(seconds: float) -> dict[str, Any]:
@@ -441,6 +449,8 @@ def _made(seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
+    if processes.count() > 1:
+        made["processes"] = processes.count()  # the figures are the first one's
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         made["device"] = torch.cuda.get_device_name()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -14,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prune_cli import models
+from prune_cli import models, processes
 from prune_cli.errors import PruneError
 from prune_cli.progress import progress
+from prune_cli.represent import marks
+from prune_cli.represent.output import Found, Output
 from prune_cli.tasks import Encoded, Task
-from prune_cli.tensors import RowWriter, Spec
+from prune_cli.tensors import Spec
 
 
 @dataclass
@@ -92,60 +93,66 @@ def walk(
 ) -> None:
     """Walk checkpoints × batches once and write `<kind>.safetensors` for each observer into `folder`.
 
-    Tensors are [n, e, …] in input order. Progress is kept in `folder/.progress.json`, so an interrupted walk goes on
-    from its last saved batch; with the same batch limits the bytes are those of an uninterrupted walk (CPU). When
-    the device runs out of memory the batch is halved, and so are those that follow.
+    Tensors are [n, e, …] in input order. Of several processes each walks every so-many-th batch and writes its rows
+    into the same files. Progress is kept in `folder` (marks.py), so an interrupted walk goes on from its last saved
+    batch. With the same batch limits the bytes are those of an uninterrupted walk, whatever the number of processes
+    (CPU, the same number of threads). When the device runs out of memory the batch is halved, and so are those that
+    follow.
     """
-    n, e = len(job.encoded.lengths), len(job.source.checkpoints)
-    checkpoints = job.source.checkpoints
+    lengths, checkpoints = job.encoded.lengths, job.source.checkpoints
+    n, e = len(lengths), len(checkpoints)
+    batches = list(models.batches(lengths, batch_size, tokens_per_batch))
+    ends = np.cumsum([len(batch) for batch in batches])  # where each ends in the order that is walked
+    rank, count = processes.rank(), processes.count()
+    mine = range(rank, len(batches), count)
+    left = processes.agreed(lambda: marks.read(folder))
+    mark = marks.resume(left, rank, count, (batch_size, tokens_per_batch))
+    first, done = mark.reached
+
+    rows = sum(len(batches[i]) for i in mine)
+    before = first * rows + sum(len(batches[i]) for i in mine if ends[i] <= done)
+    share = f" of process 1 of {count}" if count > 1 else ""
+    specs = {
+        kind: {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in observer.specs(job.model).items()}
+        for kind, observer in files.items()
+    }
     meta = {"checkpoints": [c.name for c in checkpoints], "learning_rate": [c.learning_rate for c in checkpoints]}
-    mark = folder / ".progress.json"
-    first, done = json.loads(mark.read_text()) if mark.exists() else (0, 0)
-    order = models.longest_first(job.encoded.lengths)
-    limits = (batch_size, tokens_per_batch)
-
-    with ExitStack() as stack:
-        writers: dict[str, RowWriter] = {}
-        for kind, observer in files.items():
-            specs = {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in observer.specs(job.model).items()}
-            writers[kind] = stack.enter_context(RowWriter(folder / f"{kind}.safetensors", specs, meta))
-        advance = stack.enter_context(progress("represent, rows × checkpoints", n * e, first * n + done))
-
-        def save(checkpoint: int, rows: int) -> None:
-            for writer in writers.values():
-                writer.sync()
-            scratch = mark.with_suffix(".tmp")
-            scratch.write_text(json.dumps([checkpoint, rows]))
-            scratch.replace(mark)
-
+    with (
+        Output(folder, specs, meta) as output,
+        progress(f"represent, rows × checkpoints{share}", rows * e, before) as advance,
+    ):
         saved = monotonic()
         for c in range(first, e):
-            models.load_checkpoint(job.model, job.source, job.source.checkpoints[c])
+            models.load_checkpoint(job.model, job.source, checkpoints[c])
             job.model.to(job.device).eval()
             with ExitStack() as attached:
                 for observer in files.values():
-                    attached.enter_context(observer.attach(job.model, job.source.checkpoints[c]))
-                while done < n:
-                    positions = models.take(order[done:], job.encoded.lengths, *limits)
-                    found = _attempt(job, files, positions)
-                    if found is None:
-                        limits = _halved(positions, job.encoded.lengths)
+                    attached.enter_context(observer.attach(job.model, checkpoints[c]))
+                for i in mine:
+                    if ends[i] <= done:
                         continue
-                    for kind, values in found.items():
-                        for name, value in values.items():
-                            writers[kind].write(name, positions, c, value)
-                    done += len(positions)
-                    advance(len(positions))
+                    rest = batches[i]
+                    while len(rest):
+                        positions = models.take(rest, lengths, batch_size, mark.tokens)
+                        found = _attempt(job, files, positions)
+                        if found is None:
+                            mark = replace(mark, tokens=_halved(positions, lengths))
+                            continue
+                        output.put(positions, c, found)
+                        rest = rest[len(positions) :]
+                    mark = replace(mark, reached=(c, int(ends[i])))
+                    advance(len(batches[i]))
                     if monotonic() - saved > save_minutes * 60:
-                        save(c, done)
+                        output.sync()
+                        marks.save(folder, rank, mark)
                         saved = monotonic()
             done = 0
-            save(c + 1, 0)
+            mark = replace(mark, reached=(c + 1, 0))
+            output.sync()
+            marks.save(folder, rank, mark)
 
 
-def _attempt(
-    job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
-) -> dict[str, dict[str, NDArray[Any]]] | None:
+def _attempt(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> Found | None:
     """One batch through the model: kind -> name -> [b, …]; None when the device's memory does not hold it."""
     try:
         return _observe(job, files, positions)
@@ -155,7 +162,7 @@ def _attempt(
     return None
 
 
-def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> dict[str, dict[str, NDArray[Any]]]:
+def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> Found:
     batch = job.batch(positions)
     backward = any(observer.needs_backward for observer in files.values())
     with torch.set_grad_enabled(backward):
@@ -165,17 +172,15 @@ def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
             batch.outputs = job.model(**batch.inputs)
         if backward:
             job.task.losses(batch.outputs.logits, batch.labels).sum().backward()
-        found = {kind: observer.rows(batch) for kind, observer in files.items()}
-    return {kind: {name: value.cpu().numpy() for name, value in values.items()} for kind, values in found.items()}
+        return {kind: observer.rows(batch) for kind, observer in files.items()}
 
 
-def _halved(positions: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, int]:
-    """Batch limits (rows, tokens) of half a batch that did not fit."""
-    longest = int(lengths[positions].max())
+def _halved(positions: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
+    """Most tokens of a batch, where one of these rows did not fit: those of half of it."""
+    longest = max(1, int(lengths[positions].max()))
     if len(positions) == 1:
         raise PruneError(
             f"one row of {longest} tokens does not fit the device's memory",
             hint="a smaller --max-length, --precision bfloat16, or another --device",
         )
-    half = len(positions) // 2
-    return half, half * longest
+    return (len(positions) + 1) // 2 * longest

@@ -10,8 +10,7 @@ It runs on any representation; LESS itself is the one on gradients, and without 
 influence, which holds mean cosines with each group's target gradients (or inner products, as of TracIn). The
 paper divides by the length of a group's mean gradient; here, as in its authors' code, each target row has length
 one before the mean. Their code scales η to sum to one, which changes no ranking; here it is used as it is. The
-paper preconditions the gradients of training examples by Adam's moments; here they are as the representation has
-them.
+paper preconditions the gradients of training examples by Adam's moments, as `represent --precondition adam` does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,138 @@
+"""Several processes at one artifact, as torchrun starts them on one machine: who one is, meeting, and one voice.
+
+All run the same command. The first makes the draft and commits it; the others join the work in between. They meet
+through torch.distributed (gloo: what they exchange is small and not on a GPU). When one dies, torchrun ends the rest.
+A process that was not started with others is the first of one; torch.distributed is left alone then.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prune_cli.errors import PruneError
+
+T = TypeVar("T")
+
+SHARED = "represent"  # the command whose work is shared out
+PATIENCE = timedelta(days=7)  # one may have hours more to do than another; one that died shows at once
+
+
+class PeerLost(Exception):
+    """Another process ended before its time: what this one has made so far is kept."""
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def local_rank() -> int:
+    """Which of those on this machine: the number of its GPU."""
+    return int(os.environ["LOCAL_RANK"]) if count() > 1 else 0
+
+
+def first() -> bool:
+    """Whether this is the process that makes the artifact and does the talking."""
+    return rank() == 0
+
+
+def join(command: str | None) -> None:
+    """Meet the others at the start of a command. Raises PruneError for a command that is one process's work."""
+    if count() == 1:
+        return
+    if command != SHARED:
+        raise PruneError(
+            f"{command or 'prune'}: {count()} processes; one is allowed",
+            hint=f"start it without torchrun; the command that several processes or GPUs share is {SHARED}",
+        )
+    if int(os.environ.get("LOCAL_WORLD_SIZE", count())) != count():
+        raise PruneError(f"{command}: processes on several machines; all on one machine is allowed")
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=_store(), rank=rank(), world_size=count(), timeout=PATIENCE)
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(*_: object) -> None:
+    """What torchrun sends when another process has failed: leave as at Ctrl-C, and only once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@functools.cache
+def _store() -> Any:
+    """Where the processes find each other: torchrun's own store."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(iter(rendezvous("env://")))
+    return store
+
+
+def wait() -> None:
+    """Wait until all are here."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        with _or_lost():
+            dist.barrier()
+
+
+def agreed(find: Callable[[], T]) -> T:
+    """What the first process finds, for all of them."""
+    found = [find() if first() else None]
+    if count() > 1:
+        import torch.distributed as dist
+
+        with _or_lost():
+            dist.broadcast_object_list(found, src=0)
+    return found[0]  # type: ignore[return-value]  # None is what the others put in
+
+
+@contextmanager
+def first_ahead() -> Iterator[None]:
+    """Run the block in the first process before the others run it."""
+    if not first():
+        wait()
+    yield
+    if first():
+        wait()
+
+
+@contextmanager
+def _or_lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as failure:  # gloo: the connection was closed
+        raise PeerLost from failure
+
+
+def tells(message: str) -> bool:
+    """Whether it falls to this process to tell why it fails: of several that do, the first.
+
+    torchrun's own report of the failure, which comes last, then has the message too.
+    """
+    if count() == 1:
+        return True
+    with suppress(RuntimeError):  # torchrun is gone, and with it the store: each tells
+        if _store().add("told", 1) > 1:
+            return False
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        facts = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):
+            Path(report).write_text(json.dumps({"message": facts}), "utf-8")
+    return True

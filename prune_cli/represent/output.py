@@ -1,0 +1,64 @@
+"""The files that a walk fills, written behind it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prune_cli import processes
+from prune_cli.tensors import RowWriter, Spec
+
+Found = dict[str, dict[str, torch.Tensor]]  # kind -> name -> [b, …]
+
+
+class Output:
+    """`<kind>.safetensors` for each kind, of tensors [n, e, …].
+
+    A batch's values are fetched from the device and written while the next batch is computed.
+    """
+
+    def __init__(self, folder: Path, specs: dict[str, dict[str, Spec]], metadata: dict[str, Any]) -> None:
+        self._writers: dict[str, RowWriter] = {}
+        with ExitStack() as stack:
+            with processes.first_ahead():  # it reserves the files
+                for kind in specs:
+                    writer = RowWriter(folder / f"{kind}.safetensors", specs[kind], metadata)
+                    self._writers[kind] = stack.enter_context(writer)
+            self._thread = stack.enter_context(ThreadPoolExecutor(1))
+            self._open = stack.pop_all()
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Open already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the last batch be written, close the files."""
+        self._open.close()
+
+    def put(self, positions: NDArray[np.int64], checkpoint: int, found: Found) -> None:
+        """Have the values of rows `positions` [b] written; waits for those before, and fails if they did."""
+        self.wait()
+        self._last = self._thread.submit(self._write, positions, checkpoint, found)
+
+    def wait(self) -> None:
+        """Go on when all is written."""
+        if self._last:
+            self._last.result()
+
+    def sync(self) -> None:
+        """Bring all safely to disk."""
+        self.wait()
+        for writer in self._writers.values():
+            writer.sync()
+
+    def _write(self, positions: NDArray[np.int64], checkpoint: int, found: Found) -> None:
+        for kind, values in found.items():
+            for name, value in values.items():
+                self._writers[kind].write(name, positions, checkpoint, value.cpu().numpy())
