@@ -59,7 +59,7 @@ def test_represent_goes_on_after_a_kill(rows: Path, made: Path, tmp_path: Path, 
     kill_when((part / ".progress.0.json").exists, *command(out))
     assert not out.exists()
     reached = json.loads((part / ".progress.0.json").read_text())
-    assert reached["checkpoint"] == 0  # still
+    assert reached["reached"][0] == 0  # still
     before = (part / "gradient.safetensors").stat().st_ino
     done = prune_process(*command(out), env=ENVIRONMENT)
     assert done.code == 0, done.err
