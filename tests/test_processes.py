@@ -84,6 +84,7 @@ def test_killed_and_run_again(
     if more == 2:
         code, printed, err = finish(start(*command(rows, made, out)))
         assert (code, printed) == (0, f"{out}\n"), err
+        assert "going on from" in err
     else:
         done = prune(*command(rows, made, out))
         assert done.code == 0, done.err

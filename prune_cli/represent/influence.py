@@ -109,12 +109,7 @@ class Influence:
             self._backward(batch, torch.tensor(shares[positions], device=batch.labels.device))
 
     def _batches(self, members: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        lengths = self._target.encoded.lengths
-        order = members[models.longest_first(lengths[members])]
-        while len(order):
-            positions = models.take(order, lengths, *self._limits)
-            yield positions
-            order = order[len(positions) :]
+        return (members[batch] for batch in models.batches(self._target.encoded.lengths[members], *self._limits))
 
     def _backward(self, batch: Batch, weights: torch.Tensor) -> None:
         """Backward of the batch's weighted losses."""
