@@ -202,9 +202,11 @@ def costs(
 def memory(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, float, float]]:
     """Way, ratio of its peak memory above that of the loaded model and rows to plain forward and backward, MiB."""
     found: dict[str, float] = {}
-    for i in range(len(NAMED)):
+    for start in ("", *NAMED):  # the first trains the model, which the others find
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            name, used = pool.apply(_peak, (given, folder / str(i), NAMED[i]))
+            name, used = pool.apply(_peak, (given, folder, start))
+        if not start:
+            continue
         found[name] = used
         yield name, used / found[PLAIN], used
 
@@ -217,7 +219,6 @@ def _peak(given: argparse.Namespace, folder: Path, start: str) -> tuple[str, flo
     model, batches, (_, targets), kept = prepare(given, folder)
     found = ways(model, batches, targets, max(given.dims), kept)
     name = next(name for name in found if name.startswith(start))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the training before is forgotten
     before = _status("VmRSS")
     attach, run = found[name]
     with attach():
