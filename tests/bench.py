@@ -219,6 +219,7 @@ def _peak(given: argparse.Namespace, folder: Path, start: str) -> tuple[str, flo
     model, batches, (_, targets), kept = prepare(given, folder)
     found = ways(model, batches, targets, max(given.dims), kept)
     name = next(name for name in found if name.startswith(start))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status("VmRSS")
     attach, run = found[name]
     with attach():
@@ -240,6 +241,7 @@ def formed(model: Any, batches: list[Batch]) -> Iterator[dict[str, torch.Tensor]
         one = {name: value.unsqueeze(0) for name, value in inputs.items()}
         return task.losses(functional_call(model, given, (), one).logits, label.unsqueeze(0)).sum()
 
+    before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # vmap takes the rows of torch's own attention one by one
     for batch in batches:
         t = batch.inputs["input_ids"].shape[1]
@@ -249,7 +251,7 @@ def formed(model: Any, batches: list[Batch]) -> Iterator[dict[str, torch.Tensor]
         for start in range(0, len(batch), 4):
             some = {name: value[start : start + 4] for name, value in inputs.items()}
             yield vmap(grad(loss), in_dims=(None, 0, 0))(parameters, some, batch.labels[start : start + 4])
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(before)
 
 
 def plain(model: Any, batches: list[Batch]) -> None:

@@ -68,6 +68,7 @@ def main() -> None:
     once = (time.perf_counter() - began) / statistics.median(base) * len(batches)
     print(f"{f'traker, dense projection, dim {DIM}, once':44} {once:8.0f} x plain")
 
+
 def clock(seconds: dict[str, list[float]], name: str, run: Any) -> None:
     """Note how long a run takes."""
     began = time.perf_counter()
