@@ -12,9 +12,9 @@ from prune_cli import processes
 PLAIN_SECONDS = 15.0
 
 
-def note(text: str) -> None:
-    """Tell what a user should know but need not act on: once, not from each of several processes."""
-    if processes.first():
+def note(text: str, *, everyone: bool = False) -> None:
+    """Tell what a user should know but need not act on: once, not from each of several processes unless `everyone`."""
+    if everyone or processes.first():
         print(text, file=sys.stderr, flush=True)
 
 

@@ -72,9 +72,12 @@ class RowWriter:
 
     The whole file is reserved when it is created, so a full disk shows at once and not after hours. A file that an
     interrupted run left behind is opened again as it is, when its head agrees.
+
+    vanished: name -> rows written so far that are not zero, but are once cast to the tensor's type.
     """
 
     def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, Any]) -> None:
+        self.vanished = dict.fromkeys(specs, 0)
         self._specs = dict(specs)
         head, self._starts = _header(specs, metadata)
         size = len(head) + sum(spec.nbytes for spec in specs.values())
@@ -111,6 +114,9 @@ class RowWriter:
                 f"{name}: a value is {what}",
                 hint="check the model's weights, or store with --dtype float32",
             )
+        if spec.dtype == "float16":
+            here, there = (array.reshape(len(cast), -1).any(1) for array in (values, cast))
+            self.vanished[name] += int((here & ~there).sum())
         step = cast[0].nbytes
         for position, row in zip(positions.tolist(), cast, strict=True):
             os.pwrite(self._file, row.tobytes(), self._starts[name] + (position * spec.shape[1] + checkpoint) * step)

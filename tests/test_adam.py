@@ -68,7 +68,15 @@ def case(request: Any, tmp_path_factory: pytest.TempPathFactory, prune: Prune, t
             found.append(torch.cat([g.flatten() for g in grads if g is not None]).double().numpy())
         sides.append(np.array(found))
     steps = step(sides[0], first, second)
-    return {"folder": folder, "train": train, "target": target, "g": sides[0], "v": sides[1], "steps": steps}
+    return {
+        "name": request.param,
+        "folder": folder,
+        "train": train,
+        "target": target,
+        "g": sides[0],
+        "v": sides[1],
+        "steps": steps,
+    }
 
 
 def loaded(warmup: Path, base: Path, name: str) -> tuple[Any, Any]:
@@ -190,6 +198,32 @@ def test_rows_looked_up_twice_take_one_step() -> None:
     assert once.tolist() == [[True, True, False]]
     assert found.grads[0, 0, 0].item() == pytest.approx((2 + 0.1 * 3) / np.sqrt(4 + 0.001 * 9))
     assert found.grads[0, 1, 0].item() == pytest.approx(0.1 * 5 / np.sqrt(1 + 0.001 * 25))
+
+
+def test_memory_that_runs_out_within_a_table(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prune: Prune
+) -> None:
+    """A table whose resting steps were half added is added whole at the next attempt, and once."""
+    start = ["represent", case["train"], "--model", case["folder"] / "warmup", "--checkpoints", 2]
+    start += ["--kind", "gradient", "--precondition", "adam", "--dim", 64, "--dtype", "float32", "-o"]
+    assert prune(*start, tmp_path / "whole").code == 0
+    monkeypatch.setattr("prune_cli.represent.gradient._ROWS", 8)
+    added, add = 0, Sketch.add
+
+    def scarce(self: Sketch, name: str, gradient: Any) -> None:
+        nonlocal added
+        if isinstance(gradient, Lookup) and len(gradient) == 1 and gradient.ids.shape[1] <= 8:
+            added += 1
+            if added == 2:
+                raise torch.OutOfMemoryError
+        add(self, name, gradient)
+
+    monkeypatch.setattr(Sketch, "add", scarce)
+    ran = prune(*start, tmp_path / "again")
+    assert ran.code == 0, ran.err
+    assert (added > 2) == (case["name"] == "classification")  # the others look up no table, or a tied one
+    one, other = (tensors.load(tmp_path / name / "gradient.safetensors")["gradient"] for name in ("whole", "again"))
+    assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_moments_that_are_not_there_are_asked_for(

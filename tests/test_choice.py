@@ -143,6 +143,26 @@ def test_predictions_are_those_of_each_row_alone(done: Path, asked: Path) -> Non
     assert metrics["accuracy"] == pytest.approx(np.mean(right))
 
 
+@pytest.mark.parametrize("tokens", ["64", "512"])
+def test_identical_choices_have_no_gradient(tokens: str, done: Path, asked: Path, tmp_path: Path, prune: Prune) -> None:
+    """What cancels is nothing, in any batch: norm, projection and influence are zero, and no model is refused."""
+    ordinary = questions(10)
+    same = [{**row, "choices": [row["choices"][0]] * 3, "label": 1, "id": f"same-{row['id']}"} for row in ordinary]
+    for name, rows in (("mixed", [*ordinary, *same]), ("same", same)):
+        data = write_rows(tmp_path / f"{name}.jsonl", rows)
+        start = ["represent", data, "--model", done / "warmup", "--tokens-per-batch", tokens, "--checkpoints", "last"]
+        kinds = {"gradient": ["--dim", 64], "influence": ["--target", asked / "validation.jsonl"]}
+        for kind, more in kinds.items():
+            ran = prune(*start, "--kind", kind, "-o", tmp_path / f"{name}-{kind}", *more)
+            assert ran.code == 0, ran.err
+        gradient = stored(tmp_path / f"{name}-gradient", "gradient")
+        influence = stored(tmp_path / f"{name}-influence", "influence")["influence"]
+        assert not gradient["grad_norm"][-10:].any() and not gradient["gradient"][-10:].any()
+        assert not influence[-10:].any()
+        if name == "mixed":
+            assert (gradient["grad_norm"][:10] > 1e-4).all() and influence[:10].all()
+
+
 def test_dynamics_by_hand() -> None:
     """Three rows of 3, 2 and 3 choices; what stands where a choice is missing has no say and gets no gradient."""
     logits = torch.tensor([[0.0, math.log(2), 0.0], [0.0, math.log(3), 50.0], [math.log(3), math.log(6), 0.0]])

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli import tensors
 from prune_cli.represent.hidden import pool
+from prune_cli.represent.output import Output
 from tests.conftest import Prune, read_rows
 
 LABELS = ["negative", "positive"]
@@ -102,6 +103,16 @@ def test_recorded_dynamics_are_those_of_training(made: Path, data: Path, tmp_pat
     assert [line["loss"] for line in log] == pytest.approx(-recorded["logprob"].mean(0).astype(float), abs=1e-6)
     recomputed = stored(made / "train", "dynamics")
     assert not np.array_equal(recorded["logprob"][:, 0], recomputed["logprob"][:, 0])
+
+
+def test_rows_that_float16_loses_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row that is not zero but is in float16 is counted and told of; zeros and rows held in part are not."""
+    rows = np.array([[1e-9, -1e-9], [0, 0], [1e-9, 1.0]], np.float32)
+    specs = {kind: {"v": tensors.Spec((3, 1, 2), kind)} for kind in ("float16", "float32")}
+    with Output(tmp_path, specs, {}) as output:
+        output.put(np.arange(3), 0, {kind: {"v": torch.from_numpy(rows)} for kind in specs})
+    told = "v: 1 rows × checkpoints are too small for float16 and stand as zeros; --dtype float32 keeps them\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_layer_of_choice(made: Path, data: Path, tmp_path: Path, prune: Prune) -> None:

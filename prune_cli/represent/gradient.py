@@ -37,9 +37,9 @@ class Gradient:
     ) -> None:
         self._k, self._dtype, self._preconditioned = buckets(dim), dtype, precondition == "adam"
         self._examples, self._norms = PerExample(task), Norms()
-        self._sketch, self._rest = (Sketch(dim, seed, SIDE[projection]) for _ in range(2))
+        self._projection = dim, seed, SIDE[projection]
+        self._sketch = Sketch(*self._projection)
         self._adam: Adam | None = None
-        self._squared = torch.empty(0)
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape of a row, stored type."""
@@ -51,14 +51,13 @@ class Gradient:
         with self._examples.attached(model) as capture:
             if self._preconditioned:
                 self._adam = adam.load(checkpoint, capture.trainable)
-                self._rest.begin(1, next(model.parameters()).device)
-                self._rested: set[str] = set()
+                self._rested: dict[str, torch.Tensor] = {}
             yield
         self._adam = None
 
     def begin(self, batch: Batch) -> None:
         """Start the batch."""
-        self._squared = torch.zeros(len(batch), dtype=torch.float64, device=batch.labels.device)
+        self._norms.begin(len(batch), batch.labels.device)
         self._sketch.begin(len(batch), batch.labels.device)
         self._seen: set[str] = set()
         self._examples.begin(batch, self._take)
@@ -66,16 +65,17 @@ class Gradient:
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The batch's projected gradients and norms."""
         self._examples.finish()
-        self._norms.forget()
-        projected = self._sketch.projected
+        projected, norms = self._sketch.projected, self._norms.norms()
         if self._adam:
             self._adam.check(self._seen)
-            projected = projected + self._rest.projected
-        return {"gradient": projected, "grad_norm": self._squared.sqrt()}
+            projected = sum(self._rested.values(), projected)
+        else:
+            projected = torch.where(norms.unsqueeze(1) > 0, projected, 0)  # what is nothing has no direction
+        return {"gradient": projected, "grad_norm": norms}
 
     def _take(self, name: str, gradient: Factors) -> None:
         self._seen.add(name)
-        self._squared += self._norms.squared(gradient)
+        self._norms.add(gradient)
         if self._adam:
             self._add_steps(self._adam, name, gradient)
         else:
@@ -85,10 +85,7 @@ class Gradient:
         """Add Adam's steps on the examples."""
         if isinstance(gradient, Lookup):
             rest = steps.resting(name)
-            if name not in self._rested:  # rows that no example looks up move too, for all examples alike
-                self._rested.add(name)
-                for rows in torch.arange(len(rest), device=rest.device).unsqueeze(0).split(_ROWS, 1):
-                    self._rest.add(name, Lookup(rows, rest[rows], len(rest)))
+            self._add_rest(name, rest)
             found, once = steps.looked_up(name, gradient)
             self._sketch.add(name, Lookup(found.ids, (found.grads - rest[found.ids]) * once.unsqueeze(2), len(rest)))
         elif isinstance(gradient, Dense):
@@ -97,6 +94,16 @@ class Gradient:
             tied = isinstance(gradient, Sum)
             folded = [self._sketch.folded(name, formed, tied=tied) for _, formed in steps.formed(name, gradient)]
             self._sketch.spread(name, torch.cat(folded))
+
+    def _add_rest(self, name: str, rest: torch.Tensor) -> None:
+        """Add a table's steps where no gradient is: rows that no example looks up move too, for all examples alike."""
+        if name in self._rested:
+            return
+        alone = Sketch(*self._projection)
+        alone.begin(1, rest.device)
+        for rows in torch.arange(len(rest), device=rest.device).unsqueeze(0).split(_ROWS, 1):
+            alone.add(name, Lookup(rows, rest[rows], len(rest)))
+        self._rested[name] = alone.projected
 
 
 _ROWS = 4096  # of a table, at a time

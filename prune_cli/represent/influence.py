@@ -60,7 +60,7 @@ class Influence:
         self._adam: Adam | None = None
         self._examples, self._norms = PerExample(target.task), Norms()
         self._directions: list[Direction] = []
-        self._squared = self._products = torch.empty(0)
+        self._products = torch.empty(0)
 
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape of a row, stored type."""
@@ -97,7 +97,7 @@ class Influence:
             self.begin(batch)
             self._backward(batch, torch.ones(len(batch), device=batch.labels.device))
             self._examples.finish()
-            norms[positions] = self._squared.sqrt().cpu().numpy()
+            norms[positions] = self._norms.norms().cpu().numpy()
         return norms
 
     def _descend(self, group: int, norms: NDArray[np.float64]) -> None:
@@ -124,18 +124,17 @@ class Influence:
         """Start the batch."""
         device = batch.labels.device
         self._seen: set[str] = set()
-        self._squared = torch.zeros(len(batch), dtype=torch.float64, device=device)
+        self._norms.begin(len(batch), device)
         self._products = torch.zeros(len(batch), len(self._directions), dtype=torch.float64, device=device)
         self._examples.begin(batch, self._take)
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The batch's influence on each group."""
         self._examples.finish()
-        self._norms.forget()
         if self._adam:
             self._adam.check(self._seen)
         if self._cosine:
-            norms = self._squared.sqrt().unsqueeze(1)
+            norms = self._norms.norms().unsqueeze(1)
             return {"influence": torch.where(norms > 0, self._products / norms, 0)}
         return {"influence": self._products}
 
@@ -145,7 +144,7 @@ class Influence:
             self._take_steps(self._adam, name, gradient)
             return
         if self._cosine:
-            self._squared += self._norms.squared(gradient)
+            self._norms.add(gradient)
         for group, direction in enumerate(self._directions):
             if name in direction:
                 self._products[:, group] += product(gradient, direction[name])
@@ -155,7 +154,7 @@ class Influence:
         directions = [direction.get(name) for direction in self._directions]
 
         def take(some: slice, moved: Dense | Lookup, sign: int = 1) -> None:
-            self._squared[some] += sign * self._norms.squared(moved)
+            self._norms.add(moved, some, sign)
             for group, direction in enumerate(directions):
                 if direction is not None:
                     self._products[some, group] += sign * product(moved, direction)

@@ -14,43 +14,84 @@ from prune_cli.represent.factors import Factors, Lookup, Outer, Sum
 # entries formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
 _BLOCK = {"cpu": 2**20, "cuda": 2**26}
 
+# A gradient's squared norm as a share of what it were if no two tokens' shares cancelled: below the one, products of
+# Gram matrices are not precise enough; below the other, the gradient is nothing but rounding.
+_FORM, _NOTHING = 1e-4, 1e-11
+
 
 class Norms:
-    """Squared norms of gradients; what layers that share an input have in common is worked out once."""
+    """Norms of a batch's gradients, parameter by parameter; what layers that share an input have in common is kept."""
 
     def __init__(self) -> None:
         self._of: torch.Tensor | None = None  # the input that `_gram` is of
         self._gram = torch.empty(0)
+        self.begin(0, torch.device("cpu"))
+
+    def begin(self, b: int, device: torch.device) -> None:
+        """Start a batch of b examples."""
+        self._squared, self._apart = torch.zeros(2, b, dtype=torch.float64, device=device)
+
+    def add(self, gradient: Factors, some: slice = slice(None), sign: int = 1) -> None:
+        """Take in a parameter's gradients, of all the batch or of some of it; sign −1: leave them out again."""
+        squared, apart = self._both(gradient)
+        self._squared[some] += sign * squared
+        self._apart[some] += apart
+
+    def norms(self) -> torch.Tensor:
+        """‖g‖ of each example's whole gradient: float64 [b]; 0 where what cancels leaves nothing but rounding."""
+        self._of = None
+        return torch.where(self._squared > _NOTHING * self._apart, self._squared, 0).sqrt()
 
     def squared(self, gradient: Factors) -> torch.Tensor:
-        """‖g‖² of each example's gradient: float64 [b]."""
+        """‖g‖² of each example's gradient of a parameter: float64 [b]."""
+        return self._both(gradient)[0]
+
+    def _both(self, gradient: Factors) -> tuple[torch.Tensor, torch.Tensor]:
+        """‖g‖², and the sum of its tokens' shares ‖g_t‖², of each example."""
         if isinstance(gradient, Outer):
             return self._outer(gradient)
         if isinstance(gradient, Lookup):
-            same = gradient.ids.unsqueeze(1) == gradient.ids.unsqueeze(2)  # looked up twice: the sum is its gradient
-            return (gram(gradient.grads) * same).sum((1, 2), dtype=torch.float64)
+            same = gradient.ids.unsqueeze(1) == gradient.ids.unsqueeze(2)
+            once = ~same.tril(-1).any(2)  # a row looked up twice has one gradient, the sum
+            sums = same.to(gradient.grads.dtype) @ gradient.grads
+            apart = gradient.grads.square().sum((1, 2), dtype=torch.float64)
+            return (sums.square().sum(2, dtype=torch.float64) * once).sum(1), apart
         if isinstance(gradient, Sum):
-            whole = sum((self.squared(part) for part in gradient.parts), torch.zeros((), dtype=torch.float64))
-            outer = next((part for part in gradient.parts if isinstance(part, Outer)), None)
-            lookup = next((part for part in gradient.parts if isinstance(part, Lookup)), None)
-            if outer is None or lookup is None or len(gradient.parts) > 2:
-                dense = gradient.dense().flatten(1)
-                return torch.linalg.vector_norm(dense, dim=1).double().square()
-            return whole + 2 * _outer_lookup(outer, lookup)
-        return torch.linalg.vector_norm(gradient.grads.flatten(1), dim=1).double().square()
+            return self._sum(gradient)
+        squared = torch.linalg.vector_norm(gradient.grads.flatten(1), dim=1).double().square()
+        return squared, squared
 
-    def _outer(self, gradient: Outer) -> torch.Tensor:
+    def _outer(self, gradient: Outer) -> tuple[torch.Tensor, torch.Tensor]:
         _, t, r = gradient.left.shape
         c = gradient.right.shape[2]
         if t * (r + c) > r * c:
-            return _formed(gradient)
+            sizes = (side.square().sum(2, dtype=torch.float64) for side in (gradient.left, gradient.right))
+            return _formed(gradient), torch.stack(list(sizes)).prod(0).sum(1)
         if self._of is not gradient.right:
             self._of, self._gram = gradient.right, gram(gradient.right)
-        return (gram(gradient.left) * self._gram).sum((1, 2), dtype=torch.float64)
+        products = gram(gradient.left) * self._gram
+        apart = products.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
+        return _precise(gradient, products.sum((1, 2), dtype=torch.float64), apart), apart
 
-    def forget(self) -> None:
-        """Let go of the last input."""
-        self._of = None
+    def _sum(self, gradient: Sum) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [self._both(part) for part in gradient.parts]
+        apart = torch.stack([shares for _, shares in parts]).sum(0)
+        outer = next((part for part in gradient.parts if isinstance(part, Outer)), None)
+        lookup = next((part for part in gradient.parts if isinstance(part, Lookup)), None)
+        if outer is None or lookup is None or len(gradient.parts) > 2:
+            dense = gradient.dense().flatten(1)
+            return torch.linalg.vector_norm(dense, dim=1).double().square(), apart
+        whole = torch.stack([squared for squared, _ in parts]).sum(0)
+        return _precise(gradient, whole + 2 * _outer_lookup(outer, lookup), apart), apart
+
+
+def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
+    """‖g‖² [b], taken from the formed gradient where nearly all cancels: there a sum of products is mostly rounding."""
+    few = (squared < _FORM * apart).nonzero().flatten()
+    for i in few.tolist():
+        formed = gradient.of(slice(i, i + 1)).dense()
+        squared[i] = torch.linalg.vector_norm(formed).double().square()
+    return squared
 
 
 def gram(x: torch.Tensor) -> torch.Tensor:

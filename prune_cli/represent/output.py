@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from prune_cli import processes
+from prune_cli.progress import note
 from prune_cli.tensors import RowWriter, Spec
 
 Found = dict[str, dict[str, torch.Tensor]]  # kind -> name -> [b, …]
@@ -41,6 +42,14 @@ class Output:
     def __exit__(self, *_: object) -> None:
         """Let the last batch be written, close the files."""
         self._open.close()
+        for writer in self._writers.values():
+            for name, rows in writer.vanished.items():
+                if rows:
+                    note(
+                        f"{name}: {rows} rows × checkpoints are too small for float16 and stand as zeros; "
+                        "--dtype float32 keeps them",
+                        everyone=True,
+                    )
 
     def put(self, positions: NDArray[np.int64], checkpoint: int, found: Found) -> None:
         """Have the values of rows `positions` [b] written; waits for those before, and fails if they did."""
