@@ -406,8 +406,13 @@ def want(
 
 
 def _check_space(given: Inputs, target: Inputs, kind: str) -> None:
-    """Rows and target must have been represented alike: same model, checkpoints and options."""
+    """Rows and target must have been represented alike: same model, checkpoints and options, but for Adam's steps."""
     ours, theirs = given.holder(kind), target.holder(kind)
+    if kind == "gradient" and theirs.options["precondition"] != "none":
+        raise PruneError(
+            f"{theirs.path}: precondition: adam; a target's gradients are compared as they are",
+            hint="represent the target set with --precondition none",
+        )
     if ours.about["space"][kind] != theirs.about["space"][kind]:
         raise PruneError(
             f"{theirs.path}: its {kind} is not comparable with that of {ours.path}",

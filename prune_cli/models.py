@@ -187,9 +187,8 @@ def _four_bit() -> dict[str, Any]:
 
     from transformers import BitsAndBytesConfig
 
-    if not torch.cuda.is_available() or not find_spec("bitsandbytes"):
-        lacking = "bitsandbytes is not installed" if torch.cuda.is_available() else "no CUDA device here"
-        raise PruneError(f"load_in: 4bit; {lacking}; CUDA and the library bitsandbytes are needed")
+    if not find_spec("bitsandbytes"):
+        raise PruneError("load_in: 4bit; the library bitsandbytes is not installed; it is needed")
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

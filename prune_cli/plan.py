@@ -67,7 +67,10 @@ class Plan:
         plain = self.represent
         if method.model == "reference":  # which has no training behind it
             plain = replace(plain, model=self.reference, checkpoints="last", dynamics="recompute")
-        given = {**method.represent_options, **(method.target_options if target else {})}
+        given = dict(method.represent_options)
+        if target and _steps(method):
+            given["precondition"] = "none"  # the target's gradients are compared as they are
+        given |= method.target_options if target else {}
         opts = replace(plain, **given)
         other = [f"{key}-{_in_a_name(given[key])}" for key in sorted(given) if given[key] != getattr(plain, key)]
         return "-".join([*([method.model] if method.model else []), *other]), opts
@@ -152,13 +155,14 @@ class _Check:
                 model=proxy,
                 task=task,
                 checkpoints="epoch",
-                moments="yes" if any(_steps(c.method) for c in chosen) else "auto",
             ),
             fraction=self.fraction(),
             represent=self.stage("represent", options.Represent, model="", task=task),
             finetune=self.stage("finetune", options.Finetune, model=model, task=task),
             eval=self.stage("eval", options.Eval),
         )
+        if plan.warmup.moments == "auto" and any(_steps(c.method) for c in chosen):
+            plan = replace(plan, warmup=replace(plan.warmup, moments="yes"))
         for name in _MODELS:
             found = getattr(plan, name)
             if found and name in self.table:
@@ -283,8 +287,7 @@ class _Check:
                 except PruneError as mistake:
                     self.wrong(f"{where}.{mistake.message}")
                 self.checkpoints(where, opts, plan.warmup)
-            if _steps(method) and (method.model or plan.warmup.moments == "no"):
-                lacking = "the reference has none" if method.model else "warmup.moments: no"
+            if _steps(method) and (lacking := _lacks_moments(method, plan)):
                 self.wrong(f"methods: {method.name}: precondition: adam; moments are needed, and {lacking}")
             if "unprompted" in method.kinds and plan.task != "generation":
                 self.wrong(
@@ -327,7 +330,13 @@ class _Check:
                 return None
 
         train = opened(plan.train)
-        others = [opened(data) for data in ([plan.validation] if plan.validation else []) + list(plan.tests.values())]
+        validation = opened(plan.validation) if plan.validation else None
+        others = [validation, *(opened(data) for data in plan.tests.values())]
+        if validation is not None and any(_reads_target_groups(c.method) for c in plan.chosen):
+            try:
+                inputs.groups(validation)
+            except PruneError as mistake:
+                self.mistakes.append(mistake.message)
         if train is None:
             return
         for keep in plan.keep:
@@ -358,6 +367,23 @@ class _Check:
 def _steps(method: PublishedMethod) -> bool:
     """Whether a method's training rows are represented by Adam's steps, for which the warm-up keeps the moments."""
     return bool(method.represent_options.get("precondition") == "adam")
+
+
+def _reads_target_groups(method: PublishedMethod) -> bool:
+    """Whether it matters to a method which groups the target set's rows are of."""
+    return "influence" in method.kinds or any("target_group" in half.inputs for half in method.halves)
+
+
+def _lacks_moments(method: PublishedMethod, plan: Plan) -> str:
+    """Why no moments are kept where a method's rows are represented; empty where they are."""
+    if method.model:
+        return "the reference has none"
+    if plan.warmup.checkpoints == "none" or plan.warmup.moments == "no":
+        name = "checkpoints" if plan.warmup.checkpoints == "none" else "moments"
+        return f"the warm-up keeps none; warmup.{name}: {getattr(plan.warmup, name)}"
+    if plan.represented(method, target=False)[1].checkpoints == "last":
+        return "represent.checkpoints: last has none; allowed: all, or numbers such as 1,3"
+    return ""
 
 
 _METHOD_KEYS = (
@@ -418,6 +444,8 @@ def _check_representation(method: PublishedMethod) -> None:
         problems = check_represent_options(method, getattr(method, side))
         if problems:
             raise PruneError(f"{name}: {side}.{problems[0]}")
+    if method.target_options.get("precondition", "none") != "none":
+        raise PruneError(f"{name}: target_options.precondition: adam; a target's gradients are compared as they are")
     if method.target_options and not method.reads_target:
         raise PruneError(f"{name}: target_options without a target set; neither its score nor its selection reads one")
 

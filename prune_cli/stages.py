@@ -325,6 +325,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     if opts.load_in == "4bit" and opts.method != "lora":
         raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--method lora")
+    if opts.load_in == "4bit" and device.type != "cuda":
+        raise PruneError(f"load_in: 4bit; on the device {device}; a CUDA device is needed")
     made_of = {"rows": rows.digest, "model": source.digest}
     recipe = Recipe("finetune", {**options.of_training(opts), "labels": labels}, made_of)
 
@@ -380,13 +382,13 @@ def evaluate(
         head = next(iter(labels.values()))
         network, _ = models.load(source, task, head, tokenizer, new_head=False)
         network = network.to(device).eval()
-        longest = opts.max_length or models.max_length(source)
+        settled = replace(opts, max_length=opts.max_length or models.max_length(source))
         metrics = {}
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:
             for name, found in rows.items():
-                encoded = task.encode(found, tokenizer, longest, head)
+                encoded = task.encode(found, tokenizer, settled.max_length, head)
                 models.check_length(network, encoded, found)
-                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, opts)
+                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, settled)
                 predictions, losses = predict(judging, task)
                 metrics[name] = task.metrics(predictions, losses, head)
                 for key, prediction in zip(found.ids, predictions, strict=True):

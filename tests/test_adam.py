@@ -142,6 +142,8 @@ def test_projected_steps_keep_inner_products(case: dict[str, Any], prune: Prune)
     assert np.allclose(ours["grad_norm"][:, 0], np.linalg.norm(case["g"], axis=1), rtol=1e-4)
     ran = prune("score", folder / "train", "-o", folder / "score", "--method", "less", "--target", folder / "aim")
     assert ran.code == 0, ran.err
+    ran = prune("score", folder / "aim", "-o", folder / "no", "--method", "less", "--target", folder / "train")
+    assert ran.errors == [f"{folder / 'train'}: precondition: adam; a target's gradients are compared as they are"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -234,6 +236,8 @@ def test_moments_that_are_not_there_are_asked_for(
     ran = prune(*start, "--model", made / "warmup")
     assert ran.errors == ["precondition: adam; no moments are kept with the model's weights"]
     assert "--moments yes" in ran.err
+    ran = prune(*start, "--model", made / "warmup", "--checkpoints", "last")
+    assert "name those with --checkpoints all, or numbers" in ran.err
     for name, n, at in (("train", 24, 0), ("validation", 8, 100), ("test", 12, 200)):
         write_rows(tmp_path / f"{name}.jsonl", sentences(n, at))
     text = (
@@ -241,11 +245,17 @@ def test_moments_that_are_not_there_are_asked_for(
         'methods = ["less", "less-adam"]\nkeep = [0.5]\nseeds = [0]\ntests = {{test = "test.jsonl"}}\n'
         "[warmup]\nepochs = 2\nbatch_size = 8\n{}\n[represent]\ndim = 64\n[finetune]\nsteps = 2\n"
     )
-    (tmp_path / "pipeline.toml").write_text(text.format(""))
+    (tmp_path / "pipeline.toml").write_text(text.format('moments = "auto"'))
     ran = prune("pipeline", tmp_path / "pipeline.toml", "-o", tmp_path / "runs")
     assert ran.code == 0, ran.err
     assert (tmp_path / "runs/warmup/checkpoints/1/moments.safetensors").exists()
     assert sorted(p.name for p in (tmp_path / "runs/represent/validation").iterdir()) == ["gradient"]
-    (tmp_path / "pipeline.toml").write_text(text.format('moments = "no"'))
-    ran = prune("pipeline", tmp_path / "pipeline.toml", "-o", tmp_path / "runs")
-    assert "less-adam: precondition: adam; moments are needed, and warmup.moments: no" in ran.errors[0]
+    for given, lacking in (
+        ('moments = "no"', "the warm-up keeps none; warmup.moments: no"),
+        ('checkpoints = "none"', "the warm-up keeps none; warmup.checkpoints: none"),
+        ('[represent]\ncheckpoints = "last"', "represent.checkpoints: last has none; allowed: all, or numbers such as"),
+    ):
+        wrong = text.replace("[represent]\n", "" if "represent" in given else "[represent]\n").format(given)
+        (tmp_path / "pipeline.toml").write_text(wrong)
+        ran = prune("pipeline", tmp_path / "pipeline.toml", "-o", tmp_path / "runs")
+        assert f"less-adam: precondition: adam; moments are needed, and {lacking}" in ran.errors[0]

@@ -173,7 +173,9 @@ def test_generation_in_batches_is_that_of_each_row_alone(folder: Path, kind: str
     """Left padding changes nothing: what is said in one batch is what plain greedy search says one by one."""
     rows, tokenizer, found = encoded(folder, kind)
     model = AutoModelForCausalLM.from_pretrained(folder / kind).eval()
-    judging = Judging(model, tokenizer, rows, found, [], torch.device("cpu"), options.Eval(max_new_tokens=5))
+    judging = Judging(
+        model, tokenizer, rows, found, [], torch.device("cpu"), options.Eval(max_new_tokens=5, max_length=64)
+    )
     together = generation.generate(judging, np.arange(16))
     for i, row in enumerate(rows):
         ids = plain(kind, tokenizer, row)[0]
@@ -184,6 +186,20 @@ def test_generation_in_batches_is_that_of_each_row_alone(folder: Path, kind: str
     with pytest.raises(PruneError, match="max_new_tokens: 64; the model has positions for 64"):
         judging = Judging(model, tokenizer, rows, found, [], torch.device("cpu"), options.Eval())
         generation.generate(judging, np.arange(2))
+
+
+def test_what_is_generated_hangs_on_the_prompt_alone(done: Path, folder: Path, tmp_path: Path, prune: Prune) -> None:
+    """Rows cut to 8 tokens: short and long responses of the same prompts, the same predictions."""
+    said = []
+    for name, answer in (("short", "the"), ("long", "the plot the plot the")):
+        rows = [{**row, "response": answer} for row in talks(8, 40)]
+        data = write_rows(tmp_path / f"{name}.jsonl", rows)
+        start = ["eval", done / "model", data, "-o", tmp_path / name, "--max-length", 8, "--max-new-tokens", 4]
+        ran = prune(*start)
+        assert ran.code == 0, ran.err
+        said.append([row["prediction"] for row in read_rows(tmp_path / name / "predictions.jsonl")])
+    assert said[0] == said[1]
+    assert len(set(said[0])) > 1
 
 
 def test_rouge_is_that_of_the_library() -> None:
@@ -379,8 +395,8 @@ def test_options_that_do_not_fit_are_refused(done: Path, folder: Path, tmp_path:
     start = ["finetune", folder / "train.jsonl", "-o", tmp_path / "out", "--model", folder / "gpt2"]
     start += ["--task", "generation", "--load-in", "4bit", "--device", "cpu"]
     assert "weights of 4 bits cannot be trained" in prune(*start).errors[0]
-    if not torch.cuda.is_available():
-        assert "no CUDA device here" in prune(*start, "--method", "lora").errors[0]
+    told = "load_in: 4bit; on the device cpu; a CUDA device is needed"
+    assert prune(*start, "--method", "lora").errors == [told]
     balanced = ["select", done / "score", "-o", tmp_path / "kept", "--method", "top", "--keep", "4"]
     assert "no labels to balance by" in prune(*balanced, "--balance", "keep").errors[0]
 

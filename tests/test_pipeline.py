@@ -362,6 +362,29 @@ def test_mistakes_in_what_rows_are_represented_with(
     assert not (folder / "runs").exists()
 
 
+def test_groups_that_the_target_set_lacks_in_part(folder: Path, prune: Prune) -> None:
+    """A target row without a group, where others have one, is told of before the warm-up."""
+    rows = sentences(8, start=100)
+    write_rows(folder / "validation.jsonl", [{**row, "group": "a"} for row in rows[:5]] + rows[5:])
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    told = f"{folder / 'validation.jsonl'}:6: key group is missing, which other rows have; "
+    assert done.errors == [told + "allowed: a group in every row, or in none"]
+    assert not (folder / "runs").exists()
+
+
+def test_a_target_s_gradients_are_as_they_are(folder: Path, prune: Prune) -> None:
+    """A method of the file that asks for Adam's steps has them of the training rows alone, and cannot of the others."""
+    own = '{name = "mine", representation = "gradient", represent_options = {precondition = "adam"}, score = "less", '
+    own += 'select = "top"}'
+    done = prune(*changed(folder, ('"random"', own)))
+    assert done.code == 0, done.err
+    found = {path.relative_to(folder / "runs/represent").as_posix() for path in folder.glob("runs/represent/*/*")}
+    assert found == {"train/gradient+hidden", "train/gradient-precondition-adam", "validation/gradient"}
+    wrong = own.replace("score =", 'target_options = {precondition = "adam"}, score =')
+    done = prune(*changed(folder, (own, wrong)))
+    assert "mine: target_options.precondition: adam; a target's gradients are compared as they are" in done.errors[0]
+
+
 def test_the_table_shows_the_metrics_of_the_task() -> None:
     """Which metrics stand in the table is the task's to say; each is a column for each test."""
     results = [

@@ -81,10 +81,10 @@ def load(checkpoint: Checkpoint | None, trainable: Mapping[str, torch.Tensor]) -
     """The moments kept with a checkpoint, of the parameters that gradients are of."""
     path = checkpoint.path / "moments.safetensors" if checkpoint and checkpoint.path else None
     if path is None or not path.is_file():
-        raise PruneError(
-            "precondition: adam; no moments are kept with the model's weights",
-            hint="prune finetune --checkpoints epoch --moments yes keeps them",
-        )
+        hint = "prune finetune --checkpoints epoch --moments yes keeps them with each checkpoint"
+        if checkpoint and checkpoint.name == "last":
+            hint += "; name those with --checkpoints all, or numbers"
+        raise PruneError("precondition: adam; no moments are kept with the model's weights", hint=hint)
     about = tensors.metadata(path)
     (beta1, beta2), held = about["betas"], tensors.load(path)
 

@@ -145,7 +145,8 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     ids, lengths, prompts = [], [], []
     for start in range(0, len(rows), BLOCK):
         kept = []
-        for i, (prompt, answer) in enumerate(_tokens(rows, start, tokenizer), start):
+        block = range(start, min(start + BLOCK, len(rows)))
+        for i, (prompt, answer) in zip(block, _tokens(rows, block, tokenizer), strict=True):
             if len(answer) >= max_length:
                 raise PruneError(
                     f"{rows.where(i)}: response of {len(answer)} tokens; allowed: up to {max_length - 1}, "
@@ -160,15 +161,15 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     return Encoded(np.concatenate(ids), offsets, np.array(prompts, np.int64))
 
 
-def _tokens(rows: Rows, start: int, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Tokens of prompt and response of the BLOCK of rows from `start` on, none of them empty."""
-    block = rows[start : start + BLOCK]
+def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Tokens of prompt and response of the rows at `positions`, uncut, none of them empty."""
+    some = [rows[i] for i in positions]
     if tokenizer.chat_template:
-        texts = [_rendered(tokenizer, conversation(row), rows.where(start + i)) for i, row in enumerate(block)]
+        texts = [_rendered(tokenizer, conversation(row), rows.where(i)) for i, row in zip(positions, some, strict=True)]
         prompts, wholes = (
             tokenizer([pair[j] for pair in texts], add_special_tokens=False)["input_ids"] for j in range(2)
         )
-        for i, (prompt, whole) in enumerate(zip(prompts, wholes, strict=True), start):
+        for i, prompt, whole in zip(positions, prompts, wholes, strict=True):
             if not prompt or len(whole) <= len(prompt) or whole[: len(prompt)] != prompt:
                 raise PruneError(
                     f"{rows.where(i)}: through the chat template the prompt's tokens are not those that the whole "
@@ -179,14 +180,14 @@ def _tokens(rows: Rows, start: int, tokenizer: Any) -> list[tuple[list[int], lis
         raise PruneError(
             "the tokenizer has no eos_token, by which a response ends, and no chat template; one is needed"
         )
-    for i, row in enumerate(block, start):
+    for i, row in zip(positions, some, strict=True):
         if "messages" in row:
             raise PruneError(
                 f'{rows.where(i)}: "messages", but the tokenizer has no chat template; allowed: "prompt" and "response"'
             )
-    prompts = tokenizer([row["prompt"] for row in block])["input_ids"]
-    answers = tokenizer([row["response"] for row in block], add_special_tokens=False)["input_ids"]
-    for i, prompt in enumerate(prompts, start):
+    prompts = tokenizer([row["prompt"] for row in some])["input_ids"]
+    answers = tokenizer([row["response"] for row in some], add_special_tokens=False)["input_ids"]
+    for i, prompt in zip(positions, prompts, strict=True):
         if not prompt:
             raise PruneError(f"{rows.where(i)}: prompt gives no token; allowed: at least one token")
     return [(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -311,23 +312,23 @@ def predictions(
 def generate(judging: Judging, positions: np.ndarray) -> list[str]:
     """What the model says to the prompts at `positions`: the most probable token at each step, special ones left out.
 
-    Prompts are cut from the left where the model's positions do not hold them and the new tokens. It ends at the
-    tokenizer's eos_token or another that the model ends with.
+    Prompts are cut from the left to `max_length` tokens, fewer where the model's positions do not hold them and the new
+    tokens; the row's own response has no say. It ends at the tokenizer's eos_token or another that the model ends with.
     """
     import torch
     from transformers import GenerationConfig
 
     from prune_cli import models
 
-    tokenizer, encoded, most = judging.tokenizer, judging.encoded, judging.opts.max_new_tokens
+    tokenizer, most = judging.tokenizer, judging.opts.max_new_tokens
     model: Any = judging.model
     config: Any = model.config
     limit = min(getattr(config, "max_position_embeddings", None) or math.inf, tokenizer.model_max_length)
     if most >= limit:
         raise PruneError(f"max_new_tokens: {most}; the model has positions for {limit}; fewer are allowed")
+    room = int(min(limit - most, judging.opts.max_length))
     prompts = [
-        cut(encoded.input_ids[start : start + length].tolist(), int(limit - most), tokenizer.bos_token_id)
-        for start, length in zip(encoded.offsets[positions], encoded.prompts[positions], strict=True)
+        cut(prompt, room, tokenizer.bos_token_id) for prompt, _ in _tokens(judging.rows, positions.tolist(), tokenizer)
     ]
     pad = models.pad_token_id(tokenizer)
     ids, mask = _padded(prompts, pad, left=True)
