@@ -137,11 +137,11 @@ def is_artifact(path: Path) -> bool:
 
 def open_artifact(path: Path, *stages: str) -> Artifact:
     """Open a finished artifact, of one of the given stages where any are named."""
-    allowed = " or ".join(stages) if stages else "any"
+    allowed = f"prune {' or '.join(stages)}" if stages else "one of prune's commands"
     if not path.exists():
-        raise PruneError(f"no such artifact: {path}; a folder made by prune {allowed} is needed")
+        raise PruneError(f"no such artifact: {path}; a folder made by {allowed} is needed")
     if not is_artifact(path):
-        raise PruneError(f"not an artifact: {path}; a folder made by prune {allowed} is needed")
+        raise PruneError(f"not an artifact: {path}; a folder made by {allowed} is needed")
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         found = Artifact(path, manifest)

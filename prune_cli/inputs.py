@@ -66,6 +66,16 @@ def open_rows(source: str, fields: dict[str, str], check: Check | None) -> Rows:
     return _read_once(source, stamp, tuple(sorted(fields.items())), check)
 
 
+def task_name(source: str, wanted: str) -> str:
+    """The task meant by `wanted`, where rows are to be worked on: that of the artifact that holds them, if one does."""
+    if not is_artifact(Path(source)):
+        return wanted
+    own = str(open_artifact(Path(source), "represent", "select").options["task"])
+    if wanted not in ("auto", own):
+        raise PruneError(f"task: {wanted}; {source} is of the task {own}; leave it out")
+    return own
+
+
 @lru_cache(maxsize=8)
 def _read_once(
     source: str, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], check: Check | None

@@ -143,7 +143,6 @@ class PublishedMethod:
     keep: str | None = None  # what it keeps where that is part of the method, whatever the budget
     model: str | None = None  # reference: represented with that model as it is; else with one after a warm-up
     represent_options: dict[str, Any] = field(default_factory=dict)
-    target_options: dict[str, Any] = field(default_factory=dict)  # of the target set, where they differ from those
     score_options: dict[str, Any] = field(default_factory=dict)
     select_options: dict[str, Any] = field(default_factory=dict)
 

@@ -70,7 +70,6 @@ class Plan:
         given = dict(method.represent_options)
         if target and _steps(method):
             given["precondition"] = "none"  # the target's gradients are compared as they are
-        given |= method.target_options if target else {}
         opts = replace(plain, **given)
         other = [f"{key}-{_in_a_name(given[key])}" for key in sorted(given) if given[key] != getattr(plain, key)]
         return "-".join([*([method.model] if method.model else []), *other]), opts
@@ -280,13 +279,13 @@ class _Check:
         self.checkpoints("represent", plan.represent, plan.warmup)
         chosen = {c.method.name: c.method for c in plan.chosen}
         for method in chosen.values():
-            for side in ("represent_options", "target_options"):
-                where, opts = f"methods: {method.name}: {side}", options.Represent("", **getattr(method, side))
-                try:
-                    options.check(opts)
-                except PruneError as mistake:
-                    self.wrong(f"{where}.{mistake.message}")
-                self.checkpoints(where, opts, plan.warmup)
+            where = f"methods: {method.name}: represent_options"
+            opts = options.Represent("", **method.represent_options)
+            try:
+                options.check(opts)
+            except PruneError as mistake:
+                self.wrong(f"{where}.{mistake.message}")
+            self.checkpoints(where, opts, plan.warmup)
             if _steps(method) and (lacking := _lacks_moments(method, plan)):
                 self.wrong(f"methods: {method.name}: precondition: adam; moments are needed, and {lacking}")
             if "unprompted" in method.kinds and plan.task != "generation":
@@ -387,8 +386,7 @@ def _lacks_moments(method: PublishedMethod, plan: Plan) -> str:
 
 
 _METHOD_KEYS = (
-    "name representation model represent_options target_options score score_options select select_options "
-    "balance balance_by"
+    "name representation model represent_options score score_options select select_options balance balance_by"
 ).split()
 
 
@@ -440,14 +438,8 @@ def _check_representation(method: PublishedMethod) -> None:
         raise PruneError(f"representation: {method.representation}; allowed: {allowed}")
     if not method.kinds and method.model:
         raise PruneError(f"{name}: model without a representation")
-    for side in ("represent_options", "target_options"):
-        problems = check_represent_options(method, getattr(method, side))
-        if problems:
-            raise PruneError(f"{name}: {side}.{problems[0]}")
-    if method.target_options.get("precondition", "none") != "none":
-        raise PruneError(f"{name}: target_options.precondition: adam; a target's gradients are compared as they are")
-    if method.target_options and not method.reads_target:
-        raise PruneError(f"{name}: target_options without a target set; neither its score nor its selection reads one")
+    if problems := check_represent_options(method, method.represent_options):
+        raise PruneError(f"{name}: represent_options.{problems[0]}")
 
 
 def check_represent_options(method: PublishedMethod, given: Mapping[str, Any]) -> list[str]:

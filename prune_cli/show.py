@@ -149,7 +149,7 @@ def artifact_text(facts: dict[str, Any]) -> str:
     about, made, damaged = facts["about"], facts["made"], facts["damaged"]
     sections = {
         "tensors": [f"{name}: {found['dtype']} {found['shape']}" for name, found in facts["tensors"].items()],
-        "labels": [", ".join(str(label) for label in about["labels"])] if "labels" in about else [],
+        "labels": [", ".join(str(label) for label in about["labels"])] if about.get("labels") else [],
         "checkpoints": _checkpoint_lines(facts),
         "options": [f"{key}: {_plain(value)}" for key, value in facts["options"].items() if key != "labels"],
         "from": [f"{role}: {place}" for role, place in facts["inputs"].items()],

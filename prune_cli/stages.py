@@ -63,7 +63,9 @@ def represent(
     if target is not None and "influence" not in kinds:
         raise PruneError(f"--target {target}: {opts.kind} is about no target set; leave --target out")
     source = models.find(opts.model, opts.checkpoints)
-    opts = replace(opts, task=models.task_name(source, opts.task))
+    opts = replace(opts, task=models.task_name(source, inputs.task_name(data, opts.task)))
+    if "unprompted" in kinds and opts.task != "generation":
+        raise PruneError(f"kind: unprompted; rows of the task {opts.task} have no prompt to leave out")
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
     aim = inputs.open_rows(target, dict(fields), task.check) if target else None
@@ -311,9 +313,11 @@ def _rows_place(given: inputs.Inputs, sources: Sequence[str]) -> str:
 def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, str], how: How) -> Outcome:
     """Fine-tune on rows, or on what a select artifact kept: weights, checkpoints, recorded dynamics, log."""
     options.check(opts)
+    source = models.find(opts.model)
+    wanted = inputs.task_name(data, opts.task)
+    opts = replace(opts, task=models.task_name(source, wanted) if wanted == "auto" else wanted)
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
-    source = models.find(opts.model)
     given = Path(data)
     labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
     head = models.head_labels(source, labels)
@@ -364,7 +368,11 @@ def evaluate(
     """Evaluate a trained model on named test files: `metrics.json` and `predictions.jsonl`."""
     options.check(opts)
     source = models.find(model)
-    opts = replace(opts, task=models.task_name(source, opts.task))
+    opts = replace(
+        opts,
+        task=models.task_name(source, opts.task),
+        max_length=opts.max_length or models.max_length(source),
+    )
     task = tasks.load(opts.task)
     rows = {name: inputs.open_rows(test, dict(fields), task.check) for name, test in tests.items()}
     opened = {f"test {name}": found.digest for name, found in rows.items()}
@@ -382,13 +390,12 @@ def evaluate(
         head = next(iter(labels.values()))
         network, _ = models.load(source, task, head, tokenizer, new_head=False)
         network = network.to(device).eval()
-        settled = replace(opts, max_length=opts.max_length or models.max_length(source))
         metrics = {}
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:
             for name, found in rows.items():
-                encoded = task.encode(found, tokenizer, settled.max_length, head)
+                encoded = task.encode(found, tokenizer, opts.max_length, head)
                 models.check_length(network, encoded, found)
-                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, settled)
+                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, opts)
                 predictions, losses = predict(judging, task)
                 metrics[name] = task.metrics(predictions, losses, head)
                 for key, prediction in zip(found.ids, predictions, strict=True):

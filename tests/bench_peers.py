@@ -98,6 +98,8 @@ def collect(model: Any, batches: list[Batch], side: int) -> torch.Tensor:
         processor=bergson.GradientProcessor(projection_dim=side),
         target_modules=set(linear(model)),
     )
+    model.requires_grad_(False)  # as its own command does: only the embeddings start a backward
+    model.get_input_embeddings().requires_grad_(True)
     for batch in batches:
         model.zero_grad(set_to_none=True)
         with collector.with_batch(batch.inputs["attention_mask"].bool()):
@@ -105,6 +107,7 @@ def collect(model: Any, batches: list[Batch], side: int) -> torch.Tensor:
         found.append(torch.cat([part.flatten(1).float() for part in collector.mod_grads.values()], 1))
         collector.mod_grads.clear()
     model.zero_grad(set_to_none=True)
+    model.requires_grad_(True)
     return torch.cat(found)
 
 

@@ -226,6 +226,7 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--layer", "3"], ("layer: 3; the model has layers 0 (embeddings) to 2",)),
         (["--layer", "-4"], ("layer: -4",)),
         (["--dim", "0"], ("dim: 0; a number above 0",)),
+        (["--dim", "1"], ("dim: 1; 2 or more",)),
         (["--batch-size", "-1"], ("batch_size: -1; a number above 0",)),
         (["--checkpoints", "7"], ("no checkpoint 7; it keeps 1, 2",)),
         (["--checkpoints", "first"], ("no checkpoint first; it keeps 1, 2",)),

@@ -56,7 +56,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, prune: Prune, tiny_model: Pat
         ["represent", validation, "-o", target, "--model", warmup, "--task", "choice", *kinds],
         ["score", represented, "-o", score, "--method", "less", "--on", "gradient", "--target", target],
         ["select", score, "-o", kept, "--method", "top", "--keep", "0.5", "--balance", "keep", "--balance-by", "group"],
-        ["finetune", kept, "-o", folder / "model", "--model", tiny_model, *quick],
+        ["finetune", kept, "-o", folder / "model", "--model", tiny_model, *quick[2:]],  # the task is known
         ["eval", folder / "model", test, "-o", folder / "metrics"],
     ):
         made = prune(*command)
@@ -298,6 +298,10 @@ def test_the_task_of_a_trained_model_is_its_own(
         (["represent", train, *out, "--model", made / "warmup", "--task", "choice"], "was trained for classification"),
         (["eval", done / "model", train, *out, "--task", "classification"], "was trained for choice"),
         (["eval", tiny_model, train, *out, "--task", "choice"], "a model with a trained head is needed"),
+        (
+            ["finetune", done / "kept", *out, "--model", tiny_model, "--task", "classification"],
+            f"task: classification; {done / 'kept'} is of the task choice; leave it out",
+        ),
         (["eval", done / "model", train, *out, "--max-length", 2], "is allowed, the number of special tokens"),
     ):
         told = prune(*command)

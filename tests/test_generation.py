@@ -182,7 +182,7 @@ def test_generation_in_batches_is_that_of_each_row_alone(folder: Path, kind: str
         start = len(ids)
         while len(ids) < start + 5 and (len(ids) == start or ids[-1] != 3):
             ids = [*ids, int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
-        assert together[i] == tokenizer.decode(ids[start:], skip_special_tokens=True)
+        assert together[i] == (tokenizer.decode(ids[start:], skip_special_tokens=True), 0)
     with pytest.raises(PruneError, match="max_new_tokens: 64; the model has positions for 64"):
         judging = Judging(model, tokenizer, rows, found, [], torch.device("cpu"), options.Eval())
         generation.generate(judging, np.arange(2))
@@ -197,7 +197,11 @@ def test_what_is_generated_hangs_on_the_prompt_alone(done: Path, folder: Path, t
         start = ["eval", done / "model", data, "-o", tmp_path / name, "--max-length", 8, "--max-new-tokens", 4]
         ran = prune(*start)
         assert ran.code == 0, ran.err
-        said.append([row["prediction"] for row in read_rows(tmp_path / name / "predictions.jsonl")])
+        predictions = read_rows(tmp_path / name / "predictions.jsonl")
+        said.append([row["prediction"] for row in predictions])
+        cut = sum(row["prompt_cut"] > 0 for row in predictions)
+        assert json.loads((tmp_path / name / "metrics.json").read_text())[name]["prompts_cut"] == cut > 0
+        assert f"{cut} of 8 prompts were cut from the left before generating" in ran.err
     assert said[0] == said[1]
     assert len(set(said[0])) > 1
 
@@ -234,8 +238,9 @@ def test_last_numbers(text: str, number: str | None) -> None:
 def test_metrics_by_hand() -> None:
     """Perplexity weighs by tokens, a match ignores white space at the ends, numbers count where there is one."""
     said = [("yes 4", " yes 4 ", 1), ("so 1,000", "1000.0", 3), ("well", "well 9", 1)]
-    rows = [{"reference": r, "prediction": p, "tokens": t} for r, p, t in said]
+    rows = [{"reference": r, "prediction": p, "tokens": t, "prompt_cut": t - 1} for r, p, t in said]
     found = generation.metrics(rows, np.array([1.0, 2.0, 3.0]), [])
+    assert found["prompts_cut"] == 1
     assert found["loss"] == 2.0
     assert found["perplexity"] == pytest.approx(math.exp((1 + 6 + 3) / 5))
     assert found["exact_match"] == pytest.approx(1 / 3)
@@ -256,7 +261,7 @@ def done(folder: Path, prune: Prune) -> Path:
         ["represent", validation, "-o", target, "--model", warmup, "--pooling", "response", *kinds],
         ["score", represented, "-o", score, "--method", "less", "--on", "gradient", "--target", target],
         ["select", score, "-o", kept, "--method", "top", "--keep", "0.5"],
-        ["finetune", kept, "-o", folder / "model", "--model", folder / "gpt2", *quick],
+        ["finetune", kept, "-o", folder / "model", "--model", folder / "gpt2", *quick[2:]],  # the task is known
         ["eval", folder / "model", test, "-o", folder / "metrics", "--max-new-tokens", 4],
     ):
         ran = prune(*command)

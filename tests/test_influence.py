@@ -143,13 +143,16 @@ def test_a_pipeline_beside_projected_gradients(tiny_model: Path, tmp_path: Path,
         write_rows(tmp_path / f"{name}.jsonl", sentences(n, start))
     (tmp_path / "pipeline.toml").write_text(
         f'train = "train.jsonl"\nvalidation = "validation.jsonl"\nmodel = "{tiny_model}"\n'
-        'methods = ["less", "less-exact"]\nkeep = [0.5]\nseeds = [0]\ntests = {test = "test.jsonl"}\n'
+        'methods = ["less", "less-exact", '
+        '{name = "both", representation = "gradient,influence", score = "less", select = "top"}]\n'
+        'keep = [0.5]\nseeds = [0]\ntests = {test = "test.jsonl"}\n'
         "[warmup]\nepochs = 2\nbatch_size = 8\n[represent]\ndim = 4096\ndtype = 'float32'\n[finetune]\nsteps = 2\n"
     )
     command = ["pipeline", tmp_path / "pipeline.toml", "-o", tmp_path / "runs"]
     ran = prune(*command)
     assert ran.code == 0, ran.err
     assert {path.name for path in (tmp_path / "runs/represent/train").iterdir()} == {"gradient", "influence"}
+    assert [path.name for path in (tmp_path / "runs/represent/validation").iterdir()] == ["gradient"]
     less, exact = (
         [row["score"] for row in read_rows(tmp_path / f"runs/score/{name}/score.jsonl")]
         for name in ("less", "less-exact")

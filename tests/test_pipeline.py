@@ -174,18 +174,6 @@ def test_a_method_has_options_of_its_representation(folder: Path, prune: Prune) 
     assert set(steps_of(prune(*command)).values()) == {"current"}
 
 
-def test_the_target_set_can_be_represented_otherwise(folder: Path, prune: Prune) -> None:
-    """Options of the target set hold there alone; what cannot be compared is an error when it is scored."""
-    method = (
-        '{name = "near", representation = "hidden", represent_options = {pooling = "last"}, '
-        'target_options = {pooling = "cls"}, score = "rds", select = "top"},'
-    )
-    done = prune(*changed(folder, ('"random",', method)))
-    assert done.code == 1
-    assert "validation/hidden-pooling-cls: its hidden is not comparable with that of" in done.errors[0]
-    assert open_artifact(folder / "runs/represent/train/hidden-pooling-last").options["pooling"] == "last"
-
-
 def test_rds_needs_no_warmup(folder: Path, prune: Prune, tiny_model: Path) -> None:
     """The reference is represented as it is, rows and target set, and the rows are those of the same commands."""
     command = changed(folder, ('"full",\n    "random",\n    "less",', '"rds",'))
@@ -341,7 +329,6 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
             OWN.format('represent_options = "position"'),
             'x: represent_options: "position"; a table is needed',
         ),
-        ('"random"', OWN.format("target_options = {layer = 1}"), "x: target_options without a target set"),
         ('"random"', OWN.format('model = "model"'), 'x: model: "model"; allowed: reference'),
         ('"random"', OWN.format("score_options = 3"), "x: score_options: 3; a table is needed"),
         (
@@ -373,16 +360,13 @@ def test_groups_that_the_target_set_lacks_in_part(folder: Path, prune: Prune) ->
 
 
 def test_a_target_s_gradients_are_as_they_are(folder: Path, prune: Prune) -> None:
-    """A method of the file that asks for Adam's steps has them of the training rows alone, and cannot of the others."""
+    """A method of the file that asks for Adam's steps has them of the training rows alone."""
     own = '{name = "mine", representation = "gradient", represent_options = {precondition = "adam"}, score = "less", '
     own += 'select = "top"}'
     done = prune(*changed(folder, ('"random"', own)))
     assert done.code == 0, done.err
     found = {path.relative_to(folder / "runs/represent").as_posix() for path in folder.glob("runs/represent/*/*")}
     assert found == {"train/gradient+hidden", "train/gradient-precondition-adam", "validation/gradient"}
-    wrong = own.replace("score =", 'target_options = {precondition = "adam"}, score =')
-    done = prune(*changed(folder, (own, wrong)))
-    assert "mine: target_options.precondition: adam; a target's gradients are compared as they are" in done.errors[0]
 
 
 def test_the_table_shows_the_metrics_of_the_task() -> None:

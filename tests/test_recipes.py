@@ -51,11 +51,9 @@ def test_a_recipe_s_options_are_options_of_its_methods(recipe):
 @each_recipe
 def test_a_recipe_s_options_of_the_representation_have_a_say_in_it(recipe):
     """Options of `represent` in the table are ones that its kinds depend on, of values that the stage takes."""
-    for given in (recipe.represent_options, recipe.target_options):
-        assert check_represent_options(recipe, given) == []
-        options.check(options.Represent("", **given))
+    assert check_represent_options(recipe, recipe.represent_options) == []
+    options.check(options.Represent("", **recipe.represent_options))
     assert recipe.model in (None, "reference")
-    assert recipe.wants_target or not recipe.target_options
 
 
 def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from prune_cli.errors import PruneError
 from prune_cli.represent.engine import Batch
 from prune_cli.represent.unprompted import Unprompted, without_prompt
+from tests.conftest import Prune
 
 PROMPTS = [[5, 6, 7], [8], [9, 9, 9, 9, 9, 9]]
 RESPONSES = [[11, 12, 13, 2], [14], [15, 16]]
@@ -100,9 +102,8 @@ def test_tokens_of_the_response_keep_their_order() -> None:
     assert alone.tolist() == [[-100, 7, 8, 9], [-100, 6, -100, -100]]
 
 
-def test_rows_without_a_response_are_refused(model: Any) -> None:
-    """A label for each row, as classification has, is no response."""
-    given = batch()
-    given.labels = torch.tensor([0, 1, 0])
-    with pytest.raises(PruneError, match="kind: unprompted; only rows of a prompt and a response"):
-        observed(model, given)
+def test_rows_without_a_response_are_refused(made: Path, data: Path, tmp_path: Path, prune: Prune) -> None:
+    """Rows of other tasks have no prompt to leave out."""
+    start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup"]
+    ran = prune(*start, "--kind", "unprompted")
+    assert ran.errors == ["kind: unprompted; rows of the task classification have no prompt to leave out"]

@@ -21,12 +21,12 @@ import torch
 
 from prune_cli.represent.factors import Dense, Factors, Lookup, Outer
 
-SIDE = {"faithful": 256, "fast": 32}  # --projection: the widest side of a folded matrix
+SIDE = {"faithful": 256, "fast": 64}  # --projection: the widest side of a folded matrix
 _TABLE = 4096  # rows that a table is folded to where it is a matrix too (tied embeddings)
 
 
 def buckets(dim: int) -> int:
-    """The largest prime up to `dim` (2 for a smaller one)."""
+    """The largest prime up to `dim`, 2 or more."""
     return next((k for k in range(dim, 2, -1) if all(k % d for d in range(2, int(k**0.5) + 1))), 2)
 
 

@@ -48,8 +48,6 @@ class Unprompted:
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Walk the responses of the batch alone."""
         ids = batch.inputs["input_ids"]
-        if batch.labels.shape != ids.shape:
-            raise PruneError("kind: unprompted; only rows of a prompt and a response have it, those of task generation")
         inputs, labels = without_prompt(batch.labels, self._start)
         with torch.no_grad(), models.autocast(ids.device, self._precision):
             logits = self._model(**inputs).logits

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
+from prune_cli.progress import note
 from prune_cli.rows import Rows, described, keys_of
 from prune_cli.sources import Row
 from prune_cli.tasks import Judging
@@ -293,7 +294,8 @@ def predictions(
 ) -> list[dict[str, Any]]:
     """Each row's `reference`, the response; the `prediction` for its prompt; `loss`, and the `tokens` it is of.
 
-    Without new tokens to generate there is no `prediction`.
+    `prompt_cut` is how many tokens the prompt had to lose before its response was generated. Without new tokens to
+    generate there is neither that nor a `prediction`.
     """
     found = [
         {"reference": response(judging.rows[int(i)]), "loss": round(loss, 6), "tokens": tokens}
@@ -304,13 +306,15 @@ def predictions(
     if not judging.opts.max_new_tokens:
         return found
     return [
-        {"reference": row.pop("reference"), "prediction": said, **row}
-        for row, said in zip(found, generate(judging, positions), strict=True)
+        {"reference": row.pop("reference"), "prediction": said, **row, "prompt_cut": lost}
+        for row, (said, lost) in zip(found, generate(judging, positions), strict=True)
     ]
 
 
-def generate(judging: Judging, positions: np.ndarray) -> list[str]:
-    """What the model says to the prompts at `positions`: the most probable token at each step, special ones left out.
+def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
+    """What the model says to the prompts at `positions`, and how many of a prompt's tokens it was not shown.
+
+    The most probable token at each step; special ones are left out of the text.
 
     Prompts are cut from the left to `max_length` tokens, fewer where the model's positions do not hold them and the new
     tokens; the row's own response has no say. It ends at the tokenizer's eos_token or another that the model ends with.
@@ -327,9 +331,8 @@ def generate(judging: Judging, positions: np.ndarray) -> list[str]:
     if most >= limit:
         raise PruneError(f"max_new_tokens: {most}; the model has positions for {limit}; fewer are allowed")
     room = int(min(limit - most, judging.opts.max_length))
-    prompts = [
-        cut(prompt, room, tokenizer.bos_token_id) for prompt, _ in _tokens(judging.rows, positions.tolist(), tokenizer)
-    ]
+    whole = [prompt for prompt, _ in _tokens(judging.rows, positions.tolist(), tokenizer)]
+    prompts = [cut(prompt, room, tokenizer.bos_token_id) for prompt in whole]
     pad = models.pad_token_id(tokenizer)
     ids, mask = _padded(prompts, pad, left=True)
     greedy = GenerationConfig(
@@ -340,13 +343,13 @@ def generate(judging: Judging, positions: np.ndarray) -> list[str]:
         pad_token_id=pad,
         eos_token_id=_endings(tokenizer, model) or None,
     )
-    whole = model.generate(
+    made = model.generate(
         input_ids=torch.from_numpy(ids).to(judging.device),
         attention_mask=torch.from_numpy(mask.astype(np.int64)).to(judging.device),
         generation_config=greedy,
     )
-    said: list[str] = tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
-    return said
+    said = tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+    return [(text, len(prompt) - len(kept)) for text, prompt, kept in zip(said, whole, prompts, strict=True)]
 
 
 def _endings(tokenizer: Any, model: Any) -> list[int]:
@@ -364,7 +367,7 @@ def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels
     and `rougeL` are F1 (Lin 2004, ACL W04-1013; words stemmed, and of the Latin alphabet alone, as the library
     rouge-score has them), `exact_match` is the share of predictions that are the reference but for white space around
     it, all means over rows. `last_number` is the share of rows whose prediction's last number is the reference's, of
-    the rows whose reference has one; left out where none has.
+    the rows whose reference has one; left out where none has. `prompts_cut` counts the rows whose prompt was cut.
     """
     tokens = np.array([row["tokens"] for row in predictions])
     found: dict[str, Any] = {
@@ -374,6 +377,12 @@ def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels
     }
     if "prediction" not in predictions[0]:
         return found
+    found["prompts_cut"] = sum(row["prompt_cut"] > 0 for row in predictions)
+    if found["prompts_cut"]:
+        note(
+            f"{found['prompts_cut']} of {len(predictions)} prompts were cut from the left before generating; "
+            "a larger --max-length or fewer --max-new-tokens leave more of them"
+        )
     pairs = [(row["reference"], row["prediction"]) for row in predictions]
     found |= rouge(pairs)
     found["exact_match"] = float(np.mean([reference.strip() == said.strip() for reference, said in pairs]))
