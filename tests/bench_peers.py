@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("--model", default=None, help="encoder to start from; default: the packaged MiniLM")
     parser.add_argument("--tokens", type=int, default=64, help="tokens a row, by joining texts; 0: rows as they are")
     parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model, batches, (rows, targets), _ = bench.prepare(given, Path(folder))
-    print(f"{given.data}, {given.tokens or 'own'} tokens, {torch.get_num_threads()} threads, CPU\n")
+    print(f"{given.data}, {given.tokens or 'own'} tokens, {torch.get_num_threads()} threads, {bench.DEVICE.type}\n")
     seconds: dict[str, list[float]] = {}
     for _ in range(given.repeats + 1):  # the first warms caches
         clock(seconds, "plain forward + backward", lambda: bench.plain(model, batches))
@@ -71,8 +72,10 @@ def main() -> None:
 
 def clock(seconds: dict[str, list[float]], name: str, run: Any) -> None:
     """Note how long a run takes."""
+    bench.wait()
     began = time.perf_counter()
     run()
+    bench.wait()
     seconds.setdefault(name, []).append(time.perf_counter() - began)
 
 
@@ -103,7 +106,7 @@ def collect(model: Any, batches: list[Batch], side: int) -> torch.Tensor:
     for batch in batches:
         model.zero_grad(set_to_none=True)
         with collector.with_batch(batch.inputs["attention_mask"].bool()):
-            task.losses(model(**batch.inputs).logits, batch.labels).sum().backward()
+            task.losses(bench.forward(model, batch).logits, batch.labels).sum().backward()
         found.append(torch.cat([part.flatten(1).float() for part in collector.mod_grads.values()], 1))
         collector.mod_grads.clear()
     model.zero_grad(set_to_none=True)
@@ -116,7 +119,7 @@ def whole(model: Any, rows: list[Batch]) -> torch.Tensor:
     found = []
     for row in rows:
         model.zero_grad(set_to_none=True)
-        task.losses(model(**row.inputs).logits, row.labels).sum().backward()
+        task.losses(bench.forward(model, row).logits, row.labels).sum().backward()
         grads = (layer.weight.grad for layer in linear(model).values())
         found.append(torch.cat([g.flatten() for g in grads if g is not None]))
     model.zero_grad(set_to_none=True)
@@ -130,7 +133,7 @@ def dense(model: Any, batches: list[Batch], dim: int) -> None:
         proj_dim=dim,
         seed=0,
         proj_type=ProjectionType.rademacher,
-        device=torch.device("cpu"),
+        device=bench.DEVICE,
         block_size=dim,
     )
     for gradients in bench.formed(model, batches):
