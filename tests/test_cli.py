@@ -232,7 +232,7 @@ def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: P
     command += ["--model", str(tiny_model), "--epochs", "100000", "--save-minutes", "0"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(here.glob("out.part/.resume/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
