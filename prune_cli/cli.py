@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from prune_cli import __version__, options, processes
+from prune_cli import __version__, interrupt, options, processes
 from prune_cli.errors import PruneError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ INTERRUPTED = "interrupted: the same command again goes on from what is saved"
 def main() -> None:
     """Run the command line and exit with its status."""
     hush()
+    interrupt.listen()
     sys.exit(run(sys.argv[1:]))
 
 

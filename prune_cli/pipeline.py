@@ -109,10 +109,9 @@ class _Runner:
                 if method.kinds and (side == "train" or method.reads_target):
                     variant, opts = plan.represented(method, target=side == "validation")
                     for kind in method.kinds:
-                        if kind != "influence":
-                            wanted.setdefault((side, variant, False), (opts, set()))[1].add(kind)
-                        elif side == "train":  # it is about the target set, and has a pass of its own
-                            wanted.setdefault((side, variant, True), (opts, set()))[1].add(kind)
+                        about_target = kind == "influence"  # which has a pass of its own, over the training rows alone
+                        if side == "train" or not about_target:
+                            wanted.setdefault((side, variant, about_target), (opts, set()))[1].add(kind)
         for (side, variant, _), (opts, kinds) in sorted(wanted.items(), key=lambda entry: not entry[1][0].model):
             needs = [] if opts.model else [self.warmup()]
             opts = replace(opts, model=opts.model or str(needs[0]))

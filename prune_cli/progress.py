@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prune_cli import processes
+from prune_cli import interrupt, processes
 
 PLAIN_SECONDS = 15.0
 
@@ -20,14 +20,28 @@ def note(text: str, *, everyone: bool = False) -> None:
 
 @contextmanager
 def progress(what: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show progress of `what` towards `total`; yields a function to call with how much more is done."""
+    """Show progress of `what` towards `total`; yields a function to call with how much more is done.
+
+    That function is also where a Ctrl-C that was lost is raised again.
+    """
     if start:
         note(f"{what}: going on from {start} of {total}")
+    with _shown(what, total, start) as show:
+
+        def advance(more: int) -> None:
+            interrupt.check()
+            show(more)
+
+        yield advance
+
+
+@contextmanager
+def _shown(what: str, total: int, start: int) -> Iterator[Callable[[int], None]]:
     if not processes.first():
         yield lambda more: None
     elif sys.stderr.isatty():
-        with _bar(what, total, start) as advance:
-            yield advance
+        with _bar(what, total, start) as show:
+            yield show
     else:
         yield _lines(what, total, start)
 

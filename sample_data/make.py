@@ -36,7 +36,8 @@ def main() -> None:
     texts = [row["text"] for row in files["train"]]
     make_classification.make_model(make_classification.make_reviews(held_out), texts, here / "model")
 
-    held_out = {make_generation.own(row) for name in ("validation", "test") for row in files[f"generation/{name}"]}
+    tested = [row for name in ("validation", "test") for row in files[f"generation/{name}"]]
+    held_out = {text for row in tested for text in make_generation.own(row)}
     texts = [row[key] for row in files["generation/train"] for key in ("prompt", "response")]
     make_generation.make_lm(make_generation.make_texts(held_out), texts, here / "lm")
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from jsonl import Row, numbered
+from jsonl import Row, draw
 from world import ADVERBS, GOODS, LABELS, SEED, clause, finish, near_duplicate, pick, sentence, some
 
 ROWS = {  # file -> kind -> rows of each group
@@ -122,17 +122,4 @@ def said(row: Row) -> list[str]:
 
 def make_rows() -> dict[str, list[Row]]:
     """The rows of each file, by its stem, in a random order."""
-    rng = np.random.default_rng(SEED + 2)
-    seen: set[str] = set()
-    files = {}
-    for name, kinds in ROWS.items():
-        rows = []
-        for kind, count in kinds.items():
-            for group in np.repeat(list(GROUPS), count).tolist():
-                row = make_row(rng, kind, group)
-                while not seen.isdisjoint(said(row)) or len(set(said(row))) < len(said(row)):
-                    row = make_row(rng, kind, group)
-                seen.update(said(row))
-                rows.append(row)
-        files[name] = numbered(rng, name, rows)
-    return files
+    return draw(np.random.default_rng(SEED + 2), ROWS, GROUPS, make_row, said)

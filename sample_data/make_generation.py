@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from jsonl import Row, numbered
+from jsonl import Row, draw
 from pretraining import arguments
 from world import ADVERBS, GOODS, LABELS, SEED, TURNS, clause, finish, near_duplicate, pick, sentence, some
 
@@ -150,26 +150,14 @@ def make_row(rng: Generator, kind: str, group: str) -> Row:
     return {"prompt": prompt, "response": response, "kind": kind, "group": group}
 
 
-def own(row: Row) -> str:
+def own(row: Row) -> list[str]:
     """What must not stand twice: the review of a prompt, or the whole prompt of a sum."""
-    return ASKED.sub("", row["prompt"])
+    return [ASKED.sub("", row["prompt"])]
 
 
 def make_rows() -> dict[str, list[Row]]:
     """The rows of each file, by its stem, in a random order."""
-    rng = np.random.default_rng(SEED + 3)
-    seen: set[str] = set()
-    files = {}
-    for name, kinds in ROWS.items():
-        rows = []
-        for kind, count in kinds.items():
-            for group in np.repeat(list(GROUPS), count).tolist():
-                while own(row := make_row(rng, kind, group)) in seen:
-                    pass
-                seen.add(own(row))
-                rows.append(row)
-        files[name] = numbered(rng, name, rows)
-    return files
+    return draw(np.random.default_rng(SEED + 3), ROWS, GROUPS, make_row, own)
 
 
 def make_text(rng: Generator) -> tuple[str, str]:

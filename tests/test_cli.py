@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prune_cli import cli, options
+from prune_cli import cli, interrupt, options
+from prune_cli.progress import progress
 from prune_cli.tensors import load, metadata
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
@@ -239,6 +241,17 @@ def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: P
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert re.fullmatch(r"interrupted: .*\n", err)
+
+
+def test_a_ctrl_c_that_a_library_drops_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next step of long work raises what was swallowed on the way; without a Ctrl-C it goes on."""
+    monkeypatch.setattr(interrupt, "_came", False)
+    with progress("work", 3) as advance:
+        advance(1)
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupt._take()
+        with pytest.raises(KeyboardInterrupt):
+            advance(1)
 
 
 def test_a_bug_shows_where_it_is(monkeypatch: pytest.MonkeyPatch, prune: Prune, data: Path, here: Path) -> None:

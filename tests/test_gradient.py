@@ -11,7 +11,7 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from prune_cli.errors import PruneError
-from prune_cli.represent import capture, norms, projection
+from prune_cli.represent import capture, factors, projection
 from prune_cli.represent.engine import Batch
 from prune_cli.represent.gradient import Gradient
 from prune_cli.represent.norms import Norms
@@ -204,6 +204,14 @@ def layer_kinds(seed: int) -> dict[str, capture.Factors]:
     }
 
 
+def norms_of(gradient: Any) -> torch.Tensor:
+    """The norms of the gradients of one parameter."""
+    found = Norms()
+    found.begin(len(gradient), torch.device("cpu"))
+    found.add(gradient)
+    return found.norms()
+
+
 @pytest.mark.parametrize("side", [3, 256])
 @pytest.mark.parametrize("kind", layer_kinds(0))
 def test_each_layer_kind_is_projected_without_bias(kind: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +219,7 @@ def test_each_layer_kind_is_projected_without_bias(kind: str, side: int, monkeyp
     monkeypatch.setattr(projection, "_TABLE", 4 * side)
     factors = layer_kinds(2)[kind]
     dense = factors.dense().flatten(1).double()
-    assert torch.allclose(Norms().squared(factors), dense.square().sum(1), rtol=1e-5)
+    assert torch.allclose(norms_of(factors), dense.norm(dim=1), rtol=1e-5)
     products = []
     for seed in range(500):
         sketch = projection.Sketch(31, seed, side)
@@ -256,11 +264,11 @@ def test_every_kind_folds_alike(kind: str) -> None:
 @pytest.mark.parametrize("tokens", [2, 40])
 def test_norms_of_short_and_long_examples(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Gram matrices or by blocks of the formed gradient, a norm is the norm."""
-    monkeypatch.setitem(norms._BLOCK, "cpu", 30)
+    monkeypatch.setitem(factors.BLOCK, "cpu", 30)
     generator = torch.Generator().manual_seed(4)
     left, right = (torch.randn(3, tokens, size, generator=generator) for size in (9, 7))
     dense = (left.transpose(1, 2) @ right).flatten(1).double()
-    assert torch.allclose(norms.Norms().squared(capture.Outer(left, right)), dense.square().sum(1), rtol=1e-5)
+    assert torch.allclose(norms_of(capture.Outer(left, right)), dense.norm(dim=1), rtol=1e-5)
 
 
 def test_buckets_are_prime() -> None:

@@ -16,10 +16,7 @@ import torch
 from prune_cli import tensors
 from prune_cli.errors import PruneError
 from prune_cli.models import Checkpoint
-from prune_cli.represent.factors import Lookup, Outer, Sum
-
-# entries formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
-_BLOCK = {"cpu": 2**20, "cuda": 2**26}
+from prune_cli.represent.factors import BLOCK, Lookup, Outer, Sum
 
 
 @dataclass(frozen=True)
@@ -51,18 +48,16 @@ class Adam:
     def formed(self, name: str, gradient: Outer | Sum) -> Iterator[tuple[slice, torch.Tensor]]:
         """Γ of a matrix parameter [r, c], some examples at a time: which they are, [those, r, c]."""
         moment = self._moment(self.first, name)
-        some = max(1, _BLOCK[moment.device.type] // moment.numel())
+        some = max(1, BLOCK[moment.device.type] // moment.numel())
         for start in range(0, len(gradient), some):
             chosen = slice(start, start + some)
             yield chosen, self.step(name, gradient.of(chosen).dense())
 
     def looked_up(self, name: str, gradient: Lookup) -> tuple[Lookup, torch.Tensor]:
         """Γ of the rows of a table that were looked up, each once in an example, and which places [b, t] hold them."""
-        same = gradient.ids.unsqueeze(1) == gradient.ids.unsqueeze(2)
-        once = ~same.tril(-1).any(2)  # no earlier place has its row
-        first, second = self._moment(self.first, name)[gradient.ids], self.second[name][gradient.ids]
-        steps = self._step(first, second, same.to(gradient.grads.dtype) @ gradient.grads)
-        return Lookup(gradient.ids, steps, gradient.rows), once
+        sums, once = gradient.summed()
+        first, second = self._moment(self.first, name)[sums.ids], self.second[name][sums.ids]
+        return Lookup(sums.ids, self._step(first, second, sums.grads), sums.rows), once
 
     def _step(self, first: torch.Tensor, second: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         beta1, beta2 = self.betas

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+# entries of gradients formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
+BLOCK = {"cpu": 2**20, "cuda": 2**26}
+
 
 @dataclass(frozen=True)
 class Outer:
@@ -56,6 +59,11 @@ class Lookup:
     def of(self, some: slice) -> Lookup:
         """Those of some examples."""
         return Lookup(self.ids[some], self.grads[some], self.rows)
+
+    def summed(self) -> tuple[Lookup, torch.Tensor]:
+        """At each place the sum of its row's gradients in the example; and whether it is the row's first place [b, t]."""
+        same = self.ids.unsqueeze(1) == self.ids.unsqueeze(2)
+        return Lookup(self.ids, same.to(self.grads.dtype) @ self.grads, self.rows), ~same.tril(-1).any(2)
 
     def plus(self, *others: Lookup) -> Lookup:
         """The sum with other calls': their tokens behind these."""

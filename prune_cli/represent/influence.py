@@ -154,7 +154,8 @@ class Influence:
         directions = [direction.get(name) for direction in self._directions]
 
         def take(some: slice, moved: Dense | Lookup, sign: int = 1) -> None:
-            self._norms.add(moved, some, sign)
+            if self._cosine:
+                self._norms.add(moved, some, sign)
             for group, direction in enumerate(directions):
                 if direction is not None:
                     self._products[some, group] += sign * product(moved, direction)

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from prune_cli.represent.factors import Factors, Lookup, Outer, Sum
-
-# entries formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
-_BLOCK = {"cpu": 2**20, "cuda": 2**26}
+from prune_cli.represent.factors import BLOCK, Factors, Lookup, Outer, Sum
 
 # A gradient's squared norm as a share of what it were if no two tokens' shares cancelled: below the one, products of
 # Gram matrices are not precise enough; below the other, the gradient is nothing but rounding.
@@ -42,20 +39,14 @@ class Norms:
         self._of = None
         return torch.where(self._squared > _NOTHING * self._apart, self._squared, 0).sqrt()
 
-    def squared(self, gradient: Factors) -> torch.Tensor:
-        """‖g‖² of each example's gradient of a parameter: float64 [b]."""
-        return self._both(gradient)[0]
-
     def _both(self, gradient: Factors) -> tuple[torch.Tensor, torch.Tensor]:
-        """‖g‖², and the sum of its tokens' shares ‖g_t‖², of each example."""
+        """‖g‖² of each example's gradient of a parameter, and the sum of its tokens' shares ‖g_t‖²: float64 [b]."""
         if isinstance(gradient, Outer):
             return self._outer(gradient)
         if isinstance(gradient, Lookup):
-            same = gradient.ids.unsqueeze(1) == gradient.ids.unsqueeze(2)
-            once = ~same.tril(-1).any(2)  # a row looked up twice has one gradient, the sum
-            sums = same.to(gradient.grads.dtype) @ gradient.grads
+            sums, once = gradient.summed()
             apart = gradient.grads.square().sum((1, 2), dtype=torch.float64)
-            return (sums.square().sum(2, dtype=torch.float64) * once).sum(1), apart
+            return (sums.grads.square().sum(2, dtype=torch.float64) * once).sum(1), apart
         if isinstance(gradient, Sum):
             return self._sum(gradient)
         squared = torch.linalg.vector_norm(gradient.grads.flatten(1), dim=1).double().square()
@@ -110,7 +101,7 @@ def _formed(gradient: Outer) -> torch.Tensor:
     left, right = gradient.left, gradient.right
     (b, _, r), c = left.shape, right.shape[2]
     some = 1 if left.device.type == "cpu" else b  # examples at a time
-    rows = max(1, min(r, _BLOCK[left.device.type] // (some * c)))
+    rows = max(1, min(r, BLOCK[left.device.type] // (some * c)))
     squared = left.new_zeros(b, dtype=torch.float64)
     memory = left.new_empty(some, rows, c)  # used again and again: on a CPU it stays in the cache
     for row in range(0, r, rows):
