@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_cli import methods, tensors
-from prune_cli.artifact import NEW, Artifact, canonical, open_artifact
+from prune_cli.artifact import Artifact, canonical, open_artifact
+from prune_cli.drafts import NEW
 from prune_cli.errors import PruneError
 
 if TYPE_CHECKING:

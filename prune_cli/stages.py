@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli import artifact, inputs, joins, methods, models, options, processes, tasks
-from prune_cli.artifact import Draft, Recipe, open_artifact
+from prune_cli import artifact, drafts, inputs, joins, methods, models, options, processes, tasks
+from prune_cli.artifact import Recipe, open_artifact
+from prune_cli.drafts import Draft
 from prune_cli.errors import PruneError
 from prune_cli.rows import Rows
 from prune_cli.select._budget import parse_keep
@@ -424,7 +425,7 @@ def _make(
     if settled.state != "make":
         return settled
     began = monotonic()
-    with artifact.draft(out, recipe, places, resumable=resumable) as draft:
+    with drafts.draft(out, recipe, places, resumable=resumable) as draft:
         work(draft)
         draft.made = _made(monotonic() - began)
     return replace(settled, state="made", seconds=monotonic() - began)
@@ -432,7 +433,7 @@ def _make(
 
 def _settle(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Outcome:
     """What is to be done about an artifact; `make`: the work. Raises PruneError where it must not be replaced."""
-    reason = artifact.stale_reason(out, recipe)
+    reason = drafts.stale_reason(out, recipe)
     if reason is None and not how.force:
         if not how.dry_run:
             with suppress(OSError):  # an artifact of someone else's may be read-only

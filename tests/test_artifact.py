@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from prune_cli import artifact
-from prune_cli.artifact import NEW, Recipe, open_artifact, stale_reason
+from prune_cli import artifact, drafts
+from prune_cli.artifact import Recipe, open_artifact
+from prune_cli.drafts import NEW, stale_reason
 from prune_cli.errors import PruneError
 
 ONE = Recipe("select", {"keep": 1}, {})
@@ -19,7 +20,7 @@ TWO = Recipe("select", {"keep": 2}, {})
 
 
 def make(out: Path, recipe: Recipe = ONE, text: str = "0.5") -> None:
-    with artifact.draft(out, recipe, {}, resumable=False) as draft:
+    with drafts.draft(out, recipe, {}, resumable=False) as draft:
         (draft.path / "metrics.json").write_text(text)
 
 
@@ -30,7 +31,7 @@ def as_killed_before_commit(out: Path, recipe: Recipe, text: str, patch: pytest.
         raise KeyboardInterrupt
 
     with patch.context() as context:
-        context.setattr(artifact, "_commit", killed)
+        context.setattr(drafts, "_commit", killed)
         with pytest.raises(KeyboardInterrupt):
             make(out, recipe, text)
     return out.with_name(out.name + ".part")
@@ -103,7 +104,7 @@ def test_a_whole_draft_taken_up_again_is_no_longer_whole(tmp_path: Path, monkeyp
     out = tmp_path / "kept"
     make(out)
     part = as_killed_before_commit(out, TWO, "0.7", monkeypatch)
-    with pytest.raises(KeyboardInterrupt), artifact.draft(out, TWO, {}, resumable=True) as draft:
+    with pytest.raises(KeyboardInterrupt), drafts.draft(out, TWO, {}, resumable=True) as draft:
         (draft.path / "metrics.json").write_text("ha")
         raise KeyboardInterrupt
     shutil.rmtree(out)
@@ -131,7 +132,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     place.mkdir()
     link.symlink_to(place)
     for recipe in (ONE, TWO):
-        with artifact.draft(link, recipe, {"rows": str(rows)}, resumable=False) as draft:
+        with drafts.draft(link, recipe, {"rows": str(rows)}, resumable=False) as draft:
             (draft.path / "metrics.json").write_text("0.5")
         assert stale_reason(link, recipe) is None
         assert link.readlink() == place
@@ -150,12 +151,12 @@ def test_scratch_files_stay_out(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     out = tmp_path / "kept"
-    with pytest.raises(KeyboardInterrupt), artifact.draft(out, ONE, {}, resumable=True) as draft:
+    with pytest.raises(KeyboardInterrupt), drafts.draft(out, ONE, {}, resumable=True) as draft:
         draft.cached("rows.jsonl", killed)
     part = tmp_path / "kept.part"
     assert len(names(part)) == 2  # the recipe and the half-written file
     (part / ".manifest.json.tmp").write_text("{")
-    with artifact.draft(out, ONE, {}, resumable=True) as draft:
+    with drafts.draft(out, ONE, {}, resumable=True) as draft:
         draft.cached("scores.jsonl", lambda path: path.write_text("[1]") and None)
     assert names(out) == ["manifest.json", "scores.jsonl"]
     assert list(open_artifact(out).files) == ["scores.jsonl"]

@@ -61,7 +61,7 @@ class Lookup:
         return Lookup(self.ids[some], self.grads[some], self.rows)
 
     def summed(self) -> tuple[Lookup, torch.Tensor]:
-        """At each place the sum of its row's gradients in the example; and whether it is the row's first place [b, t]."""
+        """At each place the sum of its row's gradients in the example; and whether it is the row's first [b, t]."""
         same = self.ids.unsqueeze(1) == self.ids.unsqueeze(2)
         return Lookup(self.ids, same.to(self.grads.dtype) @ self.grads, self.rows), ~same.tril(-1).any(2)
 
