@@ -7,7 +7,9 @@ stage runs but not, beyond rounding, what it makes: they stay out of the recipe.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -215,3 +217,27 @@ def check(options: Any) -> None:
 _POSITIVE = {"epochs", "learning_rate", "batch_size", "accumulate", "lora_rank", "dim", "tokens_per_batch"}
 _ANY_SIGN = {"layer"}
 _SHARE = {"warmup", "lora_dropout"}
+
+
+_NEEDED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def typed(
+    table: Mapping[str, Any], known: Mapping[str, type], also: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a table of options that are of their type; and what is wrong with the others."""
+    given: dict[str, Any] = {}
+    problems = []
+    for key, value in table.items():
+        if key not in known:
+            problems.append(f"{key}: unknown key; allowed: {', '.join([*known, *also]) or 'none'}")
+        elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
+            problems.append(f"{key}: {shown(value)}; {_NEEDED[known[key]]} is needed")
+        else:
+            given[key] = known[key](value)
+    return given, problems
+
+
+def shown(value: Any) -> str:
+    """A value of a TOML file as a message shows it."""
+    return "missing" if value is None else json.dumps(value, ensure_ascii=False, default=str)

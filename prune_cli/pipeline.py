@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import artifact, inputs, methods, options, stages, tasks
+from prune_cli.chosen import Chosen
 from prune_cli.methods import Method, PublishedMethod
-from prune_cli.plan import Chosen, Plan, read_plan
+from prune_cli.plan import Plan, read_plan
 from prune_cli.stages import How, Outcome
 
 

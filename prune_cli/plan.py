@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prune_cli import inputs, methods, models, options, tasks
+from prune_cli import inputs, models, options, tasks
 from prune_cli.artifact import digest_value
+from prune_cli.chosen import Chosen, read_method
 from prune_cli.errors import PruneError
 from prune_cli.methods import PublishedMethod
 from prune_cli.rows import Rows
-from prune_cli.select._balance import BALANCED_BY, BALANCES
 from prune_cli.select._budget import parse_keep
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A method of the plan: a published one or the file's own, and how it is balanced."""
-
-    method: PublishedMethod
-    balance: str
-    balance_by: str
-
-    @property
-    def name(self) -> str:
-        """Its name in folders and tables."""
-        by = "" if self.balance_by == "label" else f"-{self.balance_by}"
-        return self.method.name if self.balance == "none" else f"{self.method.name}-{self.balance}{by}"
 
 
 @dataclass(frozen=True)
@@ -173,23 +156,23 @@ class _Check:
     def text(self, name: str, default: str | None = None) -> str:
         value = self.table.get(name, default)
         if not isinstance(value, str) or not value:
-            self.wrong(f"{name}: {_shown(value)}; a string is needed")
+            self.wrong(f"{name}: {options.shown(value)}; a string is needed")
             return ""
         return value
 
     def list_of(self, name: str, kinds: tuple[type, ...], example: str) -> list[Any]:
         values = self.table.get(name)
         if not isinstance(values, list) or not values or any(type(value) not in kinds for value in values):
-            self.wrong(f"{name}: {_shown(values)}; a list is needed, {example}")
+            self.wrong(f"{name}: {options.shown(values)}; a list is needed, {example}")
             return []
         if len({str(value) for value in values}) < len(values):
-            self.wrong(f"{name}: {_shown(values)}; each may stand once")
+            self.wrong(f"{name}: {options.shown(values)}; each may stand once")
         return values
 
     def numbers(self, name: str) -> tuple[int, ...]:
         values = self.list_of(name, (int,), "such as [0, 1, 2]")
         if any(value < 0 for value in values):
-            self.wrong(f"{name}: {_shown(values)}; 0 or more is allowed")
+            self.wrong(f"{name}: {options.shown(values)}; 0 or more is allowed")
         return tuple(values)
 
     def path_or_name(self, name: str) -> str:
@@ -200,7 +183,7 @@ class _Check:
     def data(self, name: str, value: Any = None) -> str:
         value = self.table.get(name) if value is None else value
         if not isinstance(value, str) or not value:
-            self.wrong(f"{name}: {_shown(value)}; the path of a data file is needed")
+            self.wrong(f"{name}: {options.shown(value)}; the path of a data file is needed")
             return ""
         if value.startswith("hf:"):
             return value
@@ -212,14 +195,14 @@ class _Check:
     def tests(self) -> dict[str, str]:
         table = self.table.get("tests")
         if not isinstance(table, dict) or not table:
-            self.wrong(f'tests: {_shown(table)}; a table is needed, such as {{test = "test.jsonl"}}')
+            self.wrong(f'tests: {options.shown(table)}; a table is needed, such as {{test = "test.jsonl"}}')
             return {}
         return {name: self.data(f"tests.{name}", value) for name, value in table.items()}
 
     def fields(self) -> dict[str, str]:
         table = self.table.get("fields", {})
         if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-            self.wrong(f'fields: {_shown(table)}; a table is needed, such as {{text = "sentence"}}')
+            self.wrong(f'fields: {options.shown(table)}; a table is needed, such as {{text = "sentence"}}')
             return {}
         return dict(table)
 
@@ -227,7 +210,7 @@ class _Check:
         found = []
         for entry in self.list_of("methods", (str, dict), 'such as ["random", "less"]'):
             try:
-                found.append(_method(entry))
+                found.append(read_method(entry))
             except PruneError as mistake:
                 hint = f" ({mistake.hint})" if mistake.hint else ""
                 self.wrong(f"methods: {mistake.message}{hint}")
@@ -244,11 +227,11 @@ class _Check:
         """An option table as the stage's record; the keys of `also` are read elsewhere."""
         table = self.table.get(name, {})
         if not isinstance(table, dict):
-            self.wrong(f"{name}: {_shown(table)}; a table is needed, [{name}]")
+            self.wrong(f"{name}: {options.shown(table)}; a table is needed, [{name}]")
             table = {}
         known = {key: typ for key, (typ, _) in options.described(kind).items() if key not in _SET_BY_PIPELINE[name]}
         own = {key: value for key, value in table.items() if key not in also}
-        given, problems = _typed(own, known, also)
+        given, problems = options.typed(own, known, also)
         for problem in problems:
             self.wrong(f"{name}.{problem}")
         made = kind(**{**fixed, **given})
@@ -263,7 +246,7 @@ class _Check:
         table = self.table.get("warmup", {})
         value = table.get("fraction", 1.0) if isinstance(table, dict) else 1.0
         if type(value) not in (int, float) or not 0 < value <= 1:
-            self.wrong(f"warmup.fraction: {_shown(value)}; a share above 0 and at most 1 is needed")
+            self.wrong(f"warmup.fraction: {options.shown(value)}; a share above 0 and at most 1 is needed")
             return 1.0
         return float(value)
 
@@ -376,113 +359,3 @@ def _lacks_moments(method: PublishedMethod, plan: Plan) -> str:
     if plan.represented(method, target=False)[1].checkpoints == "last":
         return "represent.checkpoints: last has none; allowed: all, or numbers such as 1,3"
     return ""
-
-
-_METHOD_KEYS = (
-    "name representation model represent_options score score_options select select_options balance balance_by"
-).split()
-
-
-def _method(entry: str | dict[str, Any]) -> Chosen:
-    """A method of the file: the name of a published one, {recipe, balance, balance_by}, or its own triple."""
-    if isinstance(entry, str):
-        return Chosen(methods.find_published(entry), "none", "label")
-    rest = dict(entry)
-    balance, by = rest.pop("balance", "none"), rest.pop("balance_by", "label")
-    for key, value, allowed in (("balance", balance, BALANCES), ("balance_by", by, BALANCED_BY)):
-        if value not in allowed:
-            raise PruneError(f"{key}: {_shown(value)}; allowed: {', '.join(allowed)}")
-    if balance == "none" and "balance_by" in entry:
-        raise PruneError(f"balance_by: {_shown(by)}; without a balance there is nothing to go by")
-    if "recipe" in rest:
-        method = methods.find_published(str(rest.pop("recipe")))
-        if rest:
-            raise PruneError(f"{', '.join(rest)}: unknown beside recipe; allowed: balance, balance_by")
-        return Chosen(method, balance, by)
-    tables = {key: rest.pop(key, {}) for key in _METHOD_KEYS if key.endswith("_options")}
-    texts = {key: rest.pop(key, "none") for key in ("name", "representation", "score", "select")}
-    model = rest.pop("model", None)
-    if rest:
-        raise PruneError(f"{', '.join(rest)}: unknown; allowed: recipe, or {', '.join(_METHOD_KEYS)}")
-    for key, value in texts.items():
-        if not isinstance(value, str) or (key in ("name", "select") and value == "none"):
-            raise PruneError(f"{key}: {_shown(value)}; a string is needed in {_shown(entry)}")
-    if not texts["name"].replace("-", "").replace("_", "").isalnum():
-        raise PruneError(f"name: {texts['name']}; letters, digits, - and _ are allowed, as it names a folder")
-    if texts["name"] in methods.published():
-        raise PruneError(f"name: {texts['name']}; that is a published method's, another is needed")
-    if model not in (None, "reference"):
-        raise PruneError(f"{texts['name']}: model: {_shown(model)}; allowed: reference, or none for the one warmed up")
-    for key, table in tables.items():
-        if not isinstance(table, dict):
-            raise PruneError(f"{texts['name']}: {key}: {_shown(table)}; a table is needed, such as {{k = 3}}")
-    texts["representation"] = ",".join(kind.strip() for kind in texts["representation"].split(","))
-    method = PublishedMethod(**texts, **tables, model=model, objective="own", source="")
-    _check_representation(method)
-    _check_halves(method)
-    return Chosen(method, balance, by)
-
-
-def _check_representation(method: PublishedMethod) -> None:
-    """Whether what a method of the file says of its representation makes sense."""
-    name = method.name
-    if any(kind not in inputs.KINDS for kind in method.kinds) or len(set(method.kinds)) < len(method.kinds):
-        allowed = f"none, {', '.join(inputs.KINDS)}, or several with commas"
-        raise PruneError(f"representation: {method.representation}; allowed: {allowed}")
-    if not method.kinds and method.model:
-        raise PruneError(f"{name}: model without a representation")
-    if problems := check_represent_options(method, method.represent_options):
-        raise PruneError(f"{name}: represent_options.{problems[0]}")
-
-
-def check_represent_options(method: PublishedMethod, given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a method's options of `represent`: only those that have a say in its kinds are allowed."""
-    idle = {"dynamics"} | ({"checkpoints"} if method.model else set())  # what is recorded is the file's to say
-    said = {"checkpoints", "dtype"}.union(*(options.of_kind(kind, options.Represent("")) for kind in method.kinds))
-    known = {key: kind for key, (kind, _) in options.described(options.Represent).items() if key in said - idle}
-    return _typed(given, known if method.kinds else {})[1]
-
-
-def _check_halves(method: PublishedMethod) -> None:
-    """Whether the representation, score and selection of a method of the file go together."""
-    name = method.name
-    for stage in ("score", "select"):
-        half, values = getattr(method, stage), getattr(method, f"{stage}_options")
-        if half == "none":
-            if values:
-                raise PruneError(f"{name}: {stage}_options without a {stage}")
-            continue
-        loaded = methods.load(stage, half, method.main)
-        methods.parse_options(loaded, values)
-        if loaded.wants_representation and not method.kinds:
-            raise PruneError(f"{name}: {stage} {half} needs a representation")
-        for kind in inputs.kinds_named(loaded.inputs):
-            if kind not in method.kinds:
-                raise PruneError(f"{name}: {stage} {half} needs the representation {kind}")
-    reads = "score" in methods.load("select", method.select).inputs
-    if reads != (method.score != "none"):
-        problem = "needs a score" if reads else f"reads no score; leave {method.score} out"
-        raise PruneError(f"{name}: select {method.select} {problem}")
-
-
-_NEEDED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-
-
-def _typed(
-    table: Mapping[str, Any], known: Mapping[str, type], also: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], list[str]]:
-    """The values of a table of options that are of their type; and what is wrong with the others."""
-    given: dict[str, Any] = {}
-    problems = []
-    for key, value in table.items():
-        if key not in known:
-            problems.append(f"{key}: unknown key; allowed: {', '.join([*known, *also]) or 'none'}")
-        elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
-            problems.append(f"{key}: {_shown(value)}; {_NEEDED[known[key]]} is needed")
-        else:
-            given[key] = known[key](value)
-    return given, problems
-
-
-def _shown(value: Any) -> str:
-    return "missing" if value is None else json.dumps(value, ensure_ascii=False, default=str)

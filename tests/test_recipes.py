@@ -3,8 +3,8 @@
 import pytest
 
 from prune_cli import inputs, methods, options
+from prune_cli.chosen import check_represent_options
 from prune_cli.errors import PruneError
-from prune_cli.plan import check_represent_options
 from prune_cli.select._budget import parse_keep
 
 NAMES = [
