@@ -233,7 +233,14 @@ def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: P
     command = [sys.executable, "-m", "prune_cli", "finetune", str(data / "train.jsonl"), "-o", "out"]
     command += ["--model", str(tiny_model), "--epochs", "100000", "--save-minutes", "0"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background of a shell ignore it
+    )
     deadline = time.monotonic() + 120
     while not list(here.glob("out.part/.resume/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
