@@ -48,7 +48,9 @@ def main() -> None:
     """Run the command line and exit with its status."""
     hush()
     interrupt.listen()
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    processes.leave(status)
+    sys.exit(status)
 
 
 def hush() -> None:

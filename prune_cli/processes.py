@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,17 @@ def join(command: str | None) -> None:
 
     dist.init_process_group("gloo", store=_store(), rank=rank(), world_size=count(), timeout=PATIENCE)
     signal.signal(signal.SIGTERM, _stop)
+
+
+def leave(status: int) -> None:
+    """End this one of several processes, all being said and done.
+
+    At once: as Python takes itself apart, threads of torch.distributed now and then abort it (std::terminate).
+    """
+    if count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _stop(*_: object) -> None:
