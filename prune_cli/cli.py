@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from prune_cli import __version__, interrupt, options, processes
+from prune_cli import __version__, options
 from prune_cli.errors import PruneError
+from prune_cli.runtime import interrupt, processes
 
 if TYPE_CHECKING:
-    from prune_cli.stages import Outcome
+    from prune_cli.stages.common import Outcome
 
 app = typer.Typer(
     help="Choose which fine-tuning examples are worth training on.",
@@ -118,7 +119,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     """The result of a stage on stdout, what happened on stderr."""
     if not processes.first():
         return
-    from prune_cli import show
+    from prune_cli.report import show
 
     facts = show.outcome(outcome)
     for line in show.outcome_lines(facts):
@@ -139,7 +140,7 @@ def _settings(given: list[str] | None) -> dict[str, str]:
 
 def _fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
-    from prune_cli.rows import parse_fields
+    from prune_cli.data.rows import parse_fields
 
     try:
         return parse_fields(given or ())
@@ -252,11 +253,11 @@ def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(fields: Any, replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
-        from prune_cli import stages
+        from prune_cli.stages import common
 
         if record:
             values["opts"] = record(**{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)})
-        how = stages.How(force=force, replace=replace, dry_run=dry_run)
+        how = common.How(force=force, replace=replace, dry_run=dry_run)
         _report(function(**values, fields=_fields(fields), how=how), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
@@ -314,7 +315,7 @@ def represent(
     **common: Any,
 ) -> Outcome:
     """Represent each row by a model's hidden states, training dynamics, projected gradients or influence."""
-    from prune_cli import stages
+    from prune_cli.stages import all as stages
 
     return stages.represent(data, out, opts, target, **common)
 
@@ -337,7 +338,7 @@ def score(
     **common: Any,
 ) -> Outcome:
     """Give each row a number: how hard, how typical, how relevant it is."""
-    from prune_cli import stages
+    from prune_cli.stages import all as stages
 
     return stages.score(
         inputs,
@@ -369,7 +370,7 @@ def select(
     **common: Any,
 ) -> Outcome:
     """Keep the rows that a method chooses, best first, ready for any trainer."""
-    from prune_cli import stages
+    from prune_cli.stages import all as stages
 
     return stages.select(
         inputs,
@@ -397,7 +398,7 @@ def select(
 @_stage
 def finetune(data: Data, out: Out, opts: options.Finetune, **common: Any) -> Outcome:
     """Train a model on rows, or on what was kept of them; records training dynamics on the way."""
-    from prune_cli import stages
+    from prune_cli.stages import all as stages
 
     return stages.finetune(data, out, opts, **common)
 
@@ -429,8 +430,8 @@ def evaluate(
     **common: Any,
 ) -> Outcome:
     """Measure a trained model on test sets: loss, accuracy, F1, and every prediction."""
-    from prune_cli import stages
-    from prune_cli.inputs import named_tests
+    from prune_cli.methods.arguments import named_tests
+    from prune_cli.stages import all as stages
 
     return stages.evaluate(model, named_tests(data), out, opts, **common)
 
@@ -443,7 +444,7 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the published methods, each a representation and a selection; and what each half can be."""
-    from prune_cli import show
+    from prune_cli.report import show
 
     facts = show.method(name) if name else show.all_methods()
     text = show.method_text if name else show.all_methods_text
@@ -456,7 +457,7 @@ def show_artifact(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an artifact is, how it was made, from what, and whether it is whole."""
-    from prune_cli import show
+    from prune_cli.report import show
 
     facts = show.artifact(artifact)
     print(json.dumps(facts, ensure_ascii=False) if as_json else show.artifact_text(facts))
@@ -481,8 +482,8 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli import pipeline as runner
-    from prune_cli import show
+    from prune_cli.pipeline import run as runner
+    from prune_cli.report import show
 
     def tell(step: str, done: Outcome) -> None:
         _tell(f"{step}: {show.happened(done.state, done.reason, done.seconds)}")

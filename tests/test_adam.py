@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from prune_cli import tensors
-from prune_cli.models import Checkpoint
-from prune_cli.represent.adam import Adam
-from prune_cli.represent.factors import Lookup, Outer, Sum
-from prune_cli.represent.gradient import Gradient
-from prune_cli.represent.projection import Sketch
+from prune_cli.artifacts import tensors
+from prune_cli.gradients.adam import Adam
+from prune_cli.gradients.factors import Lookup, Outer, Sum
+from prune_cli.gradients.projection import Sketch
+from prune_cli.models.load import Checkpoint
+from prune_cli.represent.kinds.gradient import Gradient
 from prune_cli.tasks import classification
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_generation import made as language_model

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from prune_cli import artifact, drafts
-from prune_cli.artifact import Recipe, open_artifact
-from prune_cli.drafts import NEW, stale_reason
+from prune_cli.artifacts import drafts
+from prune_cli.artifacts import manifest as artifact
+from prune_cli.artifacts.drafts import NEW, stale_reason
+from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.errors import PruneError
 
 ONE = Recipe("select", {"keep": 1}, {})

@@ -12,10 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
-from prune_cli import models, tensors
-from prune_cli.artifact import open_artifact
-from prune_cli.represent.capture import Capture
-from prune_cli.rows import read_rows as open_rows
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data.rows import read_rows as open_rows
+from prune_cli.gradients.capture import Capture
+from prune_cli.models import load as models
 from prune_cli.tasks import choice
 from tests.conftest import NEGATIVE, NOUNS, POSITIVE, Prune, read_rows, write_rows
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prune_cli import cli, interrupt, options
-from prune_cli.progress import progress
-from prune_cli.tensors import load, metadata
+from prune_cli import cli, options
+from prune_cli.artifacts.tensors import load, metadata
+from prune_cli.runtime import interrupt
+from prune_cli.runtime.progress import progress
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
@@ -263,7 +264,7 @@ def test_a_ctrl_c_that_a_library_drops_comes_again(monkeypatch: pytest.MonkeyPat
 
 def test_a_bug_shows_where_it_is(monkeypatch: pytest.MonkeyPatch, prune: Prune, data: Path, here: Path) -> None:
     """An exception that no one expects is not dressed up as a user's error."""
-    from prune_cli import stages
+    from prune_cli.stages import all as stages
 
     monkeypatch.setattr(stages, "select", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -543,8 +544,8 @@ def test_interrupted_work_goes_on_and_ends_the_same(
     data: Path,
 ) -> None:
     """Stopped again and again, a command goes on from what it had saved; the bytes are the same."""
-    from prune_cli import finetune
-    from prune_cli.represent import engine
+    from prune_cli.represent import walk as engine
+    from prune_cli.training import trainer as finetune
 
     stage, model = ("represent", made / "warmup") if case == "represent" else ("finetune", tiny_model)
     command = [stage, data / "train.jsonl", "--model", model, *RESUMED[case], "--save-minutes", "0", "-o"]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from prune_cli.errors import PruneError
-from prune_cli.represent.capture import Capture, Factors, Lookup, Outer, Sum
+from prune_cli.gradients.capture import Capture, Factors, Lookup, Outer, Sum
 
 PAD = 1
 LENGTHS = [10, 7, 4, 6]

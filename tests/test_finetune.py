@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from prune_cli.artifact import open_artifact
+from prune_cli.artifacts.manifest import open_artifact
 from tests.conftest import Prune, read_rows
 
 

@@ -14,9 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prune_cli import models, options, tensors
+from prune_cli import options
+from prune_cli.artifacts import tensors
+from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
-from prune_cli.rows import read_rows as open_rows
+from prune_cli.models import load as models
 from prune_cli.tasks import Judging, generation
 from tests.conftest import NEGATIVE, NOUNS, POSITIVE, WORDS, Prune, read_rows, write_rows
 

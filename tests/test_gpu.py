@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from prune_cli import tensors
-from prune_cli.artifact import open_artifact
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.manifest import open_artifact
 from tests.conftest import Prune, read_rows
 
 pytestmark = [

@@ -11,10 +11,10 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from prune_cli.errors import PruneError
-from prune_cli.represent import capture, factors, projection
-from prune_cli.represent.engine import Batch
-from prune_cli.represent.gradient import Gradient
-from prune_cli.represent.norms import Norms
+from prune_cli.gradients import capture, factors, projection
+from prune_cli.gradients.norms import Norms
+from prune_cli.represent.kinds.gradient import Gradient
+from prune_cli.represent.walk import Batch
 from prune_cli.tasks import classification
 
 LENGTHS = [12, 9, 5, 9, 3]

@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from prune_cli import tensors
-from prune_cli.represent.influence import product
+from prune_cli.artifacts import tensors
+from prune_cli.represent.kinds.influence import product
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_gradient import CONFIGS, batch, build, factors_of
 

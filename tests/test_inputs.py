@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prune_cli import artifact, inputs, methods, rows, tasks, tensors
-from prune_cli.artifact import open_artifact
+from prune_cli import tasks
+from prune_cli.artifacts import manifest as artifact
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data import rows
 from prune_cli.errors import PruneError
-from prune_cli.score import _blocks
-from prune_cli.select._balance import select_balanced
+from prune_cli.methods import arguments as inputs
+from prune_cli.methods import method as methods
+from prune_cli.methods.balance import select_balanced
+from prune_cli.numeric import blocks as _blocks
 from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
 
 DYNAMICS = ["--kind", "dynamics", "--dynamics", "recorded"]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import prune_cli
-from prune_cli import methods
 from prune_cli.errors import PruneError
+from prune_cli.methods import method as methods
 
 E, D, M = 3, 4, 5  # checkpoints, features, target rows
 PACKAGE = Path(prune_cli.__file__).parent

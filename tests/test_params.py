@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from prune_cli.errors import PruneError
-from prune_cli.represent.params import choose
+from prune_cli.gradients.params import choose
 from tests.test_coverage import adapted, build, classified, compare, rows
 
 CLASSIFIER = transformers.AutoModelForSequenceClassification

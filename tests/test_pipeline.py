@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prune_cli import tensors
-from prune_cli.artifact import open_artifact
-from prune_cli.pipeline import Report, describe
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.pipeline.run import Report, describe
 from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
 
 OWN = '{{name = "x", representation = "hidden", score = "prototypicality", select = "top", {}}}'
@@ -460,7 +460,7 @@ def test_bad_rows_are_found_before_anything_runs(folder: Path, prune: Prune) -> 
 
 def test_sample_data_shows_differences(tmp_path: Path) -> None:
     """The shipped pipeline file is whole: its plan can be read."""
-    from prune_cli.plan import read_plan
+    from prune_cli.pipeline.schema import read_plan
 
     plan = read_plan(Path(__file__).parent.parent / "sample_data" / "pipeline.toml")
     assert {"random", "full"} < {chosen.name for chosen in plan.chosen}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from prune_cli.represent import marks
-from prune_cli.represent.marks import Mark
+from prune_cli.represent import resume as marks
+from prune_cli.represent.resume import Mark
 from tests.conftest import Prune, sentences, write_rows
 from tests.test_resume import ENVIRONMENT, digests
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prune_cli import methods
+from prune_cli.methods import method as methods
 from tests.conftest import REPOSITORY, sentences, write_rows
 
 TEXT = (REPOSITORY / "README.md").read_text("utf-8")

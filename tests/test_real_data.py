@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from prune_cli import models, tensors
+from prune_cli.artifacts import tensors
+from prune_cli.models import load as models
 from prune_cli.tasks import classification
 from tests.conftest import Prune, read_rows, write_rows
 

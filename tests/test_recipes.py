@@ -2,10 +2,12 @@
 
 import pytest
 
-from prune_cli import inputs, methods, options
-from prune_cli.chosen import check_represent_options
+from prune_cli import options
 from prune_cli.errors import PruneError
-from prune_cli.select._budget import parse_keep
+from prune_cli.methods import arguments as inputs
+from prune_cli.methods import method as methods
+from prune_cli.methods.budget import parse_keep
+from prune_cli.pipeline.entries import check_represent_options
 
 NAMES = [
     *("random", "full", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from prune_cli import tensors
-from prune_cli.represent.hidden import pool
+from prune_cli.artifacts import tensors
+from prune_cli.represent.kinds.hidden import pool
 from prune_cli.represent.output import Output
 from tests.conftest import Prune, read_rows
 

@@ -21,8 +21,8 @@ import make
 import make_classification
 import make_generation
 from jsonl import write_rows
-from prune_cli import tensors
-from prune_cli.rows import read_rows as open_rows
+from prune_cli.artifacts import tensors
+from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.tasks import generation
 from tests.conftest import REPOSITORY, Prune, read_rows
 from world import GOODS, finish

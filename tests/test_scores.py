@@ -8,8 +8,9 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 from threadpoolctl import threadpool_limits
 
-from prune_cli import methods
-from prune_cli.score import _blocks, _kmeans
+from prune_cli.methods import method as methods
+from prune_cli.numeric import blocks as _blocks
+from prune_cli.numeric import kmeans as _kmeans
 
 
 def score(name, *args, **options):

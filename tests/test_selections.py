@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune_cli import methods
 from prune_cli.errors import PruneError
-from prune_cli.score import _blocks
-from prune_cli.select._balance import select_balanced
-from prune_cli.select._budget import parse_keep
-from prune_cli.select._shares import equal_shares, proportional_shares
+from prune_cli.methods import method as methods
+from prune_cli.methods.balance import select_balanced
+from prune_cli.methods.budget import parse_keep
+from prune_cli.numeric import blocks as _blocks
+from prune_cli.numeric.shares import equal_shares, proportional_shares
 
 
 def select(name, *args, **options):

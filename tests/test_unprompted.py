@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from prune_cli.errors import PruneError
-from prune_cli.represent.engine import Batch
-from prune_cli.represent.unprompted import Unprompted, without_prompt
+from prune_cli.represent.kinds.unprompted import Unprompted, without_prompt
+from prune_cli.represent.walk import Batch
 from tests.conftest import Prune
 
 PROMPTS = [[5, 6, 7], [8], [9, 9, 9, 9, 9, 9]]

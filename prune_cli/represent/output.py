@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prune_cli import processes
-from prune_cli.progress import note
-from prune_cli.tensors import RowWriter, Spec
+from prune_cli.artifacts.tensors import RowWriter, Spec
+from prune_cli.runtime import processes
+from prune_cli.runtime.progress import note
 
 Found = dict[str, dict[str, torch.Tensor]]  # kind -> name -> [b, …]
 

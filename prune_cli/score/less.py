@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.score._blocks import row_blocks
-from prune_cli.score._cosine import unit
+from prune_cli.numeric.blocks import row_blocks
+from prune_cli.numeric.cosine import unit
 
 
 def score(

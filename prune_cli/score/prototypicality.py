@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.score import _kmeans
+from prune_cli.numeric import kmeans as _kmeans
 
 
 def score(features: NDArray[Any], rng: np.random.Generator, *, k: int = 10) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.score._cosine import similarities
+from prune_cli.numeric.cosine import similarities
 
 
 def score(features: NDArray[Any], target_features: NDArray[Any]) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.score import _kmeans
-from prune_cli.select._shares import equal_shares
+from prune_cli.numeric import kmeans as _kmeans
+from prune_cli.numeric.shares import equal_shares
 
 
 def select(features: NDArray[Any], n_keep: int, rng: np.random.Generator, *, k: int = 100) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.score._cosine import similarities
+from prune_cli.numeric.cosine import similarities
 
 CANDIDATES = 2**22  # rows noted at a time for all target rows together: 32 MiB
 STEPS = 2**30  # of the cosine from 0 to 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from prune_cli import options
-    from prune_cli.rows import Rows
+    from prune_cli.data.rows import Rows
 
 
 class Encoded(Protocol):
@@ -64,6 +64,14 @@ class Task(Protocol):
     def TABLE_METRICS(self) -> tuple[str, ...]:
         """Of the metrics, those that a table of results shows."""
 
+    @property
+    def OPTIONS(self) -> tuple[str, ...]:
+        """Options of stages and kinds that have a say for this task and not for every one."""
+
+    @property
+    def OFFERS(self) -> frozenset[str]:
+        """What rows have that kinds of representation may need: `prompt`."""
+
     def check(self, row: dict[str, Any]) -> str | None:
         """The problem of a row in words, with what is allowed; None if there is none."""
 
@@ -99,6 +107,11 @@ class Task(Protocol):
         self, predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[Any]
     ) -> dict[str, Any]:
         """What `eval` reports of n rows, ready for JSON."""
+
+
+def names() -> list[str]:
+    """All tasks, in order of name; none is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
 
 
 def load(name: str) -> Task:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prune_cli.data.readers import Row
+from prune_cli.data.rows import Rows, described, keys_of
 from prune_cli.errors import PruneError
-from prune_cli.rows import Rows, described, keys_of
-from prune_cli.sources import Row
 from prune_cli.tasks import Judging, classification
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ AUTO_MODEL = "AutoModelForMultipleChoice"
 PEFT_TASK = None  # peft knows no such task
 POOLING = "cls"
 TABLE_METRICS = ("accuracy",)
+OPTIONS: tuple[str, ...] = ("choices",)
+OFFERS: frozenset[str] = frozenset()
 BLOCK = 250  # rows tokenised at a time: only a block's tokens are ever Python lists
 MISSING = -100  # the label of a choice that the row does not have, but others of its batch do
 

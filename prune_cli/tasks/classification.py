@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prune_cli.data.readers import Row
+from prune_cli.data.rows import Rows, described, keys_of
 from prune_cli.errors import PruneError
-from prune_cli.rows import Rows, described, keys_of
-from prune_cli.sources import Row
 from prune_cli.tasks import Judging
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ AUTO_MODEL = "AutoModelForSequenceClassification"
 PEFT_TASK = "SEQ_CLS"
 POOLING = "mean"
 TABLE_METRICS = ("accuracy", "macro_f1")
+OPTIONS: tuple[str, ...] = ()
+OFFERS: frozenset[str] = frozenset()
 BLOCK = 1000  # rows tokenised at a time: only a block's tokens are ever Python lists
 
 

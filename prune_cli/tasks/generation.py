@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prune_cli.data.readers import Row
+from prune_cli.data.rows import Rows, described, keys_of
 from prune_cli.errors import PruneError
-from prune_cli.progress import note
-from prune_cli.rows import Rows, described, keys_of
-from prune_cli.sources import Row
+from prune_cli.runtime.progress import note
 from prune_cli.tasks import Judging
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ AUTO_MODEL = "AutoModelForCausalLM"
 PEFT_TASK = "CAUSAL_LM"
 POOLING = "last"
 TABLE_METRICS = ("loss", "rougeL", "exact_match")
+OPTIONS: tuple[str, ...] = ("max_new_tokens",)
+OFFERS: frozenset[str] = frozenset({"prompt"})
 ROLES = ("system", "user", "assistant")
 BLOCK = 250  # rows tokenised at a time: only a block's tokens are ever Python lists
 OUTSIDE = -100  # the label of a token that is not the response's
@@ -322,7 +324,7 @@ def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
     import torch
     from transformers import GenerationConfig
 
-    from prune_cli import models
+    from prune_cli.models import load as models
 
     tokenizer, most = judging.tokenizer, judging.opts.max_new_tokens
     model: Any = judging.model

@@ -1,0 +1,180 @@
+"""Artifacts: folders of results with a manifest that says what they are, from what, and that they are whole.
+
+An artifact is made in `<out>.part` and renamed into place (drafts.py), its `manifest.json` written last: a folder with
+a manifest is complete. The manifest's `recipe` (stage, options, input digests, code version) is hashed into its
+`key`: the same key means the same work, so it is not done again. `files` holds a sha256 for each file, checked
+on reading. `made` (arguments, versions, seconds) says how it came about and is outside every hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prune_cli import __version__
+from prune_cli.errors import PruneError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def canonical(value: Any) -> str:
+    """Write JSON in the one form that is hashed: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_value(value: Any) -> str:
+    """sha256 (hex) of a JSON value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path) -> str:
+    """sha256 (hex) over the names and bytes of the files directly in a folder, hidden ones left out."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return digest_value({p.name: digest_file(p) for p in files})
+
+
+_digests: dict[tuple[str, int, int, int], str] = {}
+
+
+def digest_once(path: Path, status: os.stat_result) -> str:
+    """`digest_file`, read once in a process as long as the file stays the same: a pipeline opens its tensors often."""
+    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = digest_file(path)
+    return _digests[key]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides an artifact's content: two equal recipes give the same artifact.
+
+    inputs: role -> digest of what is read. code: name -> digest of the modules that make the content (code.py).
+    """
+
+    stage: str
+    options: dict[str, Any]
+    inputs: dict[str, str]
+    code: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The recipe as it stands in a manifest."""
+        code = {"prune": __version__, **self.code}
+        return {"stage": self.stage, "options": self.options, "inputs": self.inputs, "code": code}
+
+    @property
+    def key(self) -> str:
+        """sha256 (hex) of the recipe."""
+        return digest_value(self.content)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact on disk."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def stage(self) -> str:
+        """The subcommand that made it."""
+        return str(self.manifest["recipe"]["stage"])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options it was made with, defaults included."""
+        return dict(self.manifest["recipe"]["options"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts that travel with it: rows, labels, checkpoints and their learning rates…"""
+        return dict(self.manifest["about"])
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Relative path -> sha256."""
+        return {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over all its files: what it holds, however it was made."""
+        return digest_value(self.files)
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files, its hash checked once per process."""
+        if name not in self.files:
+            raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
+        path = self.path / name
+        if not path.is_file() or digest_once(path, path.stat()) != self.files[name]:
+            raise PruneError(
+                f"{path}: differs from what was written (truncated, edited or gone)",
+                hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
+            )
+        return path
+
+    def origin(self, role: str) -> Path:
+        """Where the input of that role was when this was made (kept relative, so that a tree can move)."""
+        return Path(os.path.normpath(followed(self.path) / self.manifest["made"]["inputs"][role]))
+
+
+def followed(path: Path) -> Path:
+    """What a link leads to: neighbours of an artifact, and paths relative to it, are seen from there."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether the folder holds a finished artifact."""
+    return (path / MANIFEST).is_file()
+
+
+def open_artifact(path: Path, *stages: str) -> Artifact:
+    """Open a finished artifact, of one of the given stages where any are named."""
+    allowed = f"prune {' or '.join(stages)}" if stages else "one of prune's commands"
+    if not path.exists():
+        raise PruneError(f"no such artifact: {path}; a folder made by {allowed} is needed")
+    if not is_artifact(path):
+        raise PruneError(f"not an artifact: {path}; a folder made by {allowed} is needed")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        found = Artifact(path, manifest)
+        intact = manifest["key"] == digest_value(manifest["recipe"])
+        _ = found.stage, found.files, manifest["about"], manifest["made"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise PruneError(
+            f"{path / MANIFEST}: damaged or edited; it no longer agrees with its own key",
+            hint="make the artifact again with --force",
+        )
+    if manifest["format"] != FORMAT:
+        raise PruneError(f"{path}: manifest format {manifest['format']}; this version reads {FORMAT}")
+    if stages and found.stage not in stages:
+        raise PruneError(f"{path}: made by prune {found.stage}; one made by prune {allowed} is needed")
+    return found
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs between two recipes, such as `options.k 3 -> 5`."""
+    changes: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += difference(before, after, f"{prefix}{name}.")
+        elif before != after and prefix == "inputs.":
+            change = "is new" if name not in old else "is no longer read" if name not in new else "changed"
+            changes.append(f"input {name} {change}")
+        elif before != after:
+            changes.append(f"{prefix}{name} {canonical(before)} -> {canonical(after)}")
+    return changes

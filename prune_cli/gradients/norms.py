@@ -1,0 +1,113 @@
+"""Exact norms of per-example gradients, from their factors.
+
+‖Σ_t l_t ⊗ r_t‖² = Σ_{t,s} ⟨l_t, l_s⟩⟨r_t, r_s⟩: for a short example two T × T Gram matrices are cheaper than the
+gradient itself (the ghost norm of Li et al. 2022, arXiv 2110.05679, section 4); for a long one the gradient is formed,
+a block at a time, measured and dropped.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from prune_cli.gradients.factors import BLOCK, Factors, Lookup, Outer, Sum
+
+# A gradient's squared norm as a share of what it were if no two tokens' shares cancelled: below the one, products of
+# Gram matrices are not precise enough; below the other, the gradient is nothing but rounding.
+_FORM, _NOTHING = 1e-4, 1e-11
+
+
+class Norms:
+    """Norms of a batch's gradients, parameter by parameter; what layers that share an input have in common is kept."""
+
+    def __init__(self) -> None:
+        self._of: torch.Tensor | None = None  # the input that `_gram` is of
+        self._gram = torch.empty(0)
+        self.begin(0, torch.device("cpu"))
+
+    def begin(self, b: int, device: torch.device) -> None:
+        """Start a batch of b examples."""
+        self._squared, self._apart = torch.zeros(2, b, dtype=torch.float64, device=device)
+
+    def add(self, gradient: Factors, some: slice = slice(None), sign: int = 1) -> None:
+        """Take in a parameter's gradients, of all the batch or of some of it; sign −1: leave them out again."""
+        squared, apart = self._both(gradient)
+        self._squared[some] += sign * squared
+        self._apart[some] += apart
+
+    def norms(self) -> torch.Tensor:
+        """‖g‖ of each example's whole gradient: float64 [b]; 0 where what cancels leaves nothing but rounding."""
+        self._of = None
+        return torch.where(self._squared > _NOTHING * self._apart, self._squared, 0).sqrt()
+
+    def _both(self, gradient: Factors) -> tuple[torch.Tensor, torch.Tensor]:
+        """‖g‖² of each example's gradient of a parameter, and the sum of its tokens' shares ‖g_t‖²: float64 [b]."""
+        if isinstance(gradient, Outer):
+            return self._outer(gradient)
+        if isinstance(gradient, Lookup):
+            sums, once = gradient.summed()
+            apart = gradient.grads.square().sum((1, 2), dtype=torch.float64)
+            return (sums.grads.square().sum(2, dtype=torch.float64) * once).sum(1), apart
+        if isinstance(gradient, Sum):
+            return self._sum(gradient)
+        squared = torch.linalg.vector_norm(gradient.grads.flatten(1), dim=1).double().square()
+        return squared, squared
+
+    def _outer(self, gradient: Outer) -> tuple[torch.Tensor, torch.Tensor]:
+        _, t, r = gradient.left.shape
+        c = gradient.right.shape[2]
+        if t * (r + c) > r * c:
+            sizes = (side.square().sum(2, dtype=torch.float64) for side in (gradient.left, gradient.right))
+            return _formed(gradient), torch.stack(list(sizes)).prod(0).sum(1)
+        if self._of is not gradient.right:
+            self._of, self._gram = gradient.right, gram(gradient.right)
+        products = gram(gradient.left) * self._gram
+        apart = products.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
+        return _precise(gradient, products.sum((1, 2), dtype=torch.float64), apart), apart
+
+    def _sum(self, gradient: Sum) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [self._both(part) for part in gradient.parts]
+        apart = torch.stack([shares for _, shares in parts]).sum(0)
+        outer = next((part for part in gradient.parts if isinstance(part, Outer)), None)
+        lookup = next((part for part in gradient.parts if isinstance(part, Lookup)), None)
+        if outer is None or lookup is None or len(gradient.parts) > 2:
+            dense = gradient.dense().flatten(1)
+            return torch.linalg.vector_norm(dense, dim=1).double().square(), apart
+        whole = torch.stack([squared for squared, _ in parts]).sum(0)
+        return _precise(gradient, whole + 2 * _outer_lookup(outer, lookup), apart), apart
+
+
+def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
+    """‖g‖² [b], taken from the formed gradient where nearly all cancels: there a sum of products is mostly rounding."""
+    few = (squared < _FORM * apart).nonzero().flatten()
+    for i in few.tolist():
+        formed = gradient.of(slice(i, i + 1)).dense()
+        squared[i] = torch.linalg.vector_norm(formed).double().square()
+    return squared
+
+
+def gram(x: torch.Tensor) -> torch.Tensor:
+    """⟨x_t, x_s⟩ of each example's tokens: [b, t, d] -> [b, t, t]."""
+    return x @ x.transpose(1, 2)
+
+
+def _outer_lookup(outer: Outer, lookup: Lookup) -> torch.Tensor:
+    """⟨Σ_t l_t ⊗ r_t, Σ_s e_{v_s} ⊗ g_s⟩ = Σ_{t,s} l_t[v_s] ⟨r_t, g_s⟩: float64 [b]."""
+    at = lookup.ids.unsqueeze(1).expand(-1, outer.left.shape[1], -1)
+    taken = outer.left.gather(2, at)  # [b, t, s]
+    return (taken * (outer.right @ lookup.grads.transpose(1, 2))).sum((1, 2), dtype=torch.float64)
+
+
+def _formed(gradient: Outer) -> torch.Tensor:
+    left, right = gradient.left, gradient.right
+    (b, _, r), c = left.shape, right.shape[2]
+    some = 1 if left.device.type == "cpu" else b  # examples at a time
+    rows = max(1, min(r, BLOCK[left.device.type] // (some * c)))
+    squared = left.new_zeros(b, dtype=torch.float64)
+    memory = left.new_empty(some, rows, c)  # used again and again: on a CPU it stays in the cache
+    for row in range(0, r, rows):
+        formed = memory[:, : min(rows, r - row)]
+        for i in range(0, b, some):
+            j = i + some
+            torch.bmm(left[i:j, :, row : row + rows].transpose(1, 2), right[i:j], out=formed)
+            squared[i:j] += torch.linalg.vector_norm(formed.flatten(1), dim=1).double().square()
+    return squared

@@ -1,0 +1,143 @@
+"""Random projection of per-example gradients that are never written out: a signed fold in two steps.
+
+A matrix parameter's gradient Σ_t l_t ⊗ r_t is folded from both sides first: the entries of l_t and r_t get random
+signs and those whose index is the same modulo a width are added. Each side is at most `side` wide then, so the
+product is small. It is laid out flat, and entry f is added to bucket (f + start) mod k. All parameters share the k
+buckets. Signs s_i s'_j of two different entries are uncorrelated and of mean zero, so inner products are kept in
+expectation, as with a count sketch (Charikar et al. 2002; Weinberger et al. 2009, arXiv 0902.2206). The variance has
+a part from the k buckets, ∝ 1/k, and one from the sides, ∝ 1/side for gradients of low rank, which averages out over
+a model's matrices: a side of a few hundred adds little, a side of 15 (the usual two-sided projection into the same k)
+a lot; `make bench` measures both.
+
+Rows of a table that is only looked up are not folded. k is a prime: a width that divided k would send whole columns
+to the same few buckets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
+
+SIDE = {"faithful": 256, "fast": 64}  # --projection: the widest side of a folded matrix
+_TABLE = 4096  # rows that a table is folded to where it is a matrix too (tied embeddings)
+
+
+def buckets(dim: int) -> int:
+    """The largest prime up to `dim`, 2 or more."""
+    return next((k for k in range(dim, 2, -1) if all(k % d for d in range(2, int(k**0.5) + 1))), 2)
+
+
+class Sketch:
+    """Per-example gradients of a batch, projected [b, k]."""
+
+    def __init__(self, dim: int, seed: int, side: int = SIDE["faithful"]) -> None:
+        self.k = buckets(dim)
+        self._seed, self._side = seed, side
+        self._signs: dict[tuple[str, int], torch.Tensor] = {}
+        self._starts: dict[str, int] = {}
+        self._of: torch.Tensor | None = None  # the input that `_folded` is of
+        self._folded = torch.empty(0)
+        self.projected = torch.empty(0)
+
+    def begin(self, b: int, device: torch.device) -> None:
+        """Start a batch of b examples."""
+        self._of = None
+        self.projected = torch.zeros(b, self.k, device=device)
+
+    def add(self, name: str, gradient: Factors) -> None:
+        """Add a parameter's gradients."""
+        if isinstance(gradient, Outer):
+            self._add_outer(name, gradient, self._side)
+        elif isinstance(gradient, Lookup):
+            grads = gradient.grads
+            rows = self._signs_for(name, gradient.rows, grads)[gradient.ids].unsqueeze(2)
+            self._scatter(name, gradient.ids, grads * rows * self._columns(grads))
+        elif isinstance(gradient, Dense):
+            flat = gradient.grads.flatten(1)
+            self.spread(name, flat * self._signs_for(name, flat.shape[1], flat))
+        else:
+            for part in gradient.parts:
+                self._add_tied(name, part)
+
+    def folded(self, name: str, matrices: torch.Tensor, *, tied: bool) -> torch.Tensor:
+        """Formed gradients [b, r, c] of a matrix, folded as their factors would be: [b, m]. tied: as those of a Sum."""
+        signs = self._signs_for(name, matrices.shape[1], matrices)
+        rows = fold(matrices.transpose(1, 2), signs, _TABLE if tied else self._side).transpose(1, 2)
+        return fold(rows, self._columns(matrices), self._side).flatten(1)
+
+    def _add_outer(self, name: str, gradient: Outer, side: int) -> None:
+        left, right = gradient.left, gradient.right
+        if self._of is not right:  # layers that share an input (query, key, value) share its fold
+            self._of, self._folded = right, fold(right, self._columns(right), self._side)
+        rows = fold(left, self._signs_for(name, left.shape[2], left), side)
+        self.spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
+
+    def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
+        """A part of the gradient of a table that is a matrix too: both are folded alike."""
+        if isinstance(part, Outer):
+            self._add_outer(name, part, _TABLE)
+        elif isinstance(part, Lookup):
+            signs = self._signs_for(name, part.rows, part.grads)[part.ids].unsqueeze(2)
+            folded = fold(part.grads * signs, self._columns(part.grads), self._side)
+            self._scatter(name, part.ids.remainder(min(part.rows, _TABLE)), folded)
+        else:
+            self.spread(name, self.folded(name, part.grads, tied=True))
+
+    def _scatter(self, name: str, ids: torch.Tensor, signed: torch.Tensor) -> None:
+        """Add rows `ids` [b, t] of a table, signed [b, t, d]."""
+        b, t, d = signed.shape
+        place = (self._start(name) + ids * d).remainder(self.k).unsqueeze(2) + torch.arange(d, device=ids.device)
+        rounds = -(-(self.k + d) // self.k)
+        memory = signed.new_zeros(b, rounds * self.k)
+        memory.scatter_add_(1, place.view(b, t * d), signed.reshape(b, t * d))
+        self.projected += memory.unflatten(1, (rounds, self.k)).sum(1)
+
+    def spread(self, name: str, flat: torch.Tensor) -> None:
+        """Add entries [b, m] to the buckets from the parameter's start on, round and round."""
+        lead = self._start(name)
+        rounds = -(-(lead + flat.shape[1]) // self.k)
+        first = flat[:, : self.k - lead]
+        self.projected[:, lead : lead + first.shape[1]] += first
+        if rounds == 1:
+            return
+        rest = flat[:, self.k - lead :]
+        whole = rest.shape[1] // self.k * self.k
+        if whole:
+            self.projected += rest[:, :whole].unflatten(1, (-1, self.k)).sum(1)
+        self.projected[:, : rest.shape[1] - whole] += rest[:, whole:]
+
+    def _start(self, name: str) -> int:
+        if name not in self._starts:
+            self._starts[name] = self._number(name, "start") % self.k
+        return self._starts[name]
+
+    def _columns(self, like: torch.Tensor) -> torch.Tensor:
+        """Signs for the columns of every matrix of that width: rows have their own, so no two entries share both."""
+        return self._signs_for("columns", like.shape[-1], like)
+
+    def _signs_for(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
+        key = (name, size)
+        if key not in self._signs:
+            # drawn on the CPU: the same projection on every device
+            generator = torch.Generator().manual_seed(self._number(name, str(size)))
+            signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
+            self._signs[key] = signs.to(like.device, like.dtype)
+        return self._signs[key]
+
+    def _number(self, *parts: str) -> int:
+        """A number that follows from the seed and the words given."""
+        text = "/".join([str(self._seed), *parts])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+
+
+def fold(x: torch.Tensor, signs: torch.Tensor, side: int) -> torch.Tensor:
+    """Signed sums of the entries of the last axis whose index is the same modulo the width."""
+    w = min(x.shape[-1], side)
+    folded = x[..., :w] * signs[:w]
+    for at in range(w, x.shape[-1], w):
+        part = x[..., at : at + w]
+        folded[..., : part.shape[-1]].addcmul_(part, signs[at : at + w])
+    return folded

@@ -1,0 +1,185 @@
+"""The functions that take parameters, and what each example's gradient of a parameter is there.
+
+A rule calls the function and tells the capture what to make of the gradient of its output. What it keeps until then
+is what the factors need and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from prune_cli.errors import PruneError
+from prune_cli.gradients.factors import Dense, Lookup, Outer, Part, wide
+
+if TYPE_CHECKING:
+    from prune_cli.gradients.capture import Capture
+
+Rule = Callable[["Capture", Any, Any, Any], torch.Tensor]
+
+
+def refusal(name: str | None, how: str) -> PruneError:
+    """The error for a use of a parameter that no rule covers."""
+    return PruneError(f"{name}: used {how}; per-example gradients are not known for that")
+
+
+def _linear(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
+    return _affine(capture, func(x, weight, bias), x, weight, bias, transposed=False)
+
+
+def _addmm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """`Conv1D` of transformers (GPT-2): its weight is [in, out]."""
+    bias, x, weight = _bind(("input", "mat1", "mat2"), args, kwargs)
+    if {"alpha", "beta"} & set(kwargs):
+        raise refusal(capture.name(weight) or capture.name(bias), "by addmm with alpha or beta")
+    return _affine(capture, func(bias, x, weight), x, weight, bias, transposed=True)
+
+
+def _matmul(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    x, weight = (*args, *kwargs.values())[:2]
+    if weight.dim() != 2 or x.dim() < 2:
+        name = capture.name(weight) or capture.name(x)
+        raise refusal(name, f"by {func.__name__} of {x.dim()} by {weight.dim()} axes")
+    return _affine(capture, func(*args, **kwargs), x, weight, None, transposed=True)
+
+
+def _affine(
+    capture: Capture, output: torch.Tensor, x: torch.Tensor, weight: Any, bias: Any, *, transposed: bool
+) -> torch.Tensor:
+    _refuse_as_input(capture, x)
+    parameters = [p for p in (weight, bias) if capture.name(p)]
+    name = capture.name(parameters[0])
+    if bias is not None and capture.name(bias) and bias.dim() != 1:
+        raise refusal(capture.name(bias), f"as a bias of {bias.dim()} axes")
+    inputs = capture.input(x, name) if capture.name(weight) else None
+
+    def gradients(grad: torch.Tensor) -> list[Part]:
+        grad = capture.tokens(grad, name)
+        found: list[Part] = []
+        if inputs is not None:
+            found.append(Outer(inputs.wide(), grad) if transposed else Outer(grad, inputs.wide()))
+        if len(found) < len(parameters):
+            found.append(Dense(grad.sum(1)))
+        return found
+
+    capture.expect(output, parameters, gradients)
+    return output
+
+
+def _embedding(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    ids, weight, padding, max_norm, _, by_frequency, sparse = _bind(
+        ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
+        args,
+        kwargs,
+    )
+    name = capture.name(weight)
+    if max_norm is not None or by_frequency or sparse:
+        raise PruneError(f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse; these are not covered")
+    output: torch.Tensor = func(ids, weight, padding)
+    b, sequences, rows = capture.b, capture.sequences, len(weight)
+    if b > 1 and (ids.dim() < 2 or len(ids) not in (b, sequences)):
+        # BERT looks positions up once for the whole batch: from here on each sequence has its own copy
+        if ids.dim() > 2 or (ids.dim() == 2 and len(ids) != 1):
+            raise PruneError(f"{name}: looked up with ids of shape {list(ids.shape)}; allowed: [b, t], [1, t] or [t]")
+        output = output.expand(sequences, ids.shape[-1], output.shape[-1]).clone()
+        ids = ids.expand(sequences, ids.shape[-1])
+    ids = ids.reshape(b, -1)
+
+    def gradients(grad: torch.Tensor) -> list[Part]:
+        grad = grad.reshape(b, ids.shape[1], -1)
+        if padding is not None:  # the table's padding row is not trained
+            grad = grad.masked_fill((ids == padding % rows).unsqueeze(2), 0)
+        return [Lookup(ids, grad, rows)]
+
+    capture.expect(output, [weight], gradients)
+    return output
+
+
+def _layer_norm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    x, shape, weight, bias, eps = _bind(
+        ("input", "normalized_shape", "weight", "bias", "eps"), args, {"eps": 1e-5, **kwargs}
+    )
+    inner = x.detach()
+    normalised = lambda: func(wide(inner), shape, None, None, eps)  # noqa: E731 - held until the gradient comes
+    return _scaled(capture, func(x, shape, weight, bias, eps), x, normalised, weight, bias)
+
+
+def _rms_norm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    x, shape, weight, eps = _bind(("input", "normalized_shape", "weight", "eps"), args, kwargs)
+    inner = x.detach()
+    normalised = lambda: func(wide(inner), shape, None, eps)  # noqa: E731 - held until the gradient comes
+    return _scaled(capture, func(x, shape, weight, eps), x, normalised, weight, None)
+
+
+def _scaled(
+    capture: Capture, output: torch.Tensor, x: torch.Tensor, normalised: Callable[[], Any], weight: Any, bias: Any
+) -> torch.Tensor:
+    """weight · normalised + bias; the normalised input is worked out again rather than kept."""
+    _refuse_as_input(capture, x)
+    parameters = [p for p in (weight, bias) if capture.name(p)]
+
+    def gradients(grad: torch.Tensor) -> list[Part]:
+        return [Dense(capture.summed(grad * normalised() if p is weight else grad, p)) for p in parameters]
+
+    capture.expect(output, parameters, gradients)
+    return output
+
+
+def _mul(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """A weight times a tensor, entry by entry: the RMSNorm of transformers."""
+    if kwargs:
+        raise refusal(capture.name(args[0]) or capture.name(args[1]), f"by {func.__name__} with {', '.join(kwargs)}")
+    weight, x = args if capture.name(args[0]) else args[::-1]
+    inner = x.detach()
+    output: torch.Tensor = func(*args)
+    capture.expect(output, [weight], lambda grad: [Dense(capture.summed(grad * inner, weight))])
+    return output
+
+
+def _add(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """A bias that is added outside its layer."""
+    term = args[0] if capture.name(args[0]) else args[1]
+    if kwargs or (func is torch.Tensor.add_ and term is args[0]):
+        raise refusal(capture.name(term), f"by {func.__name__}" + (f" with {', '.join(kwargs)}" if kwargs else ""))
+    output: torch.Tensor = func(*args)
+    capture.expect(output, [term], lambda grad: [Dense(capture.summed(grad, term))])
+    return output
+
+
+def _refuse_as_input(capture: Capture, x: Any) -> None:
+    if capture.name(x):
+        raise refusal(capture.name(x), "as a layer's input")
+
+
+def _bind(names: tuple[str, ...], args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """A call's arguments in the order of `names`, None where not given."""
+    given = dict(zip(names, args, strict=False)) | kwargs
+    return tuple(given.get(name) for name in names)
+
+
+RULES: dict[Any, Rule] = {
+    functional.linear: _linear,
+    functional.embedding: _embedding,
+    functional.layer_norm: _layer_norm,
+    functional.rms_norm: _rms_norm,
+    **dict.fromkeys((torch.addmm, torch.Tensor.addmm), _addmm),
+    **dict.fromkeys((torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm), _matmul),
+    **dict.fromkeys((torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__), _mul),
+    **dict.fromkeys(
+        (torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__, torch.Tensor.add_), _add
+    ),
+}
+# all that they change is the type, or where the entries lie
+CASTS = {
+    torch.Tensor.to,
+    torch.Tensor.float,
+    torch.Tensor.double,
+    torch.Tensor.half,
+    torch.Tensor.bfloat16,
+    torch.Tensor.type_as,
+}
+CASTS |= {torch.Tensor.contiguous, torch.Tensor.clone, torch.clone}

@@ -1,0 +1,30 @@
+"""Cosine similarities of rows to target rows, a block of both at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.numeric.blocks import row_blocks
+
+
+def unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale each vector of a block […, d] to length one; zeros stay."""
+    norms = np.linalg.norm(block, axis=-1, keepdims=True)
+    return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)
+
+
+def similarities(
+    features: NDArray[Any], target_features: NDArray[Any]
+) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
+    """Cosines of features [n, d] to target_features [m, d], every pair once.
+
+    Yields which target rows, which rows, and their cosines [target rows, rows]; 0 where either is a row of zeros.
+    """
+    for targets, aims in row_blocks(target_features):
+        aims = unit(aims)
+        for rows, block in row_blocks(features, beside=len(aims)):
+            yield targets, rows, aims @ unit(block).T

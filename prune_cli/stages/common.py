@@ -1,0 +1,108 @@
+"""What every stage does before and after its work: is there anything to do, and how the result is put in place."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from prune_cli.artifacts import drafts, manifest
+from prune_cli.artifacts.drafts import Draft
+from prune_cli.artifacts.manifest import Recipe
+from prune_cli.errors import PruneError
+from prune_cli.runtime import memory, processes
+
+
+@dataclass(frozen=True)
+class How:
+    """What to do about an artifact that is there.
+
+    force: make it again in any case. replace: only if it is not up to date. dry_run: make nothing.
+    """
+
+    force: bool = False
+    replace: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did. state: `current`, `would run`, `make` (about to), `made`. reason: why it was not current."""
+
+    out: Path
+    stage: str
+    state: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing more to do."""
+        return self.state != "make"
+
+
+def settle(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Outcome:
+    """Decide what is to be done about an artifact. Raises PruneError where it must not be replaced.
+
+    places: role of each input -> the path or name it was given by.
+    """
+    key, outcome = processes.agreed(lambda: (recipe.key, _look(out, recipe, places, how)))
+    if key != recipe.key:
+        raise PruneError("the processes read different rows or models; all must read the same")
+    return outcome
+
+
+def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Outcome:
+    reason = drafts.stale_reason(out, recipe)
+    if reason is None and not how.force:
+        if not how.dry_run:
+            with suppress(OSError):  # another user's artifact may be read-only
+                (out / manifest.MANIFEST).touch()  # make compares times: this one has been checked now
+        return Outcome(out, recipe.stage, "current")
+    if manifest.is_artifact(out):
+        if not (how.force or how.replace):
+            raise PruneError(
+                f"{out}: holds another artifact: {reason}",
+                hint="--replace to make it again, or another -o",
+            )
+        if any(Path(place).resolve() == out.resolve() for place in places.values()):
+            raise PruneError(f"{out}: is one of the inputs; choose another -o")
+    return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or "forced")
+
+
+@contextmanager
+def making(outcome: Outcome, recipe: Recipe, places: Mapping[str, str], *, resumable: bool = False) -> Iterator[Draft]:
+    """Make an artifact: yields its draft, and commits it when the block ends well."""
+    began = monotonic()
+    with drafts.draft(outcome.out, recipe, places, resumable=resumable) as draft:
+        yield draft
+        draft.made = _made(monotonic() - began)
+
+
+def done(outcome: Outcome, draft: Draft) -> Outcome:
+    """The outcome after the work."""
+    return replace(outcome, state="made", seconds=draft.made["seconds"])
+
+
+def _made(seconds: float) -> dict[str, Any]:
+    """How the artifact was made, for its manifest; not part of the recipe."""
+    made: dict[str, Any] = {
+        "argv": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "safetensors")},
+        "seconds": round(seconds, 2),
+        "peak_memory_mb": memory.peak_kib() // 1024,
+    }
+    if processes.count() > 1:
+        made["processes"] = processes.count()  # the figures are those of the first
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        made["device"] = torch.cuda.get_device_name()
+        made["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() // 2**20
+    return made
