@@ -1,3 +1,168 @@
-"""prune-cli: choose which fine-tuning examples are worth training on."""
+"""prune-cli: choose which fine-tuning examples are worth training on.
+
+The stages as functions. Each takes the options of its command by their names with underscores, makes an artifact and
+returns it; an artifact that is up to date is returned at once.
+
+    import prune_cli
+
+    prune_cli.represent("train.jsonl", out="runs/train", model="runs/warmup", kind="gradient")
+    scored = prune_cli.score("runs/train", out="runs/score", method="memorization")
+    kept = prune_cli.select("runs/score", out="runs/kept", method="top", keep="30%")
+    kept.about["kept"], kept.file("select.jsonl")
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prune_cli.artifacts.manifest import Artifact
+    from prune_cli.pipeline.results import Report
+    from prune_cli.stages.common import How, Outcome
 
 __version__ = "0.1.0"
+__all__ = ["evaluate", "finetune", "open_artifact", "pipeline", "represent", "score", "select"]
+
+# Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
+# itself as an attribute of its package when it is loaded, and would replace a function that was there first.
+for _name in ("pipeline", "represent", "score", "select"):
+    import_module(f"{__name__}.{_name}")
+
+Names = str | Path | Sequence[str | Path]
+
+
+def represent(
+    data: str | Path,
+    out: str | Path,
+    *,
+    fields: Mapping[str, str] | None = None,
+    replace: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Represent rows by a model: hidden states, training dynamics, gradients. See `prune represent --help`.
+
+    fields: name -> key of the rows. replace: make the artifact again if it is not up to date. force: in any case.
+    Returns the artifact. Raises prune_cli.errors.PruneError.
+    """
+    from prune_cli.represent import kinds
+    from prune_cli.stages.represent import represent as stage
+
+    return _made(stage(str(data), Path(out), kinds.build(options), fields or {}, _how(replace, force)))
+
+
+def score(
+    inputs: Names,
+    out: str | Path,
+    *,
+    fields: Mapping[str, str] | None = None,
+    replace: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Give each row a number: how hard, how typical, how relevant it is. See `prune score --help`.
+
+    inputs: represent artifacts, or a data file; the other arguments as for `represent`.
+    """
+    from prune_cli.options import Score, build
+    from prune_cli.stages.score import score as stage
+
+    return _made(stage(_names(inputs), Path(out), build(Score, options), fields or {}, _how(replace, force)))
+
+
+def select(
+    inputs: Names,
+    out: str | Path,
+    *,
+    fields: Mapping[str, str] | None = None,
+    replace: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Keep the rows that a method chooses, best first. See `prune select --help`.
+
+    inputs: score and represent artifacts, or a data file; the other arguments as for `represent`.
+    """
+    from prune_cli.options import Select, build
+    from prune_cli.stages.select import select as stage
+
+    if "keep" in options:
+        options["keep"] = str(options["keep"])  # 0.3 or 500 as well as "30%"
+    return _made(stage(_names(inputs), Path(out), build(Select, options), fields or {}, _how(replace, force)))
+
+
+def finetune(
+    data: str | Path,
+    out: str | Path,
+    *,
+    fields: Mapping[str, str] | None = None,
+    replace: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Train a model on rows, or on what a selection kept. See `prune finetune --help`; arguments as for `represent`."""
+    from prune_cli.options import Finetune, build
+    from prune_cli.stages.finetune import finetune as stage
+
+    return _made(stage(str(data), Path(out), build(Finetune, options), fields or {}, _how(replace, force)))
+
+
+def evaluate(
+    model: str | Path,
+    tests: Mapping[str, str | Path] | Names,
+    out: str | Path,
+    *,
+    fields: Mapping[str, str] | None = None,
+    replace: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Measure a trained model on test sets. See `prune eval --help`; arguments as for `represent`.
+
+    tests: name -> data file, or data files, which are then called by their stems.
+    """
+    from prune_cli.data.open import test_sets
+    from prune_cli.options import Eval, build
+    from prune_cli.stages.evaluate import evaluate as stage
+
+    if isinstance(tests, Mapping):
+        named = {name: str(test) for name, test in tests.items()}
+    else:
+        named = test_sets(_names(tests))
+    return _made(stage(str(model), named, Path(out), build(Eval, options), fields or {}, _how(replace, force)))
+
+
+def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) -> Report:
+    """Run a pipeline file in the folder `out`: each method, budget and seed trained and measured.
+
+    Returns the report: its `results` are a dict for each method, budget, seed and test set.
+    """
+    from prune_cli.pipeline.run import run
+
+    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda label, outcome: None)
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """Open an artifact: its `about`, `options` and `file(name)`, whose hash is checked."""
+    from prune_cli.artifacts.manifest import open_artifact as opened
+
+    return opened(Path(path))
+
+
+def _names(given: Names) -> list[str]:
+    return [str(given)] if isinstance(given, str | Path) else [str(name) for name in given]
+
+
+def _how(replace: bool, force: bool) -> How:
+    from prune_cli.stages.common import How
+
+    return How(force=force, replace=replace)
+
+
+def _made(outcome: Outcome) -> Artifact:
+    return open_artifact(outcome.out)

@@ -14,14 +14,15 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prune_cli import __version__, options
 from prune_cli.errors import PruneError
+from prune_cli.represent import kinds
 from prune_cli.runtime import interrupt, processes
 
 if TYPE_CHECKING:
@@ -119,23 +120,23 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     """The result of a stage on stdout, what happened on stderr."""
     if not processes.first():
         return
-    from prune_cli.report import show
+    from prune_cli.report import outcome as report
 
-    facts = show.outcome(outcome)
-    for line in show.outcome_lines(facts):
+    facts = report.facts(outcome)
+    for line in report.lines(facts):
         _tell(line)
     print(json.dumps(facts, ensure_ascii=False) if as_json else outcome.out)
 
 
-def _settings(given: list[str] | None) -> dict[str, str]:
+def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     """`["k=3"]` -> {"k": "3"}."""
-    found: dict[str, str] = {}
-    for pair in given or ():
-        key, equals, value = pair.partition("=")
-        if not (key and equals) or key in found:
-            raise typer.BadParameter(f"{pair}; allowed: KEY=VALUE, each key once", param_hint="--set")
-        found[key] = value
-    return found
+    pairs: dict[str, str] = {}
+    for text in given or ():
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals and value) or key in pairs:
+            raise typer.BadParameter(f"{text}; allowed: KEY=VALUE, each key once", param_hint=option)
+        pairs[key] = value
+    return pairs
 
 
 def _fields(given: list[str] | None) -> dict[str, str]:
@@ -172,36 +173,6 @@ Inputs = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
-Method = Annotated[str, typer.Option(help="Name of the method; `prune methods` lists them.")]
-On = Annotated[str | None, typer.Option(help="Which representation, where the method runs on any of them.")]
-Target = Annotated[
-    str | None,
-    typer.Option(help="Represent artifact of the rows to be good at, where the method asks for it."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="An option of the method; `prune methods NAME` lists them. Repeatable.",
-    ),
-]
-Balance = Annotated[
-    Literal["none", "keep", "equal"],
-    typer.Option(
-        help="Of each label or group: as it comes (none), in the data's ratio (keep), or the same share (equal).",
-        show_choices=False,
-    ),
-]
-BalanceBy = Annotated[
-    Literal["label", "group"],
-    typer.Option(help="What is balanced: the labels, or the groups (subtasks, sources).", show_choices=False),
-]
-Task = Annotated[
-    str | None,
-    typer.Option(help="What the rows of a data file are, classification if left out; artifacts know theirs."),
-]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Fields = Annotated[
     list[str] | None,
     typer.Option(
@@ -213,9 +184,9 @@ Fields = Annotated[
 ]
 Replace = Annotated[
     bool,
-    typer.Option("--replace", help="Make it again where what is there was made otherwise.", rich_help_panel=PANEL),
+    typer.Option("--replace", help="Make the artifact again if it is not up to date.", rich_help_panel=PANEL),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Make it again in any case.", rich_help_panel=PANEL)]
+Force = Annotated[bool, typer.Option("--force", help="Make the artifact again in any case.", rich_help_panel=PANEL)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=PANEL)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=PANEL)]
 
@@ -236,16 +207,16 @@ COMMON = [
 def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
     """Make a stage's function a command that reports the outcome.
 
-    In the command's signature its parameter `opts` becomes an option for each field of the record that it is
+    In the command's signature its parameter `opts` becomes an option for each option of the record that it is
     annotated with, and `common` the options of every stage.
     """
     function.__annotations__.pop("return")  # the one name here that is not imported yet
     parameters: list[inspect.Parameter] = []
-    record = None
+    record: type | None = None
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         if parameter.name == "opts":
             record = parameter.annotation
-            parameters += _options_of(record)
+            parameters += [_parameter(option) for option in _declared(record).values()]
         elif parameter.name == "common":
             parameters += COMMON
         else:
@@ -253,11 +224,12 @@ def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(fields: Any, replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
-        from prune_cli.stages import common
+        from prune_cli.stages.common import How
 
         if record:
-            values["opts"] = record(**{entry.name: values.pop(entry.name) for entry in dataclasses.fields(record)})
-        how = common.How(force=force, replace=replace, dry_run=dry_run)
+            given = {name: values.pop(name) for name in _declared(record)}
+            values["opts"] = _build(record, given)
+        how = How(force=force, replace=replace, dry_run=dry_run)
         _report(function(**values, fields=_fields(fields), how=how), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
@@ -265,21 +237,43 @@ def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
     return command
 
 
-def _options_of(record: type) -> list[inspect.Parameter]:
-    found = []
-    described = options.described(record)
-    for entry in dataclasses.fields(record):
-        kind, opt = described[entry.name]
-        hint = _choice(opt.help, *opt.choices) if opt.choices else Annotated[kind, typer.Option(help=opt.help)]
-        missing = entry.default is dataclasses.MISSING
-        found.append(_option(entry.name, hint, inspect.Parameter.empty if missing else entry.default))
-    return found
+def _declared(record: type) -> dict[str, options.Option]:
+    """The options of a stage's record as the command line has them: `represent` has those of its kinds too."""
+    declared = options.declared(record)
+    if record is not options.Represent:
+        return declared
+    del declared["kind_options"]
+    for name, option in kinds.options().items():
+        text = f"{', '.join(kinds.users(name))}: {option.help.text}"
+        declared[name] = dataclasses.replace(option, help=dataclasses.replace(option.help, text=text))
+    return declared
 
 
-def _choice(text: str, *allowed: str) -> Any:
-    """An option with few values: its help names them, any other is wrong usage."""
-    text = f"{text} One of {', '.join(allowed)}."
-    return Annotated[Literal[allowed], typer.Option(help=text, show_choices=False)]
+def _build(record: type, given: dict[str, Any]) -> Any:
+    """The record of the values given; what was left out is left to the record."""
+    values = {name: value for name, value in given.items() if value is not None}
+    if "set" in values:
+        values["set"] = _pairs(values["set"], "--set")
+    return kinds.build(values) if record is options.Represent else options.build(record, values)
+
+
+def _parameter(option: options.Option) -> inspect.Parameter:
+    """An option as Typer takes it: its help names few choices, any other value is wrong usage."""
+    text, default = option.help.text, option.default
+    if option.choices:
+        text = f"{text} One of {', '.join(option.choices)}."
+        return _option(option.name, Annotated[option.type, typer.Option(help=text, show_choices=False)], default)
+    if option.type is Mapping:
+        hint = Annotated[list[str] | None, typer.Option(f"--{option.name}", metavar="KEY=VALUE", help=text)]
+        return _option(option.name, hint, None)
+    if default is None:
+        return _option(option.name, Annotated[option.type | None, typer.Option(help=text)], None)
+    missing = default is dataclasses.MISSING
+    return _option(
+        option.name,
+        Annotated[option.type, typer.Option(help=text, show_default=not missing)],
+        inspect.Parameter.empty if missing else default,
+    )
 
 
 @app.callback()
@@ -305,19 +299,11 @@ def _example(*commands: str) -> str:
     )
 )
 @_stage
-def represent(
-    data: Data,
-    out: Out,
-    opts: options.Represent,
-    target: Annotated[
-        str | None, typer.Option(help="influence: data of the rows to be good at; their groups stay apart.")
-    ] = None,
-    **common: Any,
-) -> Outcome:
+def represent(data: Data, out: Out, opts: options.Represent, **common: Any) -> Outcome:
     """Represent each row by a model's hidden states, training dynamics, projected gradients or influence."""
-    from prune_cli.stages import all as stages
+    from prune_cli.stages.represent import represent
 
-    return stages.represent(data, out, opts, target, **common)
+    return represent(data, out, opts, **common)
 
 
 @app.command(
@@ -326,81 +312,35 @@ def represent(
     )
 )
 @_stage
-def score(
-    inputs: Inputs,
-    out: Out,
-    method: Method,
-    on: On = None,
-    target: Target = None,
-    task: Task = None,
-    set_: Set = None,
-    seed: Seed = 0,
-    **common: Any,
-) -> Outcome:
+def score(inputs: Inputs, out: Out, opts: options.Score, **common: Any) -> Outcome:
     """Give each row a number: how hard, how typical, how relevant it is."""
-    from prune_cli.stages import all as stages
+    from prune_cli.stages.score import score
 
-    return stages.score(
-        inputs,
-        out,
-        method,
-        on=on,
-        target=target,
-        task=task,
-        set_options=_settings(set_),
-        seed=seed,
-        **common,
-    )
+    return score(inputs, out, opts, **common)
 
 
 @app.command(epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep"))
 @_stage
-def select(
-    inputs: Inputs,
-    out: Out,
-    method: Method,
-    keep: Annotated[str, typer.Option(help="How much is kept: a share (0.3 or 30%) or a number of rows (500).")],
-    balance: Balance = "none",
-    balance_by: BalanceBy = "label",
-    on: On = None,
-    target: Target = None,
-    task: Task = None,
-    set_: Set = None,
-    seed: Seed = 0,
-    **common: Any,
-) -> Outcome:
+def select(inputs: Inputs, out: Out, opts: options.Select, **common: Any) -> Outcome:
     """Keep the rows that a method chooses, best first, ready for any trainer."""
-    from prune_cli.stages import all as stages
+    from prune_cli.stages.select import select
 
-    return stages.select(
-        inputs,
-        out,
-        method,
-        keep=keep,
-        balance=balance,
-        balance_by=balance_by,
-        on=on,
-        target=target,
-        task=task,
-        set_options=_settings(set_),
-        seed=seed,
-        **common,
-    )
+    return select(inputs, out, opts, **common)
 
 
 @app.command(
     epilog=_example(
         "prune finetune sample_data/train.jsonl -o runs/warmup \\\n"
-        "      --model sample_data/model --learning-rate 1e-3 --checkpoints epoch",
+        "      --model sample_data/model --learning-rate 1e-3 --keep-checkpoints epoch",
         "prune finetune runs/kept -o runs/model \\\n      --model sample_data/model --learning-rate 1e-3",
     )
 )
 @_stage
 def finetune(data: Data, out: Out, opts: options.Finetune, **common: Any) -> Outcome:
-    """Train a model on rows, or on what was kept of them; records training dynamics on the way."""
-    from prune_cli.stages import all as stages
+    """Train a model on rows, or on those that a selection kept; records training dynamics on the way."""
+    from prune_cli.stages.finetune import finetune
 
-    return stages.finetune(data, out, opts, **common)
+    return finetune(data, out, opts, **common)
 
 
 @app.command(
@@ -430,10 +370,10 @@ def evaluate(
     **common: Any,
 ) -> Outcome:
     """Measure a trained model on test sets: loss, accuracy, F1, and every prediction."""
-    from prune_cli.methods.arguments import named_tests
-    from prune_cli.stages import all as stages
+    from prune_cli.data.open import test_sets
+    from prune_cli.stages.evaluate import evaluate
 
-    return stages.evaluate(model, named_tests(data), out, opts, **common)
+    return evaluate(model, test_sets(data), out, opts, **common)
 
 
 @app.command(epilog=_example("prune methods", "prune methods less"))
@@ -444,10 +384,10 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the published methods, each a representation and a selection; and what each half can be."""
-    from prune_cli.report import show
+    from prune_cli.report import methods as report
 
-    facts = show.method(name) if name else show.all_methods()
-    text = show.method_text if name else show.all_methods_text
+    facts = report.one_method(name) if name else report.all_methods()
+    text = report.one_method_text if name else report.all_methods_text
     print(json.dumps(facts, ensure_ascii=False) if as_json else text(facts))
 
 
@@ -457,15 +397,25 @@ def show_artifact(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an artifact is, how it was made, from what, and whether it is whole."""
-    from prune_cli.report import show
+    from prune_cli.report import artifact as report
 
-    facts = show.artifact(artifact)
-    print(json.dumps(facts, ensure_ascii=False) if as_json else show.artifact_text(facts))
+    facts = report.facts(artifact)
+    print(json.dumps(facts, ensure_ascii=False) if as_json else report.text(facts))
     if facts["damaged"]:
         raise PruneError(
             f"{artifact}: damaged: {', '.join(facts['damaged'])}",
             hint="make it again: the command above, with --force",
         )
+
+
+@app.command(epilog=_example("prune guide", "prune guide methods"))
+def guide(
+    topic: Annotated[str | None, typer.Argument(metavar="TOPIC", help="A page of the guide.")] = None,
+) -> None:
+    """Print a page of the guide; without a topic, the list of pages."""
+    from prune_cli import guide as pages
+
+    print(pages.page(topic) if topic else pages.contents())
 
 
 @app.command(epilog=_example("prune pipeline sample_data/pipeline.toml -o runs/sample"))
@@ -482,19 +432,20 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import run as runner
-    from prune_cli.report import show
+    from prune_cli.pipeline import results, run
+    from prune_cli.report.outcome import happened
+    from prune_cli.report.table import table
 
     def tell(step: str, done: Outcome) -> None:
-        _tell(f"{step}: {show.happened(done.state, done.reason, done.seconds)}")
+        _tell(f"{step}: {happened(done.state, done.reason, done.seconds)}")
 
-    report = runner.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=tell)
+    report = run.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=tell)
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     _tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
     if as_json:
-        print(json.dumps(show.pipeline(report), ensure_ascii=False))
+        print(json.dumps(report.facts, ensure_ascii=False))
     elif dry_run:
         print(report.out)
     else:
-        print(*show.table(list(runner.describe(report))), sep="\n")
+        print(*table(list(results.table(report))), sep="\n")

@@ -1,135 +1,160 @@
-"""The options of each stage: one frozen dataclass a stage, each option declared once.
+"""The options of each stage: one frozen record a stage, each option declared once.
 
-The command line takes names, types, defaults and help texts from here; the tables of a pipeline file are checked
-against the same fields; and the values end up in the artifact's recipe. Options marked `key=False` change how a
-stage runs but not, beyond rounding, what it makes: they stay out of the recipe.
+An option's annotation holds its type or `Literal` choices, its bounds (`Meta`) and its help text (`Help`). The command
+line, pipeline files, the Python API and the recipe of an artifact all read these records. Options of score and select
+methods (methods/method.py) and of kinds of representation (represent/kinds/) are declared in the same way.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, get_args, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
+from msgspec import Meta
+
+from prune_cli import tasks
 from prune_cli.errors import PruneError
+
+T = TypeVar("T")
+STAGES_ON_DEVICE = ("represent", "finetune", "eval")
 
 
 @dataclass(frozen=True)
-class Opt:
-    """What an option means (`help`), its allowed values where they are few, and whether it is in the recipe."""
+class Help:
+    """What an option means.
 
-    help: str
-    choices: tuple[str, ...] = ()
+    key: whether it is part of the recipe. Options that change how a stage runs but not, beyond rounding, what it makes
+    are not. by_task: it has a say only for tasks that name it among their OPTIONS.
+    """
+
+    text: str
     key: bool = True
+    by_task: bool = False
 
 
-Device = Annotated[str, Opt("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
-MaxLength = Annotated[int, Opt("Cut an example to this many tokens.")]
-Seed = Annotated[int, Opt("Seed of everything random.")]
-TASKS = ("classification", "choice", "generation")
+Device = Annotated[str, Help("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
 Task = Annotated[
-    str, Opt("What the rows are; auto: as the artifacts given say, else classification.", ("auto", *TASKS))
+    str,
+    Help(f"What the rows are: {', '.join(tasks.names())}; auto: as the artifacts given say, else classification."),
 ]
-Precision = Annotated[str, Opt("Number format of the computation.", ("float32", "bfloat16"))]
+Precision = Annotated[Literal["float32", "bfloat16"], Help("Number format of the computation.")]
+Seed = Annotated[int, Meta(ge=0, lt=2**32), Help("Seed of everything random.")]
+MaxLength = Annotated[int, Meta(ge=0), Help("Cut an example to this many tokens; 0: as in training, else 512.")]
+BatchSize = Annotated[int, Meta(gt=0), Help("Most rows in a batch.", key=False)]
+TokensPerBatch = Annotated[int, Meta(gt=0), Help("Most tokens in a batch, padding counted.", key=False)]
+SaveMinutes = Annotated[float, Meta(ge=0), Help("Minutes between saves of progress.", key=False)]
+Set = Annotated[Mapping[str, Any], Help("An option of the method; `prune methods NAME` lists them.")]
+On = Annotated[str | None, Help("Which representation, where the method runs on any of them.")]
+Target = Annotated[str | None, Help("Represent artifact of the target set, for methods that compare with one.")]
+
+
+@dataclass(frozen=True)
+class Represent:
+    """Options of `prune represent`, beside those of the kinds (represent/kinds/), which stand in `kind_options`."""
+
+    model: Annotated[str, Help("Hub name, model folder, or finetune artifact.")]
+    kind: Annotated[str, Help("Kinds of representation, with commas.")] = "hidden"
+    task: Task = "auto"
+    checkpoints: Annotated[str, Help("Which checkpoints of a finetune artifact: all, last, or numbers as in 1,3.")] = (
+        "all"
+    )
+    target_data: Annotated[
+        str | None, Help("influence: rows of the target set; their groups stay apart.", key=False)
+    ] = None
+    max_length: MaxLength = 0
+    precision: Precision = "float32"
+    batch_size: BatchSize = 32
+    tokens_per_batch: TokensPerBatch = 8192
+    save_minutes: SaveMinutes = 1.0
+    device: Device = "auto"
+    kind_options: Annotated[Mapping[str, Any], Help("Options of the kinds, by name.")] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Options of `prune score`."""
+
+    method: Annotated[str, Help("Name of a score method; `prune methods` lists them; or FILE.py:FUNCTION.")]
+    on: On = None
+    target: Target = None
+    task: Task = "auto"
+    set: Set = field(default_factory=dict)
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Select:
+    """Options of `prune select`."""
+
+    method: Annotated[str, Help("Name of a selection method; `prune methods` lists them; or FILE.py:FUNCTION.")]
+    keep: Annotated[str, Help("How much to keep: a share (0.3 or 30%) or a number of rows (500).")]
+    balance: Annotated[
+        Literal["none", "keep", "equal"],
+        Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),
+    ] = "none"
+    balance_by: Annotated[Literal["label", "group"], Help("What to balance: labels, or groups.")] = "label"
+    on: On = None
+    target: Target = None
+    task: Task = "auto"
+    set: Set = field(default_factory=dict)
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class Finetune:
     """Options of `prune finetune`."""
 
-    model: Annotated[str, Opt("Hub name or folder of the model to train.")]
+    model: Annotated[str, Help("Hub name or folder of the model to train, or a finetune artifact.")]
     task: Task = "auto"
-    method: Annotated[str, Opt("Train all weights, or LoRA adapters and the head.", ("full", "lora"))] = "full"
-    epochs: Annotated[float, Opt("Passes over the data.")] = 3.0
-    steps: Annotated[int, Opt("Train for this many optimizer steps instead; 0: by epochs.")] = 0
-    learning_rate: Annotated[float, Opt("Peak learning rate.")] = 5e-5
-    schedule: Annotated[str, Opt("Shape of the learning rate.", ("linear", "cosine", "constant"))] = "linear"
-    warmup: Annotated[float, Opt("Share of the steps over which the learning rate rises.")] = 0.0
-    batch_size: Annotated[int, Opt("Rows in a batch on each device.")] = 32
-    accumulate: Annotated[int, Opt("Batches whose gradients are added up for one step.")] = 1
-    weight_decay: Annotated[float, Opt("AdamW's weight decay.")] = 0.0
-    clip: Annotated[float, Opt("Longest gradient of a step, longer ones are scaled to it; 0: no limit.")] = 1.0
-    max_length: MaxLength = 512
+    tune: Annotated[Literal["full", "lora"], Help("Train all weights, or LoRA adapters and the head.")] = "full"
+    epochs: Annotated[float, Meta(gt=0), Help("Passes over the data.")] = 3.0
+    steps: Annotated[int, Meta(ge=0), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
+    learning_rate: Annotated[float, Meta(gt=0), Help("Peak learning rate.")] = 5e-5
+    schedule: Annotated[Literal["linear", "cosine", "constant"], Help("Shape of the learning rate.")] = "linear"
+    warmup_ratio: Annotated[float, Meta(ge=0, lt=1), Help("Share of the steps over which the learning rate rises.")] = (
+        0.0
+    )
+    batch_size: Annotated[int, Meta(gt=0), Help("Rows in a batch on each device.")] = 32
+    accumulate: Annotated[int, Meta(gt=0), Help("Batches whose gradients are added up for one step.")] = 1
+    weight_decay: Annotated[float, Meta(ge=0), Help("Weight decay of AdamW.")] = 0.0
+    clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0
+    max_length: Annotated[int, Meta(gt=0), Help("Cut an example to this many tokens.")] = 512
     precision: Annotated[
-        str, Opt("auto: bfloat16 autocast where the device has it.", ("auto", "float32", "bfloat16"))
+        Literal["auto", "float32", "bfloat16"], Help("auto: bfloat16 autocast where the device has it.")
     ] = "auto"
-    lora_rank: Annotated[int, Opt("Rank of the LoRA adapters.")] = 16
-    lora_alpha: Annotated[int, Opt("Scale of the LoRA adapters.")] = 32
-    lora_dropout: Annotated[float, Opt("Dropout in the LoRA adapters.")] = 0.0
-    lora_targets: Annotated[str, Opt("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
+    lora_rank: Annotated[int, Meta(gt=0), Help("Rank of the LoRA adapters.")] = 16
+    lora_alpha: Annotated[int, Meta(ge=0), Help("Scale of the LoRA adapters.")] = 32
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1), Help("Dropout in the LoRA adapters.")] = 0.0
+    lora_targets: Annotated[str, Help("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
     load_in: Annotated[
-        str, Opt("lora: hold the weights beneath in 32 or in 4 bits (CUDA and bitsandbytes).", ("float32", "4bit"))
+        Literal["float32", "4bit"], Help("lora: base weights in 32 bits, or in 4 (CUDA and bitsandbytes).")
     ] = "float32"
     gradient_checkpointing: Annotated[
-        str, Opt("Less memory, more time: activations are computed again.", ("no", "yes"), key=False)
-    ] = "no"
-    checkpoints: Annotated[
-        str, Opt("Keep the weights after each epoch (the last may be part of one), or not.", ("none", "epoch"))
+        bool, Help("Compute activations again in the backward: less memory, more time.", key=False)
+    ] = False
+    keep_checkpoints: Annotated[
+        Literal["none", "epoch"], Help("Keep the weights after each epoch (the last may be part of one), or not.")
     ] = "none"
-    moments: Annotated[
-        str, Opt("Keep Adam's moments with each checkpoint; auto: with LoRA only.", ("auto", "yes", "no"))
-    ] = "auto"
-    save_minutes: Annotated[
-        float, Opt("Save progress this often besides after each epoch, to go on from when killed.", key=False)
-    ] = 10.0
+    keep_moments: Annotated[
+        bool | None, Help("Keep Adam's moments with each checkpoint; if left out, with LoRA only.")
+    ] = None
+    save_minutes: SaveMinutes = 10.0
     seed: Seed = 0
     device: Device = "auto"
 
-
-@dataclass(frozen=True)
-class Represent:
-    """Options of `prune represent`."""
-
-    model: Annotated[str, Opt("Hub name, model folder, or finetune artifact.")]
-    kind: Annotated[str, Opt("Any of hidden, dynamics, gradient or influence, unprompted, with commas.")] = "hidden"
-    task: Task = "auto"
-    checkpoints: Annotated[str, Opt("Of a finetune artifact: all, last, or numbers such as 1,3.")] = "all"
-    layer: Annotated[int, Opt("hidden: which layer; -1 is the last, 0 the embeddings.")] = -1
-    pooling: Annotated[
-        str,
-        Opt(
-            "hidden: tokens to one vector; auto: the task's own way.",
-            ("auto", "cls", "mean", "last", "position", "response"),
-        ),
-    ] = "auto"
-    choices: Annotated[str, Opt("hidden: vectors of a row's choices to one vector.", ("mean", "gold"))] = "mean"
-    dynamics: Annotated[
-        str,
-        Opt("dynamics: recompute at each checkpoint, or take those of training.", ("recompute", "recorded")),
-    ] = "recompute"
-    similarity: Annotated[
-        str,
-        Opt("influence: mean cosine with the target's gradients (LESS), or inner product (TracIn).", ("cosine", "dot")),
-    ] = "cosine"
-    params: Annotated[
-        str,
-        Opt("gradient, influence: which parameters: all, lora, head, last:N blocks, or a regular expression on names."),
-    ] = "all"
-    precondition: Annotated[
-        str,
-        Opt(
-            "gradient, influence: as it is, or the step Adam would take on it (finetune --moments yes).",
-            ("none", "adam"),
-        ),
-    ] = "none"
-    projection: Annotated[
-        str,
-        Opt(
-            "gradient: faithful, or fast and rough (on sst2, dim 8192: cosines off by 0.03 rather than 0.01).",
-            ("faithful", "fast"),
-        ),
-    ] = "faithful"
-    dim: Annotated[int, Opt("gradient: numbers a row and checkpoint is projected to.")] = 8192
-    dtype: Annotated[str, Opt("Stored type of hidden and gradient.", ("float16", "float32"))] = "float16"
-    max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
-    precision: Precision = "float32"
-    batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 32
-    tokens_per_batch: Annotated[int, Opt("Most tokens in a batch, padding counted.", key=False)] = 8192
-    save_minutes: Annotated[float, Opt("Save progress this often, to go on from when killed.", key=False)] = 1.0
-    seed: Seed = 0
-    device: Device = "auto"
+    def recipe(self) -> dict[str, Any]:
+        """The options that decide what is trained: those of LoRA only with LoRA, epochs only without steps."""
+        unused = {"model", "epochs" if self.steps else "steps"}
+        if self.tune != "lora":
+            unused |= {"load_in", *(entry.name for entry in fields(self) if entry.name.startswith("lora_"))}
+        if self.keep_checkpoints == "none":
+            unused.add("keep_moments")
+        return {name: value for name, value in recipe(self).items() if name not in unused}
 
 
 @dataclass(frozen=True)
@@ -137,107 +162,148 @@ class Eval:
     """Options of `prune eval`."""
 
     task: Task = "auto"
-    max_new_tokens: Annotated[int, Opt("generation: most tokens of a generated text; 0: none is.")] = 64
-    max_length: Annotated[int, Opt("Cut an example to this many tokens; 0: as in training, else 512.")] = 0
+    max_new_tokens: Annotated[
+        int, Meta(ge=0), Help("generation: most tokens of a generated text; 0: generate nothing.", by_task=True)
+    ] = 64
+    max_length: MaxLength = 0
     precision: Precision = "float32"
-    batch_size: Annotated[int, Opt("Most rows in a batch.", key=False)] = 64
-    tokens_per_batch: Annotated[int, Opt("Most tokens in a batch, padding counted.", key=False)] = 16384
+    batch_size: BatchSize = 64
+    tokens_per_batch: TokensPerBatch = 16384
     device: Device = "auto"
 
 
-def described(options: type) -> dict[str, tuple[type, Opt]]:
-    """Type and description of each option of a stage, in order."""
-    hints = get_type_hints(options, include_extras=True)
-    found = {}
-    for entry in fields(options):
-        kind, opt = get_args(hints[entry.name])
-        found[entry.name] = (kind, opt)
-    return found
+def recipe(record: Any, task: str | None = None) -> dict[str, Any]:
+    """The options of a record that are part of the recipe; with a task, without those that have no say in it."""
+    named = tasks.load(task).OPTIONS if task else ()
+    return {
+        option.name: getattr(record, option.name)
+        for option in declared(type(record)).values()
+        if option.help.key and not (task and option.help.by_task and option.name not in named)
+    }
 
 
-def recipe_options(options: Any) -> dict[str, Any]:
-    """The options that stand in the recipe."""
-    return {name: getattr(options, name) for name, (_, opt) in described(type(options)).items() if opt.key}
+@dataclass(frozen=True)
+class Option:
+    """An option as declared. `annotation` is its type with bounds; a required one has MISSING for its default."""
 
+    name: str
+    annotation: Any
+    help: Help
+    default: Any = MISSING
 
-def of_training(opts: Finetune) -> dict[str, Any]:
-    """The options that have a say in what is trained: those of LoRA only with LoRA, epochs only without steps."""
-    idle = {"model"}
-    if opts.method != "lora":
-        idle |= {"load_in", *(name for name in described(Finetune) if name.startswith("lora_"))}
-    if opts.checkpoints == "none":
-        idle.add("moments")
-    idle.add("epochs" if opts.steps else "steps")
-    return {name: value for name, value in recipe_options(opts).items() if name not in idle}
+    @property
+    def type(self) -> Any:
+        """Its type without bounds and None: int, float, str, bool, a Literal or a Mapping."""
+        return _plain_type(self.annotation)
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Its allowed values, where they are few."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
 
-def of_eval(opts: Eval) -> dict[str, Any]:
-    """The options that have a say in what `eval` makes."""
-    idle = set() if opts.task == "generation" else {"max_new_tokens"}
-    return {name: value for name, value in recipe_options(opts).items() if name not in idle}
+    @property
+    def allowed(self) -> str:
+        """What values are allowed, in words."""
+        if self.choices:
+            return ", ".join(self.choices)
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        text = words.get(self.type, "a table of options")
+        return text + "".join(_bounds(meta) for meta in _metas(self.annotation))
 
-
-_OF_KIND = {
-    "hidden": ("layer", "pooling", "choices"),
-    "dynamics": ("dynamics",),
-    "gradient": ("params", "precondition", "projection", "dim", "seed"),
-    "influence": ("params", "precondition", "similarity"),
-    "unprompted": (),
-}
-
-
-def of_kind(kind: str, opts: Represent) -> dict[str, Any]:
-    """The options that a kind's values depend on, beside the model, its checkpoints and how values are stored."""
-    if kind == "dynamics" and opts.dynamics == "recorded":
-        return {"dynamics": opts.dynamics}
-    names = ["max_length", "precision", *_OF_KIND[kind]]
-    if opts.task != "choice":
-        names = [name for name in names if name != "choices"]
-    return {name: getattr(opts, name) for name in names}
-
-
-def check(options: Any) -> None:
-    """Refuse a value that is not among an option's choices, or that no stage can use."""
-    for name, (kind, opt) in described(type(options)).items():
-        value = getattr(options, name)
-        if opt.choices and value not in opt.choices:
-            raise PruneError(f"{name}: {value}; allowed: {', '.join(opt.choices)}")
-        if kind is float and not math.isfinite(value):
-            raise PruneError(f"{name}: {value}; a finite number is allowed")
-        if kind in (int, float) and name in _POSITIVE and value <= 0:
-            raise PruneError(f"{name}: {value}; a number above 0 is allowed")
-        if kind in (int, float) and name not in _ANY_SIGN and value < 0:
-            raise PruneError(f"{name}: {value}; 0 or more is allowed")
-        if name == "dim" and value < 2:
-            raise PruneError(f"{name}: {value}; 2 or more is allowed")
-        if name in _SHARE and value >= 1:
-            raise PruneError(f"{name}: {value}; a share below 1 is allowed")
-
-
-_POSITIVE = {"epochs", "learning_rate", "batch_size", "accumulate", "lora_rank", "dim", "tokens_per_batch"}
-_ANY_SIGN = {"layer"}
-_SHARE = {"warmup", "lora_dropout"}
-
-
-_NEEDED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-
-
-def typed(
-    table: Mapping[str, Any], known: Mapping[str, type], also: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], list[str]]:
-    """The values of a table of options that are of their type; and what is wrong with the others."""
-    given: dict[str, Any] = {}
-    problems = []
-    for key, value in table.items():
-        if key not in known:
-            problems.append(f"{key}: unknown key; allowed: {', '.join([*known, *also]) or 'none'}")
-        elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
-            problems.append(f"{key}: {shown(value)}; {_NEEDED[known[key]]} is needed")
+    def value(self, given: Any) -> Any:
+        """`given` as a value of the option; a string is read as its type. PruneError says what is allowed."""
+        lax = isinstance(given, str) and self.type is not str
+        try:
+            value = msgspec.convert(given, self.annotation, strict=not lax)
+        except (msgspec.ValidationError, OverflowError):
+            value, fits = None, False
         else:
-            given[key] = known[key](value)
-    return given, problems
+            fits = not (isinstance(value, float) and not math.isfinite(value))
+        if not fits:
+            raise PruneError(f"{self.name}: {shown(given)}; allowed: {self.allowed}")
+        return value
+
+
+def option(name: str, annotation: Any, default: Any = MISSING) -> Option:
+    """An option by its annotation. Without one it has the type of its default, and a number its sign."""
+    if annotation is None:
+        annotation = type(default)
+    helps = [entry for entry in _metadata(annotation) if isinstance(entry, Help)]
+    if _plain_type(annotation) in (int, float) and not _metas(annotation) and default not in (MISSING, None):
+        bound = Meta(gt=0) if default > 0 else Meta(ge=0) if default == 0 else Meta()
+        annotation = Annotated[annotation, bound]
+    return Option(name, annotation, helps[-1] if helps else Help(""), default)
+
+
+def declared(record: type) -> dict[str, Option]:
+    """The options of a record by name, in order."""
+    hints = get_type_hints(record, include_extras=True)
+    return {entry.name: option(entry.name, hints[entry.name], _default(entry)) for entry in fields(record)}
+
+
+def build(record: type[T], values: Mapping[str, Any]) -> T:
+    """A record of the values given, defaults for the rest. Raises one PruneError that names every mistake."""
+    known = declared(record)
+    found, problems = checked(known, values)
+    problems += [f"{name}: missing; allowed: {o.allowed}" for name, o in known.items() if _lacks(o, values)]
+    raise_all(problems)
+    return record(**found)
+
+
+def checked(
+    known: Mapping[str, Option], values: Mapping[str, Any], also: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """The values that fit their options, and what is wrong with the others. also: more names to tell as allowed."""
+    found: dict[str, Any] = {}
+    problems = []
+    for name, given in values.items():
+        if name not in known:
+            problems.append(f"{name}: unknown option; allowed: {', '.join([*known, *also]) or 'none'}")
+            continue
+        try:
+            found[name] = known[name].value(given)
+        except PruneError as problem:
+            problems.append(problem.message)
+    return found, problems
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise one PruneError that names every problem, if there are any."""
+    if problems:
+        raise PruneError(problems[0], also=problems[1:])
 
 
 def shown(value: Any) -> str:
-    """A value of a TOML file as a message shows it."""
-    return "missing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    """A value as a message shows it."""
+    if value is None:
+        return "missing"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _lacks(option: Option, values: Mapping[str, Any]) -> bool:
+    return option.default is MISSING and option.name not in values
+
+
+def _default(entry: Any) -> Any:
+    return entry.default_factory() if entry.default_factory is not MISSING else entry.default
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__metadata__", ())
+
+
+def _metas(annotation: Any) -> list[Meta]:
+    return [entry for entry in _metadata(annotation) if isinstance(entry, Meta)]
+
+
+def _plain_type(annotation: Any) -> Any:
+    """int of Annotated[int | None, …]; Mapping of Mapping[str, Any]."""
+    bare = get_args(annotation)[0] if _metadata(annotation) else annotation
+    several = [part for part in get_args(bare) if part is not NoneType] if NoneType in get_args(bare) else [bare]
+    origin = get_origin(several[0])
+    return several[0] if origin in (None, Literal) else origin
+
+
+def _bounds(meta: Meta) -> str:
+    words = {"gt": " above {}", "ge": ", {} or more", "le": ", at most {}", "lt": ", below {}"}
+    return "".join(word.format(getattr(meta, name)) for name, word in words.items() if getattr(meta, name) is not None)

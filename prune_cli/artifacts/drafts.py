@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prune_cli import __version__
 from prune_cli.artifacts.manifest import (
     FORMAT,
     MANIFEST,
+    OLDER,
     Recipe,
     canonical,
     difference,
@@ -22,7 +24,9 @@ from prune_cli.artifacts.manifest import (
     digest_once,
     followed,
     is_artifact,
+    is_older,
     open_artifact,
+    sealed,
 )
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
@@ -43,6 +47,8 @@ def stale_reason(out: Path, recipe: Recipe) -> str | None:
         return NEW
     if not is_artifact(out):
         raise PruneError(f"{out}: is there already and was not made by prune; another name is needed")
+    if is_older(out):
+        return OLDER
     try:
         found = open_artifact(out)
     except PruneError:
@@ -209,6 +215,7 @@ def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str,
     for path in files:
         _sync(path)
     manifest = {
+        "prune": __version__,
         "format": FORMAT,
         "key": recipe.key,
         "recipe": recipe.content,
@@ -218,7 +225,8 @@ def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str,
         },
         "made": {**work.made, "inputs": {role: _relative(path, out) for role, path in inputs.items()}},
     }
-    _write_durably(work.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(sealed(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    _write_durably(work.path / MANIFEST, text + "\n")
 
 
 def _relative(source: str, out: Path) -> str:

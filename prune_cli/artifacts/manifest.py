@@ -1,9 +1,10 @@
 """Artifacts: folders of results with a manifest that says what they are, from what, and that they are whole.
 
 An artifact is made in `<out>.part` and renamed into place (drafts.py), its `manifest.json` written last: a folder with
-a manifest is complete. The manifest's `recipe` (stage, options, input digests, code version) is hashed into its
-`key`: the same key means the same work, so it is not done again. `files` holds a sha256 for each file, checked
-on reading. `made` (arguments, versions, seconds) says how it came about and is outside every hash.
+a manifest is complete. The manifest's `recipe` (stage, options, input digests, code) is hashed into its `key`: the same
+key means the same work, so it is not done again. `about` holds facts that later stages rely on. `files` holds the
+sha256 of each file, checked on reading. `made` (arguments, versions, seconds) says how it was made. `seal` is a hash
+of all of it: an edited manifest is not believed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from prune_cli import __version__
 from prune_cli.errors import PruneError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+OLDER = "made by an older version"
 
 
 def canonical(value: Any) -> str:
@@ -98,6 +100,11 @@ class Artifact:
         return dict(self.manifest["recipe"]["options"])
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """Role -> digest of what it was made from."""
+        return dict(self.manifest["recipe"]["inputs"])
+
+    @property
     def about(self) -> dict[str, Any]:
         """Facts that travel with it: rows, labels, checkpoints and their learning rates…"""
         return dict(self.manifest["about"])
@@ -135,43 +142,63 @@ def followed(path: Path) -> Path:
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether the folder holds a finished artifact."""
-    return (path / MANIFEST).is_file()
+    """Whether the folder holds a finished artifact: a manifest of ours, whole or damaged."""
+    try:
+        with (path / MANIFEST).open("rb") as stream:
+            return b'"prune"' in stream.read(100) or is_older(path)
+    except OSError:
+        return False
+
+
+def is_older(path: Path) -> bool:
+    """Whether the folder holds an artifact in a format of an older version."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        return manifest["format"] < FORMAT and manifest["key"] == digest_value(manifest["recipe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with its seal, which covers all of it."""
+    content = {name: value for name, value in manifest.items() if name != "seal"}
+    return {**content, "seal": digest_value(content)}
 
 
 def open_artifact(path: Path, *stages: str) -> Artifact:
     """Open a finished artifact, of one of the given stages where any are named."""
     allowed = f"prune {' or '.join(stages)}" if stages else "one of prune's commands"
     if not path.exists():
-        raise PruneError(f"no such artifact: {path}; a folder made by {allowed} is needed")
+        raise PruneError(f"no such artifact: {path}; allowed: a folder made by {allowed}")
     if not is_artifact(path):
-        raise PruneError(f"not an artifact: {path}; a folder made by {allowed} is needed")
+        raise PruneError(f"not an artifact: {path}; allowed: a folder made by {allowed}")
+    if is_older(path):
+        raise PruneError(f"{path}: {OLDER}", hint="make it again with --force")
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-        found = Artifact(path, manifest)
-        intact = manifest["key"] == digest_value(manifest["recipe"])
-        _ = found.stage, found.files, manifest["about"], manifest["made"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        intact = False
+        intact = manifest == sealed(manifest) and manifest["key"] == digest_value(manifest["recipe"])
+        newer = intact and manifest["format"] != FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        intact = newer = False
     if not intact:
-        raise PruneError(
-            f"{path / MANIFEST}: damaged or edited; it no longer agrees with its own key",
-            hint="make the artifact again with --force",
-        )
-    if manifest["format"] != FORMAT:
-        raise PruneError(f"{path}: manifest format {manifest['format']}; this version reads {FORMAT}")
-    if stages and found.stage not in stages:
-        raise PruneError(f"{path}: made by prune {found.stage}; one made by prune {allowed} is needed")
-    return found
+        raise PruneError(f"{path / MANIFEST}: damaged or edited", hint="make the artifact again with --force")
+    if newer:
+        raise PruneError(f"{path}: manifest format {manifest['format']}; allowed: {FORMAT}, which this version reads")
+    artifact = Artifact(path, manifest)
+    if stages and artifact.stage not in stages:
+        raise PruneError(f"{path}: made by prune {artifact.stage}; allowed: one made by prune {' or '.join(stages)}")
+    return artifact
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name what differs between two recipes, such as `options.k 3 -> 5`."""
+    """Name what differs between two recipes, such as `options.k 3 -> 5` or `code of score less changed`."""
     changes: list[str] = []
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             changes += difference(before, after, f"{prefix}{name}.")
+        elif before != after and prefix == "code." and name != "prune":
+            changes.append(f"code of {name} changed")
         elif before != after and prefix == "inputs.":
             change = "is new" if name not in old else "is no longer read" if name not in new else "changed"
             changes.append(f"input {name} {change}")

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
-from prune_cli.numeric.blocks import take
+from prune_cli.methods.method import Method
+from prune_cli.numeric.blocks import rows_at
 from prune_cli.numeric.shares import equal_shares, proportional_shares
 
-BALANCES = ("none", "keep", "equal")
-BALANCED_BY = ("label", "group")
 NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
 
+Columns = dict[str, NDArray[Any]]
 
-def select_balanced(
-    function: Callable[..., NDArray[np.int64]],
-    arguments: Mapping[str, Any],
-    part: NDArray[np.int64] | None,
-    n_keep: int,
-    balance: str,
-    n: int,
-) -> NDArray[np.int64]:
-    """Run a select method on n rows: int64 [n_keep], best first.
+
+@dataclass(frozen=True)
+class Selection:
+    """Positions of the kept rows [n_keep], best first; columns that say why, each with an entry for each row [n].
+
+    NaN, or −1 in a column of whole numbers, stands for no entry.
+    """
+
+    positions: NDArray[np.int64]
+    columns: Columns = field(default_factory=dict)
+
+
+def select(
+    method: Method, arguments: Mapping[str, Any], part: NDArray[np.int64] | None, n_keep: int, balance: str, n: int
+) -> Selection:
+    """Run a select method on n rows.
 
     part [n] is each row's label, or its group. balance `none` runs the method on all rows. `keep` gives each part
     the share of n_keep that it has of the data (largest remainder); `equal` gives each the same share, and what a
@@ -37,40 +44,48 @@ def select_balanced(
     The parts' rows are merged in proportion: of m rows, a part's best counts as rank ½/m, its next as 1½/m
     and so on, and lower ranks come first. Every beginning of the result so has about the shares of the whole.
     """
-    if balance not in BALANCES:
-        raise PruneError(f"balance: {balance}; allowed: {', '.join(BALANCES)}")
-    if balance == "none":
-        return _checked(function(**arguments), n_keep, n, function)
-    assert part is not None
+    if part is None:
+        return _run(method, {**arguments, "n_keep": n_keep}, n_keep, n)
     sizes = np.bincount(part)
     shares = proportional_shares(sizes, n_keep) if balance == "keep" else equal_shares(sizes, n_keep)
-    picked = []
+    picked, columns = [], Columns()
     for j in np.flatnonzero(shares):
         rows = np.flatnonzero(part == j)
-        own = _within(function, arguments, rows, int(shares[j]))
-        picked.append(rows[_checked(function(**own), int(shares[j]), len(rows), function)])
+        own = _run(method, _within(method, arguments, rows, int(shares[j])), int(shares[j]), len(rows))
+        picked.append(rows[own.positions])
+        for name, column in own.columns.items():
+            columns.setdefault(name, np.full(n, _empty(column), column.dtype))[rows] = column
     ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]
-    return np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")]
+    return Selection(np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")], columns)
 
 
-def _within(
-    function: Callable[..., Any], arguments: Mapping[str, Any], rows: NDArray[np.int64], n_keep: int
-) -> dict[str, Any]:
+def _within(method: Method, arguments: Mapping[str, Any], rows: NDArray[np.int64], n_keep: int) -> dict[str, Any]:
     """A method's arguments for some of the rows."""
-    options = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
     own = dict(arguments)
     for name, value in arguments.items():
-        if name in options or name in NOT_BY_ROW or name.startswith("target_"):
+        if name in method.options or name in NOT_BY_ROW or name.startswith("target_"):
             continue
-        own[name] = [value[i] for i in rows] if isinstance(value, list) else take(value, rows)
+        own[name] = [value[i] for i in rows] if isinstance(value, list) else rows_at(value, rows)
     fresh = {"n": len(rows), "n_keep": n_keep}
-    return own | {name: value for name, value in fresh.items() if name in own}
+    return own | {name: value for name, value in fresh.items() if name in method.inputs}
 
 
-def _checked(positions: NDArray[np.int64], n_keep: int, n: int, function: Callable[..., Any]) -> NDArray[np.int64]:
-    """The positions, if they are n_keep different ones of n; PruneError if the method gave others."""
+def _run(method: Method, arguments: Mapping[str, Any], n_keep: int, n: int) -> Selection:
+    """What the method selects, checked."""
+    names = {*method.inputs, *method.options}
+    function: Callable[..., Any] = method.function
+    returned = function(**{name: value for name, value in arguments.items() if name in names})
+    positions, columns = returned if isinstance(returned, tuple) else (returned, {})
+    positions = np.asarray(positions)
     known = np.unique(positions[(positions >= 0) & (positions < n)])
-    if not len(positions) == len(known) == n_keep:
-        method = function.__module__.rpartition(".")[2]
-        raise PruneError(f"{method}: gave positions that are not {n_keep} different ones of {n} rows")
-    return positions
+    if positions.dtype.kind not in "iu" or positions.ndim != 1 or not len(positions) == len(known) == n_keep:
+        raise PruneError(f"{method.name}: gave positions that are not {n_keep} different ones of {n} rows")
+    for name, column in columns.items():
+        if np.shape(column) != (n,) or np.asarray(column).dtype.kind not in "iufb":
+            raise PruneError(f"{method.name}: column {name} is not one number for each of {n} rows")
+    return Selection(positions.astype(np.int64), {name: np.asarray(column) for name, column in columns.items()})
+
+
+def _empty(column: NDArray[Any]) -> Any:
+    """What stands for no entry in a column."""
+    return np.nan if column.dtype.kind == "f" else False if column.dtype.kind == "b" else -1

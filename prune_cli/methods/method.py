@@ -1,35 +1,42 @@
 """Methods: a method is a file. Find it, load it, and read from its signature what it needs.
 
-`score/less.py` is the score `less`, its function `score`; `select/kmeans.py` is the selection `kmeans`, its
-function `select`. Files that start with `_` are helpers. In the signature
+`score/less.py` is the score `less`, its function `score`; `select/kmeans.py` is the selection `kmeans`, its function
+`select`. In the signature
 
     def select(features, n_keep, rng, *, k=100): ...
 
-the arguments before `*` are inputs asked for by name (a default of None makes one optional), and those after
-it are options: the default gives an option its type, and a number its sign (above 0 where the default is, 0
-or more where the default is 0). For kinds of representation that bring other inputs a file may hold other forms
-of its function, `FORMS = {"influence": score_influence}`. The first line of the file's docstring says what the
-method is, its line `Higher:` what a high score means, and its line `Source:` where the method comes from.
+the arguments before `*` are inputs, asked for by name (a default of None makes one optional). Those after it are
+options: annotation and default give an option its type, choices and bounds (options.py). For kinds of representation
+that bring other inputs a file may hold other forms of its function, `FORMS = {"influence": score_influence}`. The first
+line of the docstring says what the method is, its line `Higher:` what a high score means, its line `Source:` where the
+method comes from.
 
-Published methods, each a representation and a selection over it, stand in `recipes.toml`.
+A user's own method is `FILE.py:FUNCTION`, or an entry point of an installed package in the group `prune_cli.score` or
+`prune_cli.select`.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
-import math
 import pkgutil
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, resources
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from prune_cli.artifacts.manifest import digest_file, digest_value
+from prune_cli import options
+from prune_cli.artifacts.code import digest_of_file, digest_of_module
 from prune_cli.errors import PruneError
+from prune_cli.options import Option
+
+STAGES = ("score", "select")
+CODE = ("prune_cli.score", "prune_cli.select", "prune_cli.numeric")  # what a method's content may depend on
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,20 @@ class Method:
     function: Callable[..., Any]
     inputs: tuple[str, ...]  # all that it asks for, the optional ones too
     optional: tuple[str, ...]
-    options: dict[str, Any]  # name -> default
+    options: dict[str, Option]
     doc: str  # the file's docstring
-    code: str  # sha256 over the file and the helpers of scores and selections
+    code: str  # sha256 over its file and the helpers that it imports
 
     @property
     def summary(self) -> str:
         """What it is in one line, and of a score what higher means."""
-        lines = self.doc.splitlines()
+        lines = self.doc.splitlines() or [""]
         return " ".join([lines[0], *(line for line in lines if line.startswith("Higher:"))])
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Name -> default of each option."""
+        return {name: option.default for name, option in self.options.items()}
 
     @property
     def wants_target(self) -> bool:
@@ -62,9 +74,19 @@ class Method:
 
 
 def names(stage: str) -> list[str]:
-    """All methods of a stage (score or select), in order of name; none is imported."""
+    """All methods of a stage (score or select) that prune brings, in order of name; none is imported."""
     package = import_module(f"prune_cli.{stage}")
-    return sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name[0] != "_")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def installed(stage: str) -> dict[str, EntryPoint]:
+    """The methods of a stage that other installed packages bring, by name."""
+    return {point.name: point for point in entry_points(group=f"prune_cli.{stage}")}
+
+
+def is_file(name: str) -> bool:
+    """Whether a method's name is that of a user's own function, FILE.py:FUNCTION."""
+    return name.rpartition(":")[0].endswith(".py")
 
 
 def load(stage: str, name: str, kind: str | None = None) -> Method:
@@ -72,123 +94,100 @@ def load(stage: str, name: str, kind: str | None = None) -> Method:
 
     Raises PruneError if there is none.
     """
-    stem = _look_up(f"{stage} method", name.replace("-", "_"), names(stage))
-    module = import_module(f"prune_cli.{stage}.{stem}")
-    function = getattr(module, "FORMS", {}).get(kind, getattr(module, stage))
-    parameters = inspect.signature(function).parameters.values()
-    asked = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return Method(
-        name=stem,
-        function=function,
-        inputs=tuple(p.name for p in asked),
-        optional=tuple(p.name for p in asked if p.default is None),
-        options={p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
-        doc=inspect.getdoc(module) or "",
-        code=_code(Path(module.__file__ or "")),
-    )
+    if is_file(name):
+        file, _, function = name.rpartition(":")
+        return _of_file(Path(file), function)
+    stem = name.replace("-", "_")
+    if stem in names(stage):
+        module = import_module(f"prune_cli.{stage}.{stem}")
+        function = getattr(module, "FORMS", {}).get(kind, getattr(module, stage))
+        return _described(stem, function, module, digest_of_module(module.__name__, CODE))
+    points = installed(stage)
+    if name in points:
+        return _of_entry_point(stage, points[name])
+    if stem in names(_other(stage)):
+        raise PruneError(f"{stage} method: {name}; that is a method of prune {_other(stage)}", hint="prune methods")
+    raise unknown(f"{stage} method", stem, [*names(stage), *points])
 
 
-def _code(file: Path) -> str:
-    """sha256 (hex) over a method's file and the helpers of both stages: a selection may use those of scores."""
-    helpers = {f"{stage}/{path.name}": path for stage in ("score", "select") for path in _folder(stage).glob("_*.py")}
-    return digest_value({name: digest_file(path) for name, path in {**helpers, "": file}.items()})
+def _other(stage: str) -> str:
+    return next(other for other in STAGES if other != stage)
 
 
-def _folder(stage: str) -> Path:
-    return Path(import_module(f"prune_cli.{stage}").__file__ or "").parent
-
-
-def parse_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a method: those given, as strings or as values of their type, else the defaults."""
-    values = dict(method.options)
-    for key, value in given.items():
-        name = key.replace("-", "_")
-        if name not in values:
-            raise PruneError(f"{method.name}: no option {key}; allowed: {', '.join(values) or 'no options'}")
-        values[name] = _parse(key, value, method.options[name])
-    return values
-
-
-def _parse(key: str, value: Any, default: Any) -> Any:
-    """An option's value as the type of its default."""
-    kind = type(default)
-    parsed = value
-    if isinstance(value, str) and kind is not str:
-        try:
-            parsed = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError):
-            parsed = None
-    elif kind is float and type(value) is int:
-        parsed = float(value)
-    fits = type(parsed) is kind
-    allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-    if kind in (int, float) and default >= 0:
-        fits = fits and parsed < math.inf and (parsed > 0 or parsed == default == 0)
-        allowed += " above 0" if default > 0 else ", 0 or more"
-    if not fits:
-        raise PruneError(f"{key}: {value}; allowed: {allowed}")
-    return parsed
-
-
-@dataclass(frozen=True)
-class PublishedMethod:
-    """A method as published: a representation, and a selection over it."""
-
-    name: str
-    representation: str  # a kind, several with commas (the first is the one that features are of), or none
-    score: str  # name of the score method, or none where the selection reads no score
-    select: str  # name of the select method
-    objective: str  # difficulty, diversity, relevance or baseline
-    source: str
-    keep: str | None = None  # what it keeps where that is part of the method, whatever the budget
-    model: str | None = None  # reference: represented with that model as it is; else with one after a warm-up
-    represent_options: dict[str, Any] = field(default_factory=dict)
-    score_options: dict[str, Any] = field(default_factory=dict)
-    select_options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of its representation."""
-        return tuple(self.representation.split(",")) if self.representation != "none" else ()
-
-    @property
-    def main(self) -> str | None:
-        """The kind that features are of."""
-        return self.kinds[0] if self.kinds else None
-
-    @property
-    def halves(self) -> list[Method]:
-        """The score, where it has one, and the selection, loaded."""
-        names = {"score": self.score, "select": self.select}
-        return [load(stage, name, self.main) for stage, name in names.items() if name != "none"]
-
-    @property
-    def reads_target(self) -> bool:
-        """Whether one of them compares the rows with a target set's representation."""
-        return any(half.wants_target for half in self.halves)
-
-    @property
-    def wants_target(self) -> bool:
-        """Whether a target set is needed, for that or to represent the rows."""
-        return "influence" in self.kinds or self.reads_target
+def _of_file(path: Path, function: str) -> Method:
+    """A user's own function."""
+    name = f"{path.name}:{function}"
+    if not path.is_file():
+        raise PruneError(f"method: {path}:{function}; there is no such file", hint="FILE.py:FUNCTION names a function")
+    code = digest_of_file(path)
+    module = _executed(path, code)
+    if not callable(getattr(module, function, None)):
+        raise PruneError(f"method: {path}:{function}; the file has no function {function}")
+    return _described(name, getattr(module, function), module, code)
 
 
 @cache
-def published() -> dict[str, PublishedMethod]:
-    """All published methods by name, in the order of `recipes.toml`."""
-    text = resources.files("prune_cli.methods").joinpath("published.toml").read_text("utf-8")
-    return {name: PublishedMethod(name, **table) for name, table in tomllib.loads(text).items()}
+def _executed(path: Path, code: str) -> ModuleType:
+    """A user's file as a module, run once as long as its code stays the same."""
+    spec = importlib.util.spec_from_file_location(f"prune_method_{code[:16]}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as failure:
+        raise PruneError(f"method: {path}; it cannot be loaded: {type(failure).__name__}: {failure}") from failure
+    return module
 
 
-def find_published(name: str) -> PublishedMethod:
-    """The published method of that name, with dashes or underscores. Raises PruneError if there is none."""
-    return published()[_look_up("method", name.replace("_", "-"), list(published()))]
+def _of_entry_point(stage: str, point: EntryPoint) -> Method:
+    """A method of another installed package: a function, or a module that holds one named like the stage."""
+    try:
+        loaded = point.load()
+    except Exception as failure:
+        raise PruneError(f"{stage} method: {point.name}; {point.value} cannot be loaded: {failure}") from failure
+    function = getattr(loaded, stage, None) if isinstance(loaded, ModuleType) else loaded
+    module = inspect.getmodule(function)
+    if not callable(function) or module is None or module.__file__ is None:
+        raise PruneError(f"{stage} method: {point.name}; {point.value} is no function {stage}")
+    return _described(point.name, function, module, digest_of_file(Path(module.__file__)))
 
 
-def _look_up(what: str, name: str, known: Sequence[str]) -> str:
-    if name in known:
-        return name
+def _described(name: str, function: Callable[..., Any], module: ModuleType, code: str) -> Method:
+    parameters = inspect.signature(function).parameters.values()
+    asked = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return Method(
+        name=name,
+        function=function,
+        inputs=tuple(p.name for p in asked),
+        optional=tuple(p.name for p in asked if p.default is None),
+        options={p.name: _option(name, function, p) for p in parameters if p.kind is p.KEYWORD_ONLY},
+        doc=inspect.getdoc(module) or inspect.getdoc(function) or "",
+        code=code,
+    )
+
+
+def _option(method: str, function: Callable[..., Any], parameter: inspect.Parameter) -> Option:
+    annotation, default = parameter.annotation, parameter.default
+    if default is parameter.empty:
+        raise PruneError(f"{method}: option {parameter.name} has no default; every option needs one")
+    if isinstance(annotation, str):  # of a file with `from __future__ import annotations`
+        annotation = eval(annotation, getattr(function, "__globals__", {}))
+    return options.option(parameter.name, None if annotation is parameter.empty else annotation, default)
+
+
+def parse_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a method: those given, as strings or as values of their type, else the defaults.
+
+    Raises one PruneError that names every mistake.
+    """
+    values, problems = options.checked(method.options, {key.replace("-", "_"): given[key] for key in given})
+    options.raise_all([f"{method.name}: {problem}" for problem in problems])
+    return {**method.defaults, **values}
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> PruneError:
+    """The error for a name that is not known, with the nearest one as a hint."""
     close = difflib.get_close_matches(name, known, n=1)
-    raise PruneError(
+    return PruneError(
         f"{what}: {name}; allowed: {', '.join(known)}", hint=f"did you mean {close[0]}?" if close else None
     )

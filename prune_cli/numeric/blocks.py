@@ -24,7 +24,7 @@ def row_blocks(array: NDArray[Any], beside: int = 0) -> Iterator[tuple[slice, ND
         yield where, np.asarray(array[where], np.float64)
 
 
-def take(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
+def rows_at(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
     """The rows at positions [m] of an array [n, …]: [m, …], a read-only map of a nameless file where it is large."""
     step = array[:1].nbytes
     if len(positions) * step <= IN_MEMORY:

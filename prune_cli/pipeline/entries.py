@@ -1,26 +1,33 @@
-"""The methods that a pipeline file chooses: published ones, and its own triples of representation, score, selection."""
+"""The methods that a pipeline file names: published ones, and its own of representation, score and selection."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from prune_cli import options
 from prune_cli.errors import PruneError
-from prune_cli.methods import arguments as inputs
 from prune_cli.methods import method as methods
-from prune_cli.methods.balance import BALANCED_BY, BALANCES
-from prune_cli.methods.method import PublishedMethod
+from prune_cli.methods import published
+from prune_cli.methods.published import NONE, PublishedMethod
+from prune_cli.options import shown
+from prune_cli.represent import kinds
+
+OPTION_TABLES = ("represent_options", "score_options", "select_options")
+TEXTS = ("name", "representation", "score", "select")
+OWN = (*TEXTS, "model", *OPTION_TABLES)
+BALANCE = ("balance", "balance_by")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Entry:
     """A method of the plan: a published one or the file's own, and how it is balanced."""
 
     method: PublishedMethod
-    balance: str
-    balance_by: str
+    balance: str = "none"
+    balance_by: str = "label"
 
     @property
     def name(self) -> str:
@@ -29,79 +36,88 @@ class Chosen:
         return self.method.name if self.balance == "none" else f"{self.method.name}-{self.balance}{by}"
 
 
-_METHOD_KEYS = (
-    "name representation model represent_options score score_options select select_options balance balance_by"
-).split()
+def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
+    """A method of the file: the name of a published one, {method, balance, balance_by}, or one of the file's own.
 
-
-def read_method(entry: str | dict[str, Any]) -> Chosen:
-    """A method of the file: the name of a published one, {recipe, balance, balance_by}, or its own triple."""
+    Paths of a user's own functions are relative to `folder`.
+    """
     if isinstance(entry, str):
-        return Chosen(methods.find_published(entry), "none", "label")
-    rest = dict(entry)
-    balance, by = rest.pop("balance", "none"), rest.pop("balance_by", "label")
-    for key, value, allowed in (("balance", balance, BALANCES), ("balance_by", by, BALANCED_BY)):
-        if value not in allowed:
-            raise PruneError(f"{key}: {options.shown(value)}; allowed: {', '.join(allowed)}")
-    if balance == "none" and "balance_by" in entry:
-        raise PruneError(f"balance_by: {options.shown(by)}; without a balance there is nothing to go by")
-    if "recipe" in rest:
-        method = methods.find_published(str(rest.pop("recipe")))
+        return Entry(published.find_published(entry))
+    balance = {key: entry[key] for key in BALANCE if key in entry}
+    rest = {key: value for key, value in entry.items() if key not in BALANCE}
+    known = options.declared(options.Select)
+    values, problems = options.checked({key: known[key] for key in BALANCE}, balance)
+    if problems:
+        raise PruneError(problems[0])
+    if "balance_by" in values and values.get("balance", "none") == "none":
+        raise PruneError(f"balance_by: {values['balance_by']}; allowed only with a balance")
+    if "method" in rest:
+        method = published.find_published(str(rest.pop("method")))
         if rest:
-            raise PruneError(f"{', '.join(rest)}: unknown beside recipe; allowed: balance, balance_by")
-        return Chosen(method, balance, by)
-    tables = {key: rest.pop(key, {}) for key in _METHOD_KEYS if key.endswith("_options")}
-    texts = {key: rest.pop(key, "none") for key in ("name", "representation", "score", "select")}
-    model = rest.pop("model", None)
-    if rest:
-        raise PruneError(f"{', '.join(rest)}: unknown; allowed: recipe, or {', '.join(_METHOD_KEYS)}")
+            raise PruneError(f"{', '.join(rest)}: unknown beside method; allowed: {', '.join(BALANCE)}")
+        return Entry(method, **values)
+    return Entry(_own(rest, folder), **values)
+
+
+def _own(entry: Mapping[str, Any], folder: Path) -> PublishedMethod:
+    """A method of the file's own, checked as far as one method alone can be."""
+    if unknown := [key for key in entry if key not in OWN]:
+        raise PruneError(f"{', '.join(unknown)}: unknown; allowed: method, or {', '.join((*OWN, *BALANCE))}")
+    texts = {key: entry.get(key, NONE) for key in TEXTS}
+    tables = {key: entry.get(key, {}) for key in OPTION_TABLES}
+    model = entry.get("model")
     for key, value in texts.items():
-        if not isinstance(value, str) or (key in ("name", "select") and value == "none"):
-            raise PruneError(f"{key}: {options.shown(value)}; a string is needed in {options.shown(entry)}")
-    if not texts["name"].replace("-", "").replace("_", "").isalnum():
-        raise PruneError(f"name: {texts['name']}; letters, digits, - and _ are allowed, as it names a folder")
-    if texts["name"] in methods.published():
-        raise PruneError(f"name: {texts['name']}; that is a published method's, another is needed")
+        if not isinstance(value, str) or (key in ("name", "select") and value == NONE):
+            raise PruneError(f"{key}: {shown(value)}; allowed: text, in {shown(dict(entry))}")
+    name = texts["name"]
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise PruneError(f"name: {name}; allowed: letters, digits, - and _, as it names a folder")
+    if name in published.published():
+        raise PruneError(f"name: {name}; allowed: a name that no published method has")
     if model not in (None, "reference"):
-        raise PruneError(
-            f"{texts['name']}: model: {options.shown(model)}; allowed: reference, or none for the one warmed up"
-        )
+        raise PruneError(f"{name}: model: {shown(model)}; allowed: reference, or none for the one after the warm-up")
     for key, table in tables.items():
         if not isinstance(table, dict):
-            raise PruneError(f"{texts['name']}: {key}: {options.shown(table)}; a table is needed, such as {{k = 3}}")
+            raise PruneError(f"{name}: {key}: {shown(table)}; allowed: a table, such as {{k = 3}}")
+    for stage in methods.STAGES:
+        if methods.is_file(texts[stage]):
+            texts[stage] = str(folder / texts[stage])
     texts["representation"] = ",".join(kind.strip() for kind in texts["representation"].split(","))
     method = PublishedMethod(**texts, **tables, model=model, objective="own", source="")
-    _check_representation(method)
+    method = _with_representation_checked(method)
     _check_halves(method)
-    return Chosen(method, balance, by)
+    return method
 
 
-def _check_representation(method: PublishedMethod) -> None:
-    """Whether what a method of the file says of its representation makes sense."""
-    name = method.name
-    if any(kind not in inputs.KINDS for kind in method.kinds) or len(set(method.kinds)) < len(method.kinds):
-        allowed = f"none, {', '.join(inputs.KINDS)}, or several with commas"
+def _with_representation_checked(method: PublishedMethod) -> PublishedMethod:
+    """The method with its options of `represent` as values of their types."""
+    if any(kind not in kinds.names() for kind in method.kinds) or len(set(method.kinds)) < len(method.kinds):
+        allowed = f"{NONE}, {', '.join(kinds.names())}, or several with commas"
         raise PruneError(f"representation: {method.representation}; allowed: {allowed}")
     if not method.kinds and method.model:
-        raise PruneError(f"{name}: model without a representation")
-    if problems := check_represent_options(method, method.represent_options):
-        raise PruneError(f"{name}: represent_options.{problems[0]}")
+        raise PruneError(f"{method.name}: model without a representation")
+    values, problems = options.checked(represent_options(method), method.represent_options)
+    if problems:
+        raise PruneError(f"{method.name}: represent_options.{problems[0]}")
+    return replace(method, represent_options=values)
 
 
-def check_represent_options(method: PublishedMethod, given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a method's options of `represent`: only those that have a say in its kinds are allowed."""
-    idle = {"dynamics"} | ({"checkpoints"} if method.model else set())  # what is recorded is the file's to say
-    said = {"checkpoints", "dtype"}.union(*(options.of_kind(kind, options.Represent("")) for kind in method.kinds))
-    known = {key: kind for key, (kind, _) in options.described(options.Represent).items() if key in said - idle}
-    return options.typed(given, known if method.kinds else {})[1]
+def represent_options(method: PublishedMethod) -> dict[str, options.Option]:
+    """The options of `represent` that a method may set: those of its kinds, and which checkpoints are taken."""
+    if not method.kinds:
+        return {}
+    own = {} if method.model else {"checkpoints": options.declared(options.Represent)["checkpoints"]}
+    return own | {
+        name: option for name, option in kinds.options().items() if set(kinds.users(name)) & set(method.kinds)
+    }
 
 
 def _check_halves(method: PublishedMethod) -> None:
-    """Whether the representation, score and selection of a method of the file go together."""
+    """Whether the representation, score and selection of a method go together."""
     name = method.name
-    for stage in ("score", "select"):
+    for stage in methods.STAGES:
         half, values = getattr(method, stage), getattr(method, f"{stage}_options")
-        if half == "none":
+        if half == NONE:
             if values:
                 raise PruneError(f"{name}: {stage}_options without a {stage}")
             continue
@@ -109,10 +125,16 @@ def _check_halves(method: PublishedMethod) -> None:
         methods.parse_options(loaded, values)
         if loaded.wants_representation and not method.kinds:
             raise PruneError(f"{name}: {stage} {half} needs a representation")
-        for kind in inputs.kinds_named(loaded.inputs):
+        for kind in kinds_read(loaded):
             if kind not in method.kinds:
                 raise PruneError(f"{name}: {stage} {half} needs the representation {kind}")
     reads = "score" in methods.load("select", method.select).inputs
-    if reads != (method.score != "none"):
+    if reads != (method.score != NONE):
         problem = "needs a score" if reads else f"reads no score; leave {method.score} out"
         raise PruneError(f"{name}: select {method.select} {problem}")
+
+
+def kinds_read(half: methods.Method) -> list[str]:
+    """The kinds whose tensors a score or selection reads by name, those of the target set too."""
+    bare = [name.removeprefix("target_") for name in half.inputs]
+    return sorted({kind for name in bare if (kind := kinds.kind_of(name))})

@@ -13,10 +13,13 @@ from time import monotonic
 from typing import Any
 
 from prune_cli.artifacts import drafts, manifest
+from prune_cli.artifacts.code import digest_of_module
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.errors import PruneError
 from prune_cli.runtime import memory, processes
+
+TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats")  # what a task's results may depend on
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ def making(outcome: Outcome, recipe: Recipe, places: Mapping[str, str], *, resum
     with drafts.draft(outcome.out, recipe, places, resumable=resumable) as draft:
         yield draft
         draft.made = _made(monotonic() - began)
+
+
+def task_code(name: str) -> dict[str, str]:
+    """The digest of a task's code, as a recipe holds it."""
+    return {f"task {name}": digest_of_module(f"prune_cli.tasks.{name}", TASK_CODE)}
 
 
 def done(outcome: Outcome, draft: Draft) -> Outcome:

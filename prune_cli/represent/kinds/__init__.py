@@ -1,54 +1,55 @@
-"""The kinds of representation: what each is made by."""
+"""STUB."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from prune_cli.errors import PruneError
 
-from prune_cli import options
-from prune_cli.gradients import params
-from prune_cli.represent.kinds.dynamics import Dynamics
-from prune_cli.represent.kinds.gradient import Gradient
-from prune_cli.represent.kinds.hidden import Hidden
-from prune_cli.represent.kinds.influence import Influence
-from prune_cli.represent.kinds.unprompted import Unprompted
-from prune_cli.represent.walk import Observer, Pass
-from prune_cli.tasks import Task
+_T = {
+    "hidden": ("hidden",),
+    "dynamics": ("logprob", "correct", "margin", "el2n"),
+    "gradient": ("gradient", "grad_norm"),
+    "influence": ("influence",),
+    "unprompted": ("logprob_unprompted",),
+}
+_F = {
+    "hidden": "hidden",
+    "dynamics": "logprob",
+    "gradient": "gradient",
+    "influence": "influence",
+    "unprompted": "logprob_unprompted",
+}
+_N = {"influence": {"backward", "gradients", "target"}, "gradient": {"backward", "gradients"}, "unprompted": {"prompt"}}
 
 
-def observers(
-    kinds: Sequence[str],
-    model: torch.nn.Module,
-    task: Task,
-    opts: options.Represent,
-    target: tuple[Pass, NDArray[np.int64]] | None,
-) -> dict[str, Observer]:
-    """An observer for each kind, by name; the model's parameters are made those that `--params` chooses.
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    tensors: dict[str, Any]
+    features: str
+    needs: frozenset[str]
+    not_in_space: tuple[str, ...] = ()
 
-    target: of the kind influence: the target rows, and the group of each [m].
-    """
-    found: dict[str, Observer] = {}
-    for kind in kinds:
-        if kind == "hidden":
-            found[kind] = Hidden(opts.layer, opts.pooling, opts.dtype, opts.choices)
-        elif kind == "dynamics":
-            found[kind] = Dynamics(task)
-        elif kind == "unprompted":
-            found[kind] = Unprompted(task, opts.precision)
-        elif kind == "influence":
-            assert target is not None
-            params.choose(model, opts.params)
-            found[kind] = Influence(
-                *target,
-                opts.similarity,
-                opts.precondition,
-                batch_size=opts.batch_size,
-                tokens_per_batch=opts.tokens_per_batch,
-            )
-        else:
-            params.choose(model, opts.params)
-            found[kind] = Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection, opts.precondition)
-    return found
+
+def names() -> list[str]:
+    return sorted(_T)
+
+
+def load(n: str) -> Kind:
+    if n not in _T:
+        raise PruneError(f"kind: {n}; allowed: {', '.join(names())}")
+    return Kind(n, dict.fromkeys(_T[n]), _F[n], frozenset(_N.get(n, ())), ("precondition",) if n == "gradient" else ())
+
+
+def kind_of(t: str) -> str | None:
+    return next((k for k, v in _T.items() if t in v), None)
+
+
+def is_scalar(k: str) -> bool:
+    return k in ("dynamics", "unprompted")
+
+
+def tensor_names() -> list[str]:
+    return [t for v in _T.values() for t in v]

@@ -1,0 +1,195 @@
+"""A method with all that it needs: its arguments, each with the files that it is read from, its options, its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli import options
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.jsonl import read_jsonl
+from prune_cli.artifacts.manifest import Artifact, Recipe
+from prune_cli.data import fingerprints
+from prune_cli.errors import PruneError
+from prune_cli.methods import method
+from prune_cli.methods.inputs import Inputs, collect
+from prune_cli.methods.method import Method
+from prune_cli.numeric.blocks import rows_at
+from prune_cli.represent import kinds
+
+OF_CHOICE = ("features", "trajectory")  # of the representation that --on names
+OF_ROWS = ("n", "score", "label", "group", "text")
+FROM_STAGE = ("rng", "n_keep")  # not read from any input
+TARGET = "target_"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a method: role -> digest of what it is read from, and how it is read."""
+
+    digests: dict[str, str]
+    read: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method, its inputs and its options; nothing is read yet."""
+
+    method: Method
+    given: Inputs
+    target: Inputs | None
+    kind: str | None  # the representation that it runs on
+    arguments: dict[str, Argument]
+    options: dict[str, Any]
+    seed: int
+    places: dict[str, str]  # role of each input -> the path it was given by
+
+    def recipe(self, stage: str, **more: Any) -> Recipe:
+        """The recipe of what the method makes; `more` are options of the stage."""
+        decided: dict[str, Any] = {"method": self.method.name, "on": self.kind, "set": self.options}
+        if "rng" in self.method.inputs:
+            decided["seed"] = self.seed
+        decided |= {"task": self.given.task_name, "labels": self.given.labels, **more}
+        inputs = {"rows": self.given.digest}
+        if self.target:
+            inputs["target rows"] = self.target.digest
+        for argument in self.arguments.values():
+            inputs |= argument.digests
+        return Recipe(stage, decided, inputs, {f"{stage} {self.method.name}": self.method.code})
+
+    def read(self) -> dict[str, Any]:
+        """All arguments and options of the method but n_keep. An optional group is left out where no row has one."""
+        values = {name: argument.read() for name, argument in self.arguments.items()}
+        for name, value in values.items():
+            if value is None and name not in self.method.optional:
+                rows = (self.target if name.startswith(TARGET) and self.target else self.given).rows
+                raise PruneError(f"{rows.where(0)}: key group is missing; this method needs it in every row")
+        if "rng" in self.method.inputs:
+            values["rng"] = np.random.default_rng(self.seed)
+        return {name: value for name, value in values.items() if value is not None} | self.options
+
+
+def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Select, fields: Mapping[str, str]) -> Call:
+    """Load a method and find where its arguments are.
+
+    Raises PruneError for what is missing or cannot be compared. Of artifacts only manifests are read.
+    """
+    given = collect(names, fields, task=opts.task)
+    held = given.kinds
+    chosen = method.load(stage, opts.method, opts.on or (held[0] if len(held) == 1 else None))
+    values = method.parse_options(chosen, opts.set)
+    if opts.target and not any(name.startswith(TARGET) for name in chosen.inputs):
+        raise PruneError(f"--target {opts.target}: {chosen.name} compares with no target set; leave --target out")
+    target = collect([opts.target], fields, task=given.task_name, role="target ") if opts.target else None
+    read = [name for name in chosen.inputs if name not in FROM_STAGE]
+    kind = _kind(read, given, opts.on)
+    arguments = {name: _argument(name, kind, given, target, chosen) for name in read}
+    if target and kind:
+        _check_comparable(given, target, kind)
+    places = {"rows": given.place, **{f"input {i + 1}": name for i, name in enumerate(names)}}
+    if opts.target:
+        places["target"] = opts.target
+    return Call(chosen, given, target, kind, arguments, values, opts.seed, places)
+
+
+def _kind(names: Sequence[str], given: Inputs, on: str | None) -> str | None:
+    """The representation that the arguments are of, if they are of one."""
+    bare = [name.removeprefix(TARGET) for name in names]
+    if on in bare:  # a form of the method that reads the tensor of this kind alone
+        on = None
+    if set(OF_CHOICE) & set(bare):
+        return given.kind(on)
+    if on is not None:
+        raise PruneError(f"--on {on}: this method runs on no representation of your choice; leave --on out")
+    if "learning_rate" in bare:
+        return next((kind for name in bare if (kind := kinds.kind_of(name))), None)
+    return None
+
+
+def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None, chosen: Method) -> Argument:
+    """Where an argument is and how it is read."""
+    inputs, bare = given, name
+    if name.startswith(TARGET):
+        if target is None:
+            raise PruneError(f"{chosen.name}: compares with a target set; --target ARTIFACT is needed")
+        inputs, bare = target, name.removeprefix(TARGET)
+    if bare in OF_ROWS and bare != "score":
+        return Argument({}, lambda: inputs.n if bare == "n" else getattr(inputs, bare)())
+    if bare == "score":
+        scored = inputs.score_artifact()
+        return Argument({f"{inputs.role}score": scored.files["score.jsonl"]}, lambda: _score(inputs, scored))
+    if bare not in (*OF_CHOICE, "learning_rate") and kinds.kind_of(bare) is None:
+        known = [*kinds.tensor_names(), *OF_CHOICE, "learning_rate", *OF_ROWS, *FROM_STAGE]
+        raise PruneError(f"{chosen.name}: asks for {name}; allowed: {', '.join(known)}, or {TARGET} and one of them")
+    kind = kinds.kind_of(bare) or kind
+    assert kind is not None
+    held = inputs.holder(kind)
+    file = f"{kind}.safetensors"
+    digests = {f"{inputs.role}{kind}": held.files[file], f"{inputs.role}{kind} rows": held.about["digest"]}
+    if bare == "learning_rate":
+        mean = kinds.is_scalar(kind) and "trajectory" in chosen.inputs  # which then has one step, of all checkpoints
+        return Argument(digests, lambda: _learning_rate(held.file(file), mean=mean))
+    tensor = kinds.load(kind).features if bare in OF_CHOICE else bare
+    return Argument(digests, lambda: _shaped(_tensor(inputs, held, kind, tensor), bare, kind))
+
+
+def _tensor(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
+    """A stored tensor [n, e, …] in the rows' order, memory-mapped where it is large."""
+    array = tensors.load(held.file(f"{kind}.safetensors"))[name]
+    if held.about["digest"] == inputs.digest:
+        return array
+    return rows_at(array, _positions(inputs, held))
+
+
+def _shaped(array: NDArray[Any], name: str, kind: str) -> NDArray[Any]:
+    """`features` [n, d] with all checkpoints side by side, `trajectory` [n, e, d]; a tensor by its name as stored.
+
+    A kind of one number a checkpoint has its checkpoints for features, and a trajectory of one step [n, 1, e].
+    """
+    if name == "features":
+        return array.reshape(len(array), -1)
+    if name == "trajectory" and kinds.is_scalar(kind):
+        return array[:, None, :]
+    return array
+
+
+def _learning_rate(path: Any, *, mean: bool) -> NDArray[np.float64]:
+    """Learning rate of each checkpoint [e], or their mean [1]."""
+    rates = np.asarray(tensors.metadata(path)["learning_rate"], np.float64)
+    return rates.mean(keepdims=True) if mean else rates
+
+
+def _score(inputs: Inputs, scored: Artifact) -> NDArray[np.float64]:
+    """The score of each row [n]."""
+    values = np.fromiter((line["score"] for line in read_jsonl(scored.file("score.jsonl"))), np.float64)
+    if scored.inputs["rows"] == inputs.digest:
+        return values
+    ordered: NDArray[np.float64] = values[_positions(inputs, scored)]
+    return ordered
+
+
+def _positions(inputs: Inputs, artifact: Artifact) -> NDArray[np.int64]:
+    """Where each of the rows stands in an artifact."""
+    lacking = f"is not in {artifact.path}; allowed: inputs about the same rows"
+    return fingerprints.positions(inputs.rows, artifact.file(fingerprints.IDS), lacking)
+
+
+def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:
+    """Rows and target set must have been represented alike: same model, checkpoints and options."""
+    ours, theirs = given.holder(kind), target.holder(kind)
+    for name in kinds.load(kind).not_in_space:
+        default = kinds.load(kind).defaults[name]
+        if theirs.options[name] != default:
+            raise PruneError(
+                f"{theirs.path}: {name}: {theirs.options[name]}; allowed for a target set: {default}",
+                hint=f"represent the target set with --{name.replace('_', '-')} {default}",
+            )
+    if ours.about["space"][kind] != theirs.about["space"][kind]:
+        raise PruneError(
+            f"{theirs.path}: its {kind} is not comparable with that of {ours.path}",
+            hint="represent both with the same model, checkpoints and options",
+        )

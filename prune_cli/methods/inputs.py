@@ -1,0 +1,187 @@
+"""The artifacts and rows that the arguments of a method come from.
+
+Rows come from the first input that has them: a data file or select artifact, else a represent artifact; a score
+artifact leads back to the rows that it was made of. Every other input is brought into the order of those rows by ids
+and fingerprints. Nothing is read before it is needed: digests come from manifests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli import tasks
+from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
+from prune_cli.data import groups
+from prune_cli.data.open import open_rows
+from prune_cli.data.rows import Rows
+from prune_cli.errors import PruneError
+from prune_cli.represent import kinds
+from prune_cli.tasks import Task
+
+BY_GROUP = "--balance-by group"
+
+
+@dataclass
+class Inputs:
+    """Rows, and the artifacts about them, of the training set or of a target set."""
+
+    n: int
+    digest: str  # of the rows
+    open: Callable[[], Rows]
+    place: str  # where the rows are, for those who look for them later
+    represented: list[Artifact]
+    scored: list[Artifact]
+    selected: list[Artifact]
+    task_name: str
+    role: str = ""  # put before the roles of its digests
+
+    @property
+    def task(self) -> Task:
+        """The task of the rows."""
+        return tasks.load(self.task_name)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows themselves, read when first asked for."""
+        return self.open()
+
+    @cached_property
+    def labels(self) -> list[Any]:
+        """The label list: that of an artifact where there is one, else the labels that the rows have."""
+        for artifact in [*self.selected, *self.represented, *self.scored]:
+            return list(artifact.about["labels"])
+        return self.task.label_list(self.rows)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of representation that its artifacts hold, in order of name."""
+        return sorted({kind for artifact in self.represented for kind in artifact.about["kinds"]})
+
+    def kind(self, on: str | None) -> str:
+        """The representation that `--on` names, or the only one there is."""
+        held = self.kinds
+        if on is None and len(held) == 1:
+            return held[0]
+        if on is None:
+            raise PruneError(f"--on: missing; allowed: {', '.join(held) or 'nothing, as no representation is given'}")
+        if on not in held:
+            wanted = on if on in kinds.names() else "hidden"
+            raise PruneError(
+                f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}",
+                hint=f"prune represent DATA -o OUT --model MODEL --kind {wanted}",
+            )
+        return on
+
+    def holder(self, kind: str) -> Artifact:
+        """The one represent artifact that holds a kind."""
+        holders = [artifact for artifact in self.represented if kind in artifact.about["kinds"]]
+        if not holders:
+            who = "the target set lacks" if self.role else "the inputs lack"
+            raise PruneError(f"{who} {kind}; a represent artifact with --kind {kind} is needed")
+        if len(holders) > 1:
+            paths = " and ".join(str(artifact.path) for artifact in holders)
+            raise PruneError(f"{paths}: each holds {kind}; allowed: one that does")
+        return holders[0]
+
+    def score_artifact(self) -> Artifact:
+        """The one score artifact."""
+        if not self.scored:
+            raise PruneError(
+                "no score artifact is given; this method needs one", hint="prune score ARTIFACT -o OUT --method NAME"
+            )
+        if len(self.scored) > 1:
+            raise PruneError(f"{' and '.join(str(a.path) for a in self.scored)}: both are scores; allowed: one")
+        return self.scored[0]
+
+    def label(self) -> NDArray[np.int64]:
+        """Index of each row's label in the label list [n]."""
+        return self.task.label_indices(self.rows, self.labels)
+
+    def group(self) -> NDArray[np.int64] | None:
+        """Index of each row's group among the groups in order of name [n]; None where no row has one."""
+        named = groups.groups(self.rows)
+        return named[1] if named else None
+
+    def parts(self, by: str) -> NDArray[np.int64]:
+        """Index of each row's label or group [n], by which a selection is balanced."""
+        if by == "label":
+            if not self.labels:
+                raise PruneError(f"rows of the task {self.task_name} have no labels to balance by", hint=BY_GROUP)
+            return self.label()
+        group = self.group()
+        if group is None:
+            raise PruneError(f"{self.rows.where(0)}: key group is missing; {BY_GROUP} needs it in every row")
+        return group
+
+    def text(self) -> list[str]:
+        """Text of each row."""
+        return [self.task.text(row) for row in self.rows]
+
+
+def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "auto", role: str = "") -> Inputs:
+    """Look at the inputs of score and select: represent, score and select artifacts, a data file.
+
+    A data file is read and checked here, rows of a represent artifact when they are asked for. The task is that of the
+    artifacts; where there are none it is `task`, and classification if that is auto.
+    """
+    artifacts = {
+        name: open_artifact(Path(name), "represent", "score", "select") for name in names if _is_artifact(name)
+    }
+    of = {stage: [a for a in artifacts.values() if a.stage == stage] for stage in ("select", "represent", "score")}
+    data = [name for name in names if name not in artifacts or artifacts[name].stage == "select"]
+    if len(data) > 1:
+        raise PruneError(f"more than one data file: {', '.join(data)}; allowed: one")
+    task = _task([*of["select"], *of["represent"], *of["score"]], task)
+    check = tasks.load(task).check
+    opened: Callable[[], Rows]
+    if data:
+        rows = open_rows(data[0], {} if of["select"] else dict(fields), check)
+        n, digest, opened, place = len(rows), rows.digest, lambda: rows, data[0]
+    elif of["represent"]:
+        first = of["represent"][0]
+        n, digest, place = first.about["rows"], first.about["digest"], str(first.path)
+        opened = partial(open_rows, place, {}, None)
+    else:
+        first = of["score"][0]
+        n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
+        opened = partial(_rows_behind, first, check)
+    return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
+
+
+def _is_artifact(name: str) -> bool:
+    return is_artifact(Path(name))
+
+
+def _task(artifacts: Sequence[Artifact], wanted: str) -> str:
+    """The task of artifacts, or the one that is wanted for a data file."""
+    named = {artifact.options["task"]: artifact for artifact in artifacts}
+    if len(named) > 1:
+        told = ", ".join(f"{artifact.path} ({task})" for task, artifact in named.items())
+        raise PruneError(f"inputs of different tasks: {told}; allowed: one task")
+    if wanted != "auto" and named and wanted not in named:
+        raise PruneError(f"task: {wanted}; {artifacts[0].path} is of the task {next(iter(named))}; leave --task out")
+    return next(iter(named), "classification" if wanted == "auto" else wanted)
+
+
+def _rows_behind(scored: Artifact, check: Callable[[dict[str, Any]], str | None]) -> Rows:
+    """The rows that a score was made of."""
+    origin = scored.origin("rows")
+    if not origin.exists():
+        raise PruneError(
+            f"{scored.path}: the rows that it scored are no longer at {origin}",
+            hint="name the represent artifact or the data file as well",
+        )
+    rows = open_rows(str(origin), dict(scored.about["fields"]), check)
+    if rows.digest != scored.inputs["rows"]:
+        raise PruneError(
+            f"{origin}: changed since {scored.path} scored its rows",
+            hint="score again, or name the rows as they were then",
+        )
+    return rows

@@ -1,0 +1,170 @@
+"""Checks of a pipeline file across its tables, and of the rows that it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from prune_cli import options, tasks
+from prune_cli.data.groups import groups
+from prune_cli.data.open import open_rows
+from prune_cli.data.rows import Rows
+from prune_cli.errors import PruneError
+from prune_cli.methods.budget import parse_keep
+from prune_cli.methods.published import PublishedMethod
+from prune_cli.models import find
+from prune_cli.options import raise_all
+from prune_cli.pipeline.schema import MODELS, Plan, Reader, read_table, value_of
+from prune_cli.represent import kinds
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a pipeline file and check all of it, the rows of its data files too.
+
+    Raises one PruneError that names every mistake.
+    """
+    reader = Reader(file, read_table(file))
+    plan = reader.plan()
+    if plan.warmup.keep_moments is None and any(_wants_moments(method, plan) for method in plan.methods.values()):
+        plan = replace(plan, warmup=replace(plan.warmup, keep_moments=True))
+    for mistake in (*_models(plan, reader), *_representations(plan), *_targets(plan)):
+        reader.wrong(mistake)
+    raise_all(reader.mistakes)
+    raise_all(list(_rows(plan, f"{file}: ")))
+    return plan
+
+
+def _models(plan: Plan, reader: Reader) -> Iterator[str]:
+    for name in MODELS:
+        if getattr(plan, name) and name in reader.table:
+            try:
+                find.find(getattr(plan, name))
+            except PruneError as mistake:
+                yield f"{name}: {mistake.message}"
+
+
+def _representations(plan: Plan) -> Iterator[str]:
+    """Whether the rows can be represented as the file and its methods ask."""
+    yield from _checkpoints("represent", plan.represent.checkpoints, plan.warmup)
+    if plan.task not in tasks.names():
+        yield f"task: {plan.task}; allowed: {', '.join(tasks.names())}"
+        return
+    told = False
+    for method in plan.methods.values():
+        where = f"methods: {method.name}"
+        if "checkpoints" in method.represent_options:
+            given = method.represent_options["checkpoints"]
+            yield from _checkpoints(f"{where}: represent_options", given, plan.warmup)
+        if _wants_moments(method, plan) and (lacking := _lacks_moments(method, plan)):
+            yield f"{where}: moments of Adam are needed, and {lacking}"
+        for kind in method.kinds:
+            for need in sorted({"prompt"} & kinds.load(kind).needs - tasks.load(plan.task).OFFERS):
+                yield f"{where}: {kind}; rows of the task {plan.task} have no {need}"
+            if not told and (problem := _recorded_problem(kind, method, plan)):
+                told = True
+                yield problem
+
+
+def _checkpoints(where: str, wanted: str, warmup: options.Finetune) -> Iterator[str]:
+    """Whether the warm-up keeps what is to be represented."""
+    kept = math.ceil(warmup.epochs) if not warmup.steps else None
+    if wanted in ("all", "last"):
+        return
+    numbers = [number.strip() for number in wanted.split(",")]
+    if not all(number.isdecimal() and len(number) < 6 for number in numbers):
+        yield f"{where}.checkpoints: {wanted}; allowed: all, last, or numbers such as 1,3"
+    elif kept and any(not 1 <= int(number) <= kept for number in numbers):
+        yield f"{where}.checkpoints: {wanted}; the warm-up keeps 1 to {kept}"
+
+
+def _recorded_problem(kind: str, method: PublishedMethod, plan: Plan) -> str | None:
+    """Why what training records of its rows is not what a method needs."""
+    recorded = kinds.load(kind).recorded
+    _, opts = plan.represented(method, target=False)
+    if not recorded or method.model or not recorded(kinds.options_of(kind, opts)):
+        return None
+    if plan.fraction < 1:
+        return f"represent.{kind}: recorded; the warm-up trains on a part of the rows, fraction {plan.fraction}"
+    if method.reads_target:
+        return f"represent.{kind}: recorded; {method.name} needs those of validation, which is not trained on"
+    return None
+
+
+def _wants_moments(method: PublishedMethod, plan: Plan) -> bool:
+    """Whether the training rows of a method are represented by steps of Adam, which need its moments."""
+    _, opts = plan.represented(method, target=False)
+    return any(
+        wants(kinds.options_of(kind, opts)) for kind in method.kinds if (wants := kinds.load(kind).wants_moments)
+    )
+
+
+def _lacks_moments(method: PublishedMethod, plan: Plan) -> str:
+    """Why no moments are kept where the rows of a method are represented; empty where they are."""
+    if method.model:
+        return "the reference has none"
+    if plan.warmup.keep_checkpoints == "none":
+        return "the warm-up keeps none; warmup.keep_checkpoints: none"
+    if plan.warmup.keep_moments is False:
+        return "the warm-up keeps none; warmup.keep_moments: false"
+    if value_of(plan.represented(method, target=False)[1], "checkpoints") == "last":
+        return "represent.checkpoints: last has none; allowed: all, or numbers such as 1,3"
+    return ""
+
+
+def _targets(plan: Plan) -> Iterator[str]:
+    names = [entry.name for entry in plan.entries if entry.method.wants_target]
+    if names and plan.validation is None:
+        yield f"validation: missing; it is the target set of {', '.join(names)}"
+
+
+def _rows(plan: Plan, file: str) -> Iterator[str]:
+    """The data files themselves: every row, every label, every budget."""
+    task = tasks.load(plan.task)
+    mistakes: list[str] = []
+
+    def opened(data: str) -> Rows | None:
+        try:
+            return open_rows(data, plan.fields, task.check)
+        except PruneError as mistake:
+            mistakes.append(mistake.message)
+            return None
+
+    train = opened(plan.train)
+    validation = opened(plan.validation) if plan.validation else None
+    others = [validation, *(opened(data) for data in plan.tests.values())]
+    yield from mistakes
+    if validation is not None and any(_reads_target_groups(method) for method in plan.methods.values()):
+        try:
+            groups(validation)
+        except PruneError as mistake:
+            yield mistake.message
+    if train is None:
+        return
+    for keep in plan.keep:
+        try:
+            parse_keep(keep, len(train))
+        except PruneError as mistake:
+            yield f"{file}{mistake.message}"
+    labels = task.label_list(train)
+    balanced = {entry.balance_by: entry.name for entry in plan.entries if entry.balance != "none"}
+    if "label" in balanced and not labels:
+        yield (
+            f"{file}methods: {balanced['label']}: rows of the task {plan.task} have no labels to balance by; "
+            'allowed: balance_by = "group"'
+        )
+    lacking = next((i for i, row in enumerate(train) if "group" not in row), None) if "group" in balanced else None
+    if lacking is not None:
+        yield f"{train.where(lacking)}: key group is missing; {balanced['group']} needs it in every row"
+    for rows in others:
+        try:
+            if rows is not None:
+                task.label_indices(rows, labels)
+        except PruneError as mistake:
+            yield mistake.message
+
+
+def _reads_target_groups(method: PublishedMethod) -> bool:
+    """Whether it matters to a method which groups the rows of the target set are of."""
+    return method.represents_target or any("target_group" in half.inputs for half in method.halves)

@@ -1,0 +1,71 @@
+"""What a run of the pipeline came to: its steps, its results, and the table of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prune_cli.stages.common import Outcome
+
+
+@dataclass
+class Report:
+    """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows."""
+
+    out: Path
+    metrics: tuple[str, ...]
+    steps: list[tuple[str, Outcome]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, state: str) -> int:
+        """Number of steps with a state."""
+        return sum(outcome.state == state for _, outcome in self.steps)
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics of the table: without generated texts there are none of them."""
+        return [metric for metric in self.metrics if all(metric in result for result in self.results)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The run as JSON values."""
+        steps = [
+            {"step": label, "path": str(done.out), "state": done.state, "reason": done.reason}
+            for label, done in self.steps
+        ]
+        return {"path": str(self.out), "steps": steps, "results": self.results}
+
+
+def summary(report: Report) -> list[dict[str, Any]]:
+    """One line for each method and keep: per test set and metric, (mean, sample standard deviation) over seeds.
+
+    The deviation is None where there is one seed.
+    """
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    values: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+    for result in report.results:
+        key = (result["method"], result["keep"])
+        lines.setdefault(key, {name: result[name] for name in ("method", "keep", "kept")})
+        for metric in report.shown:
+            values.setdefault(key, {}).setdefault((result["test"], metric), []).append(result[metric])
+    for key, line in lines.items():
+        for (test, metric), over_seeds in values[key].items():
+            deviation = statistics.stdev(over_seeds) if len(over_seeds) > 1 else None
+            line.setdefault(test, {})[metric] = (statistics.fmean(over_seeds), deviation)
+    return list(lines.values())
+
+
+def table(report: Report) -> Iterator[list[str]]:
+    """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test set."""
+    tests = list(dict.fromkeys(result["test"] for result in report.results))
+    yield ["method", "keep", "rows", *(f"{test} {metric}" for test in tests for metric in report.shown)]
+    for line in summary(report):
+        cells = [line["method"], line["keep"], str(line["kept"])]
+        for test in tests:
+            for metric in report.shown:
+                mean, deviation = line[test][metric]
+                cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else ""))
+        yield cells

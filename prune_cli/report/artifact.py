@@ -1,0 +1,156 @@
+"""`prune show`: what an artifact is, how it was made, from what, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.jsonl import read_jsonl
+from prune_cli.artifacts.manifest import Artifact, canonical, open_artifact
+from prune_cli.errors import PruneError
+from prune_cli.report.table import plain, table
+
+EDGE = 3  # kept rows that are shown at each end
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """All about an artifact. Every file is read and compared with its hash."""
+    artifact = open_artifact(path)
+    recipe, made = artifact.manifest["recipe"], artifact.manifest["made"]
+    damaged = [name for name in artifact.files if not _is_whole(artifact, name)]
+    return {
+        "path": str(path),
+        "stage": artifact.stage,
+        "about": artifact.about,
+        "tensors": _tensors(artifact, damaged),
+        "checkpoints": _checkpoints(artifact, damaged),
+        "kept": _kept(artifact, damaged),
+        "options": artifact.options,
+        "inputs": {role: _input(artifact, role) for role in made["inputs"]},
+        "digests": recipe["inputs"],
+        "code": recipe["code"],
+        "made": {name: value for name, value in made.items() if name != "inputs"},
+        "files": artifact.manifest["files"],
+        "damaged": damaged,
+    }
+
+
+def text(facts: dict[str, Any]) -> str:
+    """All about an artifact, in words."""
+    about, made, damaged = facts["about"], facts["made"], facts["damaged"]
+    sections = {
+        "tensors": [f"{name}: {tensor['dtype']} {tensor['shape']}" for name, tensor in facts["tensors"].items()],
+        "kept": _kept_lines(facts["kept"]),
+        "labels": [", ".join(str(label) for label in about["labels"])] if about.get("labels") else [],
+        "checkpoints": _checkpoint_lines(facts),
+        "options": [f"{key}: {plain(value)}" for key, value in facts["options"].items() if key != "labels"],
+        "from": [f"{role}: {path}" for role, path in facts["inputs"].items()],
+        "digests": [f"{role}: {_short(digest)}" for role, digest in facts["digests"].items()],
+        "command": [shlex.join(["prune", *made["argv"][1:]])],
+        "made": [
+            f"in {made['seconds']} s on {made.get('device', 'cpu')}, peak memory {made['peak_memory_mb']} MB",
+            f"by prune-cli {facts['code']['prune']}, Python {made['python']}, "
+            + ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
+        ],
+        "files": [f"{name}, {entry['bytes']:,} bytes" for name, entry in facts["files"].items()],
+        "whole": [f"no: {', '.join(damaged)}" if damaged else "yes: every file is as it was written"],
+    }
+    lines = [f"{facts['path']}: {_summary(facts)}"]
+    for title, entries in sections.items():
+        lines += [f"  {'' if i else title:<13}{entry}" for i, entry in enumerate(entries)]
+    return "\n".join(lines)
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    about, opts = facts["about"], facts["options"]
+    match facts["stage"]:
+        case "represent":
+            return f"{about['rows']} rows represented by {', '.join(about['kinds'])}"
+        case "score":
+            return f"scores of {about['rows']} rows by {opts['method']}. {about['meaning']}"
+        case "select":
+            return f"{about['kept']} of {about['rows']} rows, chosen by {opts['method']}"
+        case "finetune":
+            return f"a model trained on {about['rows']} rows in {about['steps']} steps"
+        case "eval":
+            tests = [f"{name} ({n} rows)" for name, n in about["tests"].items()]
+            return f"measurements on {', '.join(tests)}"
+        case stage:
+            return f"made by prune {stage}"
+
+
+def _is_whole(artifact: Artifact, name: str) -> bool:
+    try:
+        artifact.file(name)
+    except PruneError:
+        return False
+    return True
+
+
+def _kept(artifact: Artifact, damaged: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Of a selection the first and the last kept rows: id, rank, score and the method's own reasons."""
+    if artifact.stage != "select" or "why.jsonl" in damaged:
+        return {}
+    kept = sorted((line for line in read_jsonl(artifact.file("why.jsonl")) if line["kept"]), key=lambda l: l["rank"])
+    shown = [{key: value for key, value in line.items() if key != "kept"} for line in kept]
+    return {"first": shown[:EDGE], "last": shown[EDGE:][-EDGE:]}
+
+
+def _kept_lines(kept: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The first and last kept rows as a table."""
+    rows = [*kept.get("first", []), *kept.get("last", [])]
+    if not rows:
+        return []
+    lines = table([list(rows[0]), *([plain(value) for value in row.values()] for row in rows)])
+    gap = ["…"] if kept["last"] and kept["last"][0]["rank"] > EDGE + 1 else []
+    return [*lines[: 1 + len(kept["first"])], *gap, *lines[1 + len(kept["first"]) :]]
+
+
+def _tensor_files(artifact: Artifact, damaged: list[str]) -> list[Path]:
+    """The whole files of ours that hold tensors; a model's weights are not among them."""
+    names = [name for name in artifact.files if name.endswith(".safetensors") and name not in damaged]
+    return [artifact.path / name for name in names if artifact.stage == "represent" or name == "dynamics.safetensors"]
+
+
+def _tensors(artifact: Artifact, damaged: list[str]) -> dict[str, dict[str, Any]]:
+    """Name -> shape and type of each tensor."""
+    arrays = {
+        name: array for path in _tensor_files(artifact, damaged) for name, array in sorted(tensors.load(path).items())
+    }
+    return {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
+
+
+def _checkpoints(artifact: Artifact, damaged: list[str]) -> dict[str, Any]:
+    """Name of each kept checkpoint -> mean learning rate over its span of training; in represent, for each kind."""
+    if artifact.stage == "finetune":
+        return {checkpoint["name"]: checkpoint["learning_rate"] for checkpoint in artifact.about["checkpoints"]}
+    kinds = {path.stem: tensors.metadata(path) for path in _tensor_files(artifact, damaged)}
+    return {kind: dict(zip(meta["checkpoints"], meta["learning_rate"], strict=True)) for kind, meta in kinds.items()}
+
+
+def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
+    """The checkpoints in words; kinds that rest on the same ones share their lines."""
+    by_kind = facts["checkpoints"] if facts["stage"] == "represent" else {"": facts["checkpoints"]}
+    shared: dict[str, list[str]] = {}
+    for kind, rates in by_kind.items():
+        shared.setdefault(canonical(list(rates.items())), []).append(kind)
+    lines = []
+    for pairs, kinds in shared.items():
+        of = f"{', '.join(kinds)} " if len(shared) > 1 else ""
+        lines += [f"{of}{name}: mean learning rate {rate:.3g}" for name, rate in json.loads(pairs)]
+    return lines
+
+
+def _input(artifact: Artifact, role: str) -> str:
+    """Where an input is, seen from here; what is no path (a hub name, standard input) under the name it was given."""
+    path = artifact.origin(role)
+    named = str(artifact.manifest["made"]["inputs"][role])
+    return str(path) if path.exists() else "standard input" if named == "-" else named
+
+
+def _short(digest: str) -> str:
+    """The head of a sha256; a hub name with its commit as it is."""
+    return digest if ":" in digest else digest[:12]

@@ -1,0 +1,71 @@
+"""`prune eval`: what a trained model makes of test sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prune_cli import options, tasks
+from prune_cli.artifacts.jsonl import write_jsonl
+from prune_cli.artifacts.manifest import Recipe
+from prune_cli.data.open import open_rows
+from prune_cli.models import find
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+
+
+def evaluate(
+    model: str, tests: Mapping[str, str], out: Path, opts: options.Eval, fields: Mapping[str, str], how: How
+) -> Outcome:
+    """Evaluate a trained model on named test sets: `metrics.json`, and a line for each row in `predictions.jsonl`.
+
+    tests: name -> data file.
+    """
+    named = find.find(model)
+    opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
+    task = tasks.load(opts.task)
+    sets = {name: open_rows(test, dict(fields), task.check) for name, test in tests.items()}
+    digests = {f"test {name}": rows.digest for name, rows in sets.items()}
+    recipe = Recipe("eval", options.recipe(opts, opts.task), {"model": named.digest, **digests}, task_code(opts.task))
+    labels = find.head_labels(named, task.label_list(next(iter(sets.values()))))
+    for rows in sets.values():
+        task.label_indices(rows, labels)  # before any work: a label that the model does not know
+    places = {"model": model, **{f"test {name}": test for name, test in tests.items()}}
+    outcome = settle(out, recipe, places, how)
+    if outcome.settled:
+        return outcome
+    with making(outcome, recipe, places) as draft:
+        from prune_cli.models import device as devices
+        from prune_cli.models import load
+        from prune_cli.models.predict import predict
+
+        device = devices.use_device(opts.device)
+        tokenizer = load.load_tokenizer(named)
+        network, _ = load.load(named, task, labels, tokenizer, new_head=False)
+        network = network.to(device).eval()
+        metrics: dict[str, Any] = {}
+
+        def lines() -> Iterator[dict[str, Any]]:
+            for name, rows in sets.items():
+                encoded = task.encode(rows, tokenizer, opts.max_length, labels)
+                load.check_length(network, encoded, rows)
+                judging = tasks.Judging(
+                    network, tokenizer, rows, encoded, labels, device, opts.max_length, opts.max_new_tokens
+                )
+                predictions, losses = predict(
+                    judging,
+                    task,
+                    batch_size=opts.batch_size,
+                    tokens_per_batch=opts.tokens_per_batch,
+                    precision=opts.precision,
+                )
+                metrics[name] = task.metrics(predictions, losses, labels)
+                for key, prediction in zip(rows.ids, predictions, strict=True):
+                    yield {"test": name, "id": key, **prediction}
+
+        write_jsonl(draft.path / "predictions.jsonl", lines())
+        (draft.path / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        draft.about = {"labels": labels, "tests": {name: len(rows) for name, rows in sets.items()}}
+    return done(outcome, draft)

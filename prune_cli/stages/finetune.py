@@ -1,0 +1,91 @@
+"""`prune finetune`: a model trained on rows, with the training dynamics recorded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prune_cli import options, tasks
+from prune_cli.artifacts import code, manifest
+from prune_cli.artifacts.manifest import Recipe, open_artifact
+from prune_cli.data import fingerprints
+from prune_cli.data.open import open_rows, task_name
+from prune_cli.data.rows import Rows
+from prune_cli.errors import PruneError
+from prune_cli.models import device as devices
+from prune_cli.models import find
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.tasks import Task
+
+CODE = ("prune_cli.training",)  # beside the task's own code, what a trained model may depend on
+
+
+def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, str], how: How) -> Outcome:
+    """Fine-tune on rows, or on what a select artifact kept: weights, checkpoints, recorded dynamics, log.
+
+    data: a data file, or a represent or select artifact.
+    """
+    named = find.find(opts.model)
+    opts = replace(opts, task=_task_name(data, named, opts.task))
+    task = tasks.load(opts.task)
+    rows = open_rows(data, dict(fields), task.check)
+    labels = _labels(data, named, rows, task)
+    opts = replace(opts, precision=devices.resolve_precision(opts.precision, opts.device))
+    if opts.load_in == "4bit" and opts.tune != "lora":
+        raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--tune lora")
+    recipe = Recipe(
+        "finetune",
+        {**opts.recipe(), "labels": labels},
+        {"rows": rows.digest, "model": named.digest},
+        {**task_code(opts.task), "training": code.digest_of_module("prune_cli.training.trainer", CODE)},
+    )
+    places = {"rows": data, "model": opts.model}
+    outcome = settle(out, recipe, places, how)
+    if outcome.settled:
+        return outcome
+    with making(outcome, recipe, places, resumable=True) as draft:
+        from transformers import set_seed
+
+        from prune_cli.models import adapters, load
+        from prune_cli.training.trainer import train
+
+        device = devices.use_device(opts.device)
+        if opts.load_in == "4bit" and device.type != "cuda":
+            raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
+        tokenizer = load.load_tokenizer(named)
+        encoded = task.encode(rows, tokenizer, opts.max_length, labels)
+        set_seed(opts.seed)  # a new head is drawn from it
+        model, drawn = load.load(named, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
+        model = adapters.merged(model)
+        if opts.tune == "lora":
+            model = adapters.with_adapters(model, drawn, opts, task)
+        load.check_length(model, encoded, rows)
+        trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
+        fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
+        draft.about = {
+            "rows": len(rows),
+            "labels": labels,
+            "steps": trained.steps,
+            "learning_rate": trained.learning_rate,
+            "checkpoints": trained.checkpoints,
+            "max_length": opts.max_length,
+        }
+    return done(outcome, draft)
+
+
+def _task_name(data: str, named: find.NamedModel, wanted: str) -> str:
+    """The task: that of the artifact that holds the rows, else the one wanted, else that of the model."""
+    wanted = task_name(data, wanted)
+    return find.task_of(named, wanted) if wanted == "auto" else wanted
+
+
+def _labels(data: str, named: find.NamedModel, rows: Rows, task: Task) -> list[Any]:
+    """The label list in class order: that of an artifact, else of the rows; a head that has the same keeps its order."""
+    path = Path(data)
+    labels = list(open_artifact(path).about["labels"]) if manifest.is_artifact(path) else task.label_list(rows)
+    if len(labels) == 1:
+        raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
+    head = find.head_labels(named, labels)
+    return head if set(head) == set(labels) else labels

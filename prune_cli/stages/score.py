@@ -1,0 +1,42 @@
+"""`prune score`: one number a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prune_cli import options
+from prune_cli.artifacts.jsonl import write_jsonl
+from prune_cli.data import fingerprints
+from prune_cli.errors import PruneError
+from prune_cli.methods import call as calls
+from prune_cli.stages.common import How, Outcome, done, making, settle
+
+
+def score(names: Sequence[str], out: Path, opts: options.Score, fields: Mapping[str, str], how: How) -> Outcome:
+    """Score rows: `score.jsonl`, {"id", "score"} in row order, and `ids.jsonl`, by which the rows are known again.
+
+    names: represent, score or select artifacts, or a data file. Higher means what the method's line `Higher:` says.
+    """
+    call = calls.prepare("score", names, opts, fields)
+    recipe = call.recipe("score")
+    outcome = settle(out, recipe, call.places, how)
+    if outcome.settled:
+        return outcome
+    with making(outcome, recipe, call.places) as draft:
+        rows = call.given.rows
+        scores = np.asarray(call.method.function(**call.read()))
+        if scores.shape != (len(rows),) or scores.dtype.kind not in "iuf" or not np.isfinite(scores).all():
+            raise PruneError(f"{call.method.name}: gave scores that are not one finite number for each row")
+        lines = ({"id": key, "score": value} for key, value in zip(rows.ids, scores.tolist(), strict=True))
+        write_jsonl(draft.path / "score.jsonl", lines)
+        fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
+        draft.about = {
+            "rows": len(rows),
+            "labels": call.given.labels,
+            "fields": dict(rows.fields),
+            "meaning": call.method.summary,
+        }
+    return done(outcome, draft)

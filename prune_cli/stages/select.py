@@ -1,0 +1,77 @@
+"""`prune select`: the rows that are kept, best first, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli import options
+from prune_cli.artifacts.jsonl import write_jsonl
+from prune_cli.data.rows import Rows
+from prune_cli.errors import PruneError
+from prune_cli.methods import balance
+from prune_cli.methods import call as calls
+from prune_cli.methods.balance import Selection
+from prune_cli.methods.budget import parse_keep
+from prune_cli.stages.common import How, Outcome, done, making, settle
+
+
+def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mapping[str, str], how: How) -> Outcome:
+    """Select rows: `select.jsonl`, the kept rows as they came, best first; `why.jsonl`, a line for each row of the data.
+
+    names: score, represent or select artifacts, or a data file. A line of `why.jsonl` has {"id", "kept", "rank"}, rank
+    from 1 for the best and null for a row that is not kept, the score where the method reads one, and the columns that
+    the method returned.
+    """
+    if opts.balance == "none" and opts.balance_by != "label":
+        raise PruneError(
+            f"balance_by: {opts.balance_by}; allowed only with a balance", hint="--balance keep, or --balance equal"
+        )
+    call = calls.prepare("select", names, opts, fields)
+    n_keep = parse_keep(opts.keep, call.given.n)
+    balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
+    recipe = call.recipe("select", n_keep=n_keep, **balanced)
+    outcome = settle(out, recipe, call.places, how)
+    if outcome.settled:
+        return outcome
+    with making(outcome, recipe, call.places) as draft:
+        rows = call.given.rows
+        arguments = call.read()
+        part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
+        kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
+        rows.write(draft.path / "select.jsonl", kept.positions.tolist())
+        write_jsonl(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
+        draft.about = {
+            "rows": len(rows),
+            "kept": n_keep,
+            "labels": call.given.labels,
+            "fields": dict(rows.fields),
+        }
+    return done(outcome, draft)
+
+
+def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> Iterator[dict[str, Any]]:
+    """A line of `why.jsonl` for each row of the data."""
+    ranks = np.zeros(len(rows), np.int64)
+    ranks[kept.positions] = np.arange(1, len(kept.positions) + 1)
+    columns = {**({"score": score} if score is not None else {}), **kept.columns}
+    lists = {name: _entries(column) for name, column in columns.items()}
+    for i, (key, rank) in enumerate(zip(rows.ids, ranks.tolist(), strict=True)):
+        yield {
+            "id": key,
+            "kept": rank > 0,
+            "rank": rank or None,
+            **{name: entries[i] for name, entries in lists.items()},
+        }
+
+
+def _entries(column: NDArray[Any]) -> list[Any]:
+    """The entries of a column, None where there is none."""
+    if column.dtype.kind == "f":
+        return [None if math.isnan(value) else value for value in column.tolist()]
+    return [None if value == -1 else value for value in column.tolist()]
