@@ -225,10 +225,14 @@ class Option:
 
 
 def option(name: str, annotation: Any, default: Any = MISSING) -> Option:
-    """An option by its annotation. Without one it has the type of its default, and a number its sign."""
+    """An option by its annotation, in which a text is its help. Without one it has the type of its default.
+
+    A number without bounds has the sign of its default: above 0, or 0 or more where the default is 0.
+    """
     if annotation is None:
         annotation = type(default)
-    helps = [entry for entry in _metadata(annotation) if isinstance(entry, Help)]
+    helps = [Help(entry) if isinstance(entry, str) else entry for entry in _metadata(annotation)]
+    helps = [entry for entry in helps if isinstance(entry, Help)]
     if _plain_type(annotation) in (int, float) and not _metas(annotation) and default not in (MISSING, None):
         bound = Meta(gt=0) if default > 0 else Meta(ge=0) if default == 0 else Meta()
         annotation = Annotated[annotation, bound]

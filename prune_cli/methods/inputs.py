@@ -131,9 +131,8 @@ def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "aut
     A data file is read and checked here, rows of a represent artifact when they are asked for. The task is that of the
     artifacts; where there are none it is `task`, and classification if that is auto.
     """
-    artifacts = {
-        name: open_artifact(Path(name), "represent", "score", "select") for name in names if _is_artifact(name)
-    }
+    given = [name for name in names if is_artifact(Path(name))]
+    artifacts = {name: open_artifact(Path(name), "represent", "score", "select") for name in given}
     of = {stage: [a for a in artifacts.values() if a.stage == stage] for stage in ("select", "represent", "score")}
     data = [name for name in names if name not in artifacts or artifacts[name].stage == "select"]
     if len(data) > 1:
@@ -153,10 +152,6 @@ def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "aut
         n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
         opened = partial(_rows_behind, first, check)
     return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
-
-
-def _is_artifact(name: str) -> bool:
-    return is_artifact(Path(name))
 
 
 def _task(artifacts: Sequence[Artifact], wanted: str) -> str:

@@ -24,7 +24,7 @@ def similarities(
 
     Yields which target rows, which rows, and their cosines [target rows, rows]; 0 where either is a row of zeros.
     """
-    for targets, aims in row_blocks(target_features):
-        aims = unit(aims)
-        for rows, block in row_blocks(features, beside=len(aims)):
-            yield targets, rows, aims @ unit(block).T
+    for targets, target_block in row_blocks(target_features):
+        units = unit(target_block)
+        for rows, block in row_blocks(features, beside=len(units)):
+            yield targets, rows, units @ unit(block).T

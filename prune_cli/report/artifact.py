@@ -94,7 +94,8 @@ def _kept(artifact: Artifact, damaged: list[str]) -> dict[str, list[dict[str, An
     """Of a selection the first and the last kept rows: id, rank, score and the method's own reasons."""
     if artifact.stage != "select" or "why.jsonl" in damaged:
         return {}
-    kept = sorted((line for line in read_jsonl(artifact.file("why.jsonl")) if line["kept"]), key=lambda l: l["rank"])
+    why = read_jsonl(artifact.file("why.jsonl"))
+    kept = sorted((line for line in why if line["kept"]), key=lambda line: int(line["rank"]))
     shown = [{key: value for key, value in line.items() if key != "kept"} for line in kept]
     return {"first": shown[:EDGE], "last": shown[EDGE:][-EDGE:]}
 
@@ -117,10 +118,11 @@ def _tensor_files(artifact: Artifact, damaged: list[str]) -> list[Path]:
 
 def _tensors(artifact: Artifact, damaged: list[str]) -> dict[str, dict[str, Any]]:
     """Name -> shape and type of each tensor."""
-    arrays = {
-        name: array for path in _tensor_files(artifact, damaged) for name, array in sorted(tensors.load(path).items())
-    }
-    return {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
+    shown = {}
+    for path in _tensor_files(artifact, damaged):
+        for name, array in sorted(tensors.load(path).items()):
+            shown[name] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    return shown
 
 
 def _checkpoints(artifact: Artifact, damaged: list[str]) -> dict[str, Any]:

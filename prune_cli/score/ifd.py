@@ -15,14 +15,17 @@ not losses. A loss without prompt below float32's resolution counts as that much
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def score(
-    logprob: NDArray[Any], logprob_unprompted: NDArray[Any], *, unhelped_last: bool = True
+    logprob: NDArray[Any],
+    logprob_unprompted: NDArray[Any],
+    *,
+    unhelped_last: Annotated[bool, "Put rows whose prompt makes the response less likely behind all others."] = True,
 ) -> NDArray[np.float64]:
     """Score rows by logprob [n, e] with the prompt and logprob_unprompted [n, e] without: float64 [n]."""
     prompted, alone = (-values[:, -1].astype(np.float64) for values in (logprob, logprob_unprompted))

@@ -34,8 +34,8 @@ def score(
 
     learning_rate [e]; target_group [m] where the target rows have groups.
     """
-    aims = _aims(target_trajectory, target_group) * learning_rate[:, None]
-    flat = aims.reshape(len(aims), -1)  # [g, e × d]
+    means = _group_means(target_trajectory, target_group) * learning_rate[:, None]
+    flat = means.reshape(len(means), -1)  # [g, e × d]
     scores = np.empty(len(trajectory), np.float64)
     for rows, block in row_blocks(trajectory):
         scores[rows] = (unit(block).reshape(len(block), -1) @ flat.T).max(axis=1)
@@ -53,7 +53,7 @@ def score_influence(influence: NDArray[Any], learning_rate: NDArray[np.float64])
 FORMS = {"influence": score_influence}
 
 
-def _aims(target: NDArray[Any], group: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _group_means(target: NDArray[Any], group: NDArray[np.int64] | None) -> NDArray[np.float64]:
     """Mean of each group's unit rows [g, e, d]."""
     if group is None:
         group = np.zeros(len(target), np.int64)

@@ -11,7 +11,7 @@ stored, all checkpoints side by side. The default k is ours. Squaring keeps the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from prune_cli.numeric import kmeans as _kmeans
 
 
-def score(features: NDArray[Any], rng: np.random.Generator, *, k: int = 10) -> NDArray[np.float64]:
+def score(
+    features: NDArray[Any], rng: np.random.Generator, *, k: Annotated[int, "Number of prototypes."] = 10
+) -> NDArray[np.float64]:
     """Score rows by features [n, d] with k prototypes (n where k is above n): float64 [n], 0 or more."""
     _, distance = _kmeans.assign(features, _kmeans.fit(features, k, rng))
     return distance

@@ -13,7 +13,7 @@ by itself: that is `--balance equal --balance-by group`. Their code draws from c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,21 @@ from prune_cli.numeric import kmeans as _kmeans
 from prune_cli.numeric.shares import equal_shares
 
 
-def select(features: NDArray[Any], n_keep: int, rng: np.random.Generator, *, k: int = 100) -> NDArray[np.int64]:
-    """Select n_keep of n rows by features [n, d] with k clusters (n where k is above n): int64 [n_keep]."""
+def select(
+    features: NDArray[Any],
+    n_keep: int,
+    rng: np.random.Generator,
+    *,
+    k: Annotated[int, "Number of clusters."] = 100,
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Select n_keep of n rows by features [n, d] with k clusters (n where k is above n): int64 [n_keep].
+
+    Column `cluster`: the number of the row's cluster; with a balance, within its label or group.
+    """
     cluster, _ = _kmeans.assign(features, _kmeans.fit(features, k, rng))
     sizes = np.bincount(cluster)
     shares = equal_shares(sizes, n_keep)
-    return np.concatenate(
+    positions = np.concatenate(
         [rng.permutation(np.flatnonzero(cluster == j))[: shares[j]] for j in np.argsort(sizes, kind="stable")]
     )
+    return positions, {"cluster": cluster}

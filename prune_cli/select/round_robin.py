@@ -24,28 +24,34 @@ STEPS = 2**30  # of the cosine from 0 to 1
 LOW = 2**32 - 1  # the lower half of a key
 
 
-def select(features: NDArray[Any], target_features: NDArray[Any], n_keep: int) -> NDArray[np.int64]:
-    """Select n_keep of n rows by features [n, d] and target_features [m, d]: int64 [n_keep]."""
-    aims = target_features[:n_keep]
+def select(
+    features: NDArray[Any], target_features: NDArray[Any], n_keep: int
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Select n_keep of n rows by features [n, d] and target_features [m, d]: int64 [n_keep].
+
+    Column `target`: the position of the target row for which a row was kept.
+    """
+    targets = target_features[:n_keep]
     taken = np.zeros(len(features), bool)
+    target_of = np.full(len(features), -1)
     picked: list[int] = []
     while len(picked) < n_keep:  # once, unless a target row runs out of the rows noted for it
-        noted = max(1, min(n_keep - len(picked), CANDIDATES // len(aims)))
-        nearest = _nearest_free(features, aims, taken, noted)
-        at = [0] * len(aims)
+        noted = max(1, min(n_keep - len(picked), CANDIDATES // len(targets)))
+        nearest = _nearest_free(features, targets, taken, noted)
+        at = [0] * len(targets)
         while len(picked) < n_keep:
-            aim = len(picked) % len(aims)
-            at[aim] = _first_free(nearest[aim], at[aim], taken)
-            if at[aim] == nearest.shape[1]:
+            target = len(picked) % len(targets)
+            at[target] = _first_free(nearest[target], at[target], taken)
+            if at[target] == nearest.shape[1]:
                 break
-            row = int(nearest[aim, at[aim]])
-            taken[row] = True
+            row = int(nearest[target, at[target]])
+            taken[row], target_of[row] = True, target
             picked.append(row)
-    return np.array(picked, np.int64)
+    return np.array(picked, np.int64), {"target": target_of}
 
 
 def _nearest_free(
-    features: NDArray[Any], aims: NDArray[Any], taken: NDArray[np.bool_], noted: int
+    features: NDArray[Any], targets: NDArray[Any], taken: NDArray[np.bool_], noted: int
 ) -> NDArray[np.int64]:
     """For each target row the rows most like it of those not taken, the nearest first: int64 [m, at most noted].
 
@@ -53,12 +59,12 @@ def _nearest_free(
     numbers is that of nearness, and of equals the first.
     """
     noted = min(noted, int(np.count_nonzero(~taken)))
-    best = np.full((len(aims), noted), np.iinfo(np.int64).min)
-    for targets, rows, cosines in similarities(features, aims):
+    best = np.full((len(targets), noted), np.iinfo(np.int64).min)
+    for some, rows, cosines in similarities(features, targets):
         free = np.flatnonzero(~taken[rows])
         keys = np.rint(cosines[:, free] * STEPS).astype(np.int64) * (LOW + 1) + (LOW - rows.start - free)
-        both = np.concatenate([best[targets], keys], axis=1)
-        best[targets] = np.partition(both, -noted, axis=1)[:, -noted:]
+        both = np.concatenate([best[some], keys], axis=1)
+        best[some] = np.partition(both, -noted, axis=1)[:, -noted:]
     best.sort(axis=1)
     return LOW - (best[:, ::-1] & LOW)
 

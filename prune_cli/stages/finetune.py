@@ -82,7 +82,7 @@ def _task_name(data: str, named: find.NamedModel, wanted: str) -> str:
 
 
 def _labels(data: str, named: find.NamedModel, rows: Rows, task: Task) -> list[Any]:
-    """The label list in class order: that of an artifact, else of the rows; a head that has the same keeps its order."""
+    """The label list in class order: that of the artifact, else of the rows; in the head's order if it has the same."""
     path = Path(data)
     labels = list(open_artifact(path).about["labels"]) if manifest.is_artifact(path) else task.label_list(rows)
     if len(labels) == 1:

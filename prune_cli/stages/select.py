@@ -22,7 +22,7 @@ from prune_cli.stages.common import How, Outcome, done, making, settle
 
 
 def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mapping[str, str], how: How) -> Outcome:
-    """Select rows: `select.jsonl`, the kept rows as they came, best first; `why.jsonl`, a line for each row of the data.
+    """Select rows: `select.jsonl`, the kept rows as they came, best first; `why.jsonl`, a line for each row given.
 
     names: score, represent or select artifacts, or a data file. A line of `why.jsonl` has {"id", "kept", "rank"}, rank
     from 1 for the best and null for a row that is not kept, the score where the method reads one, and the columns that
