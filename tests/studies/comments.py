@@ -31,7 +31,7 @@ methods = [
     "full",
     "random",
     "less",
-    {{recipe = "less", balance = "keep"}},
+    {{method = "less", balance = "keep"}},
     "memorization",
     "s2l",
     "s2l-gradient",
