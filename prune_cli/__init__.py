@@ -20,13 +20,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune_cli.version import __version__
+
 if TYPE_CHECKING:
     from prune_cli.artifacts.manifest import Artifact
     from prune_cli.pipeline.results import Report
     from prune_cli.stages.common import How, Outcome
 
-__version__ = "0.1.0"
-__all__ = ["evaluate", "finetune", "open_artifact", "pipeline", "represent", "score", "select"]
+__all__ = ["__version__", "evaluate", "finetune", "open_artifact", "pipeline", "represent", "score", "select"]
 
 # Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
 # itself as an attribute of its package when it is loaded, and would replace a function that was there first.

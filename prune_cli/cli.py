@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prune_cli import __version__, options
+from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
 from prune_cli.runtime import interrupt, processes
+from prune_cli.version import __version__
 
 if TYPE_CHECKING:
     from prune_cli.stages.common import Outcome

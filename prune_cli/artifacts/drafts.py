@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune_cli import __version__
 from prune_cli.artifacts.manifest import (
     FORMAT,
     MANIFEST,
@@ -29,6 +28,7 @@ from prune_cli.artifacts.manifest import (
     sealed,
 )
 from prune_cli.errors import PruneError
+from prune_cli.version import __version__
 from prune_cli.runtime import processes
 
 RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours

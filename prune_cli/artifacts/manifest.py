@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune_cli import __version__
 from prune_cli.errors import PruneError
+from prune_cli.version import __version__
 
 MANIFEST = "manifest.json"
 FORMAT = 2

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import options, tasks
-from prune_cli.artifacts.jsonl import replace_file, write_jsonl
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
@@ -52,8 +51,6 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
     if device is not None:
         tables = {name: replace(getattr(plan, name), device=device) for name in ("warmup", *options.STAGES_ON_DEVICE)}
         plan = replace(plan, **tables)
-    if not dry_run:
-        (out / RESULTS).unlink(missing_ok=True)  # of another plan, or about to be written again
     runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
     runner.prepare()
     for entry in plan.entries:
@@ -61,7 +58,7 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
             for seed in plan.seeds:
                 runner.run(entry, keep, seed)
     if not dry_run:
-        replace_file(out / RESULTS, lambda path: write_jsonl(path, runner.report.results))
+        runner.partial.replace(out / RESULTS)
     return runner.report
 
 
@@ -70,6 +67,7 @@ class _Runner:
 
     def __init__(self, plan: Plan, out: Path, how: How, tell: Tell) -> None:
         self.plan, self.out, self.how, self.tell = plan, out, how, tell
+        self.partial = out / f"{RESULTS}.part"  # results as they come: they take the name when all are there
         self.report = Report(out, tasks.load(plan.task).TABLE_METRICS)
         self.done: set[Path] = set()
         self.would_run: set[Path] = set()
@@ -203,7 +201,13 @@ class _Runner:
             metrics = json.loads(open_artifact(judged).file("metrics.json").read_text("utf-8"))
             for test, values in metrics.items():
                 line = {"method": entry.name, "keep": keep, "kept": kept, "seed": seed, "test": test}
-                self.report.results.append({**line, **values})
+                self.add_result({**line, **values})
+
+    def add_result(self, result: dict[str, Any]) -> None:
+        """Take down a result, on disk at once: an interrupted run leaves what it has."""
+        with self.partial.open("a" if self.report.results else "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(result, ensure_ascii=False) + "\n")
+        self.report.results.append(result)
 
     def score(self, method: PublishedMethod, seed: int) -> Path:
         """The score of a method, of its own for each seed where it draws anything."""

@@ -68,15 +68,20 @@ def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Out
             with suppress(OSError):  # another user's artifact may be read-only
                 (out / manifest.MANIFEST).touch()  # make compares times: this one has been checked now
         return Outcome(out, recipe.stage, "current")
-    if manifest.is_artifact(out):
-        if not (how.force or how.replace):
-            raise PruneError(
-                f"{out}: holds another artifact: {reason}",
-                hint="--replace to make it again, or another -o",
-            )
-        if any(Path(place).resolve() == out.resolve() for place in places.values()):
-            raise PruneError(f"{out}: is one of the inputs; choose another -o")
+    if manifest.is_artifact(out) and not (how.force or how.replace):
+        raise PruneError(f"{out}: holds another artifact: {reason}", hint="--replace to make it again, or another -o")
+    for place in places.values():
+        _check_apart(out, Path(place))
     return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or "forced")
+
+
+def _check_apart(out: Path, place: Path) -> None:
+    """Raise PruneError where an artifact would be made in place of one of its inputs, around it or within it."""
+    here, there = out.resolve(), place.resolve()
+    if here == there:
+        raise PruneError(f"{out}: is one of the inputs; choose another -o")
+    if here in there.parents or (there in here.parents and place.is_dir()):
+        raise PruneError(f"{out}: {'holds' if here in there.parents else 'lies in'} the input {place}; choose another -o")
 
 
 @contextmanager
