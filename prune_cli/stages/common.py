@@ -77,10 +77,12 @@ def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Out
 
 def _check_apart(out: Path, place: Path) -> None:
     """Raise PruneError where an artifact would be made in place of one of its inputs, around it or within it."""
+    if not place.exists():  # a hub name, standard input
+        return
     here, there = out.resolve(), place.resolve()
     if here == there:
         raise PruneError(f"{out}: is one of the inputs; choose another -o")
-    if here in there.parents or (there in here.parents and place.is_dir()):
+    if here in there.parents or there in here.parents:
         raise PruneError(f"{out}: {'holds' if here in there.parents else 'lies in'} the input {place}; choose another -o")
 
 
