@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
+from prune_cli import tasks
 from prune_cli.errors import PruneError
 
 
@@ -28,9 +29,8 @@ class Opt:
 Device = Annotated[str, Opt("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
 MaxLength = Annotated[int, Opt("Cut an example to this many tokens.")]
 Seed = Annotated[int, Opt("Seed of everything random.")]
-TASKS = ("classification", "choice", "generation")
 Task = Annotated[
-    str, Opt("What the rows are; auto: as the artifacts given say, else classification.", ("auto", *TASKS))
+    str, Opt("What the rows are; auto: as the artifacts given say, else classification.", ("auto", *tasks.names()))
 ]
 Precision = Annotated[str, Opt("Number format of the computation.", ("float32", "bfloat16"))]
 
