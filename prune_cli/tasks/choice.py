@@ -122,7 +122,7 @@ def collate(
     first, counts = encoded.first[positions, None], np.diff(encoded.first)[positions, None]
     columns = np.arange(counts.max())
     there = columns < counts
-    batch = tokens.collate(encoded, (first + np.where(there, columns, 0)).ravel(), pad_token_id)
+    batch = tokens.batch(encoded, (first + np.where(there, columns, 0)).ravel(), pad_token_id)
     batch = {name: values.reshape(*there.shape, -1) for name, values in batch.items()}
     gold = (columns == encoded.gold[positions, None]).astype(np.int64)
     return tokens.to_device({**batch, "labels": np.where(there, gold, OUTSIDE)}, device)

@@ -90,7 +90,7 @@ def collate(
 ) -> dict[str, torch.Tensor]:
     """The rows at `positions` (b) as int64 tensors [b, t], t the longest of them, padded on the right; `labels` [b]."""
     positions = np.asarray(positions, dtype=np.int64)
-    batch = tokens.collate(encoded, positions, pad_token_id)
+    batch = tokens.batch(encoded, positions, pad_token_id)
     return tokens.to_device({**batch, "labels": encoded.gold[positions]}, device)
 
 

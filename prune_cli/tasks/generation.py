@@ -157,7 +157,7 @@ def collate(
     position before predict them), OUTSIDE elsewhere.
     """
     positions = np.asarray(positions, dtype=np.int64)
-    batch = tokens.collate(encoded, positions, pad_token_id)
+    batch = tokens.batch(encoded, positions, pad_token_id)
     ids = batch["input_ids"]
     answer = (batch["attention_mask"] == 1) & (np.arange(ids.shape[1]) >= encoded.gold[positions, None])
     return tokens.to_device({**batch, "labels": np.where(answer, ids, OUTSIDE)}, device)

@@ -126,7 +126,7 @@ def padded(
     return values, mask
 
 
-def collate(encoded: Encoded, sequences: NDArray[np.int64], pad_token_id: int) -> dict[str, NDArray[np.int64]]:
+def batch(encoded: Encoded, sequences: NDArray[np.int64], pad_token_id: int) -> dict[str, NDArray[np.int64]]:
     """A model's inputs [b, t] for the sequences at these positions (b), t the longest of them.
 
     Padding is on the right, whatever the tokenizer's side: the positions of a row's tokens do not depend on the batch.
@@ -136,17 +136,17 @@ def collate(encoded: Encoded, sequences: NDArray[np.int64], pad_token_id: int) -
         return [flat[encoded.offsets[j] : encoded.offsets[j + 1]] for j in sequences]
 
     ids, mask = padded(parts(encoded.input_ids), pad_token_id)
-    batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     if encoded.token_type_ids is not None:
-        batch["token_type_ids"] = padded(parts(encoded.token_type_ids), 0)[0]
-    return batch
+        inputs["token_type_ids"] = padded(parts(encoded.token_type_ids), 0)[0]
+    return inputs
 
 
-def to_device(batch: dict[str, NDArray[np.int64]], device: torch.device | str) -> dict[str, torch.Tensor]:
+def to_device(arrays: dict[str, NDArray[np.int64]], device: torch.device | str) -> dict[str, torch.Tensor]:
     """The arrays of a batch as tensors on the device."""
     import torch
 
-    return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+    return {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
 
 
 def pad_token_id(tokenizer: Any) -> int:
