@@ -207,7 +207,7 @@ def test_long_pairs_lose_the_longer_text_first(tiny_model: Path, tmp_path: Path)
     opened = open_rows(write_rows(tmp_path / "rows.jsonl", [row]), check=choice.check)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     encoded = choice.encode(opened, tokenizer, 8, [])
-    tokens = tokenizer.convert_ids_to_tokens(encoded.sequences.input_ids[: encoded.sequences.offsets[1]].tolist())
+    tokens = tokenizer.convert_ids_to_tokens(encoded.input_ids[: encoded.offsets[1]].tolist())
     assert tokens == ["[CLS]", "the", "very", "very", "[SEP]", "very", "bad", "[SEP]"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prune_cli import options
 from prune_cli.artifacts import tensors
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
@@ -149,11 +149,11 @@ def test_both_forms_of_a_row_are_the_same_tokens(folder: Path, tmp_path: Path) -
     first = encoded(folder, "llama")[2]
     rows = [as_messages(row) for row in talks(16)]
     second = encoded(folder, "llama", path=write_rows(tmp_path / "rows.jsonl", rows))[2]
-    for name in ("input_ids", "offsets", "prompts"):
+    for name in ("input_ids", "offsets", "gold"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
     turns = [{"role": "system", "content": "the plot"}, *rows[0]["messages"], *rows[1]["messages"]]
     longer = encoded(folder, "llama", path=write_rows(tmp_path / "long.jsonl", [{"messages": turns}]))[2]
-    assert longer.lengths[0] - longer.prompts[0] == first.lengths[1] - first.prompts[1]
+    assert longer.lengths[0] - longer.gold[0] == first.lengths[1] - first.gold[1]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -165,7 +165,7 @@ def test_prompts_are_cut_from_the_left_and_responses_kept(folder: Path, kind: st
         kept = found.input_ids[found.offsets[i] : found.offsets[i + 1]].tolist()
         room = 6 - len(answer)
         assert kept == [2, *prompt[len(prompt) - room + 1 :], *answer]
-        assert found.prompts[i] == room
+        assert found.gold[i] == room
     assert generation.cut([2, 7, 8, 9], 1, 2) == [2]
     assert generation.cut([6, 7, 8, 9], 2, 2) == [8, 9]
 
@@ -175,9 +175,7 @@ def test_generation_in_batches_is_that_of_each_row_alone(folder: Path, kind: str
     """Left padding changes nothing: what is said in one batch is what plain greedy search says one by one."""
     rows, tokenizer, found = encoded(folder, kind)
     model = AutoModelForCausalLM.from_pretrained(folder / kind).eval()
-    judging = Judging(
-        model, tokenizer, rows, found, [], torch.device("cpu"), options.Eval(max_new_tokens=5, max_length=64)
-    )
+    judging = Judging(model, tokenizer, rows, found, [], torch.device("cpu"), 64, 5)
     together = generation.generate(judging, np.arange(16))
     for i, row in enumerate(rows):
         ids = plain(kind, tokenizer, row)[0]
@@ -186,8 +184,7 @@ def test_generation_in_batches_is_that_of_each_row_alone(folder: Path, kind: str
             ids = [*ids, int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
         assert together[i] == (tokenizer.decode(ids[start:], skip_special_tokens=True), 0)
     with pytest.raises(PruneError, match="max_new_tokens: 64; the model has positions for 64"):
-        judging = Judging(model, tokenizer, rows, found, [], torch.device("cpu"), options.Eval())
-        generation.generate(judging, np.arange(2))
+        generation.generate(replace(judging, max_new_tokens=64), np.arange(2))
 
 
 def test_what_is_generated_hangs_on_the_prompt_alone(done: Path, folder: Path, tmp_path: Path, prune: Prune) -> None:

@@ -14,9 +14,11 @@ from prune_cli.runtime.progress import progress
 from prune_cli.tasks import Judging, Task
 
 
-def predict(judging: Judging, task: Task) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
+def predict(
+    judging: Judging, task: Task, *, batch_size: int, tokens_per_batch: int, precision: str
+) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
     """Predictions and losses [n] (nats) of the rows, in input order, in eval mode."""
-    encoded, opts = judging.encoded, judging.opts
+    encoded = judging.encoded
     n = len(encoded.lengths)
     order = models.longest_first(encoded.lengths)
     losses = np.empty(n)
@@ -24,10 +26,10 @@ def predict(judging: Judging, task: Task) -> tuple[list[dict[str, Any]], NDArray
     done = 0
     with torch.inference_mode(), progress("eval, rows", n) as advance:
         while done < n:
-            positions = models.take(order[done:], encoded.lengths, opts.batch_size, opts.tokens_per_batch)
+            positions = models.take(order[done:], encoded.lengths, batch_size, tokens_per_batch)
             inputs = task.collate(encoded, positions, models.pad_token_id(judging.tokenizer), judging.device)
             gold = inputs.pop("labels")
-            with models.autocast(judging.device, opts.precision):
+            with models.autocast(judging.device, precision):
                 logits = judging.model(**inputs).logits
                 found = task.predictions(judging, positions, logits, gold)
             losses[positions] = task.losses(logits, gold).cpu().numpy()

@@ -376,8 +376,15 @@ def evaluate(
             for name, found in rows.items():
                 encoded = task.encode(found, tokenizer, opts.max_length, head)
                 models.check_length(network, encoded, found)
-                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, opts)
-                predictions, losses = predict(judging, task)
+                limits = opts.max_length, opts.max_new_tokens
+                judging = tasks.Judging(network, tokenizer, found, encoded, head, device, *limits)
+                predictions, losses = predict(
+                    judging,
+                    task,
+                    batch_size=opts.batch_size,
+                    tokens_per_batch=opts.tokens_per_batch,
+                    precision=opts.precision,
+                )
                 metrics[name] = task.metrics(predictions, losses, head)
                 for key, prediction in zip(found.ids, predictions, strict=True):
                     line = {"test": name, "id": key, **prediction}

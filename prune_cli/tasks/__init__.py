@@ -1,40 +1,40 @@
-"""The tasks, one module each: how a row is checked, tokenised, batched, and judged."""
+"""The tasks, one file each: how a row is checked, tokenised, batched and judged.
+
+Adding a task is adding a file. A file is a task if it assigns AUTO_MODEL; other files hold what tasks share
+(tokens.py). What a task's file must declare is what `Task` lists; `load` checks that it is there.
+"""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from prune_cli.errors import PruneError
+from prune_cli.tasks.tokens import Encoded
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from prune_cli import options
     from prune_cli.data.rows import Rows
 
+__all__ = ["Encoded", "Judging", "Task", "load", "names"]
 
-class Encoded(Protocol):
-    """n tokenised rows with their gold answers, as a task keeps them."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens a row takes in a batch of its like, by which batches are sorted and bounded."""
-
-    @property
-    def longest(self) -> np.ndarray:
-        """int64 [n]: tokens of a row's longest sequence, by which a model's positions are counted."""
+_ASSIGNED = re.compile(r"^AUTO_MODEL\b.*=", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What predictions are made with: a model in eval mode, its tokenizer, rows, the label list, options."""
+    """What predictions are made with: a model in eval mode, its tokenizer, n rows and their tokens, the label list.
+
+    max_length: most tokens of an example. max_new_tokens: most tokens of a generated text; 0: nothing is generated.
+    """
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -42,11 +42,12 @@ class Judging:
     encoded: Any
     labels: list[Any]
     device: torch.device
-    opts: options.Eval
+    max_length: int
+    max_new_tokens: int
 
 
 class Task(Protocol):
-    """What a task's module offers. n rows, b of them in a batch; what logits and `labels` are, the task knows."""
+    """What a task's file declares. n rows, b of them in a batch; what logits and `labels` are, the task knows."""
 
     @property
     def AUTO_MODEL(self) -> str:
@@ -54,23 +55,27 @@ class Task(Protocol):
 
     @property
     def PEFT_TASK(self) -> str | None:
-        """The peft task type, by which LoRA knows the head to train beside its adapters."""
+        """The peft task type, by which LoRA knows the head to train beside its adapters; None where peft has none."""
 
     @property
     def POOLING(self) -> str:
-        """How hidden states of tokens become one vector, where it is not said."""
+        """How the hidden states of a row's tokens become one vector, if the user does not say."""
 
     @property
     def TABLE_METRICS(self) -> tuple[str, ...]:
-        """Of the metrics, those that a table of results shows."""
+        """The metrics that a table of results shows."""
 
     @property
     def OPTIONS(self) -> tuple[str, ...]:
-        """Options of stages and kinds that have a say for this task and not for every one."""
+        """Options of stages and kinds that are for some tasks only, this one among them."""
 
     @property
     def OFFERS(self) -> frozenset[str]:
         """What rows have that kinds of representation may need: `prompt`."""
+
+    @property
+    def EXAMPLE(self) -> dict[str, Any]:
+        """A good row, with the keys that every row needs."""
 
     def check(self, row: dict[str, Any]) -> str | None:
         """The problem of a row in words, with what is allowed; None if there is none."""
@@ -93,30 +98,43 @@ class Task(Protocol):
         """The model's inputs and `labels` for the rows at `positions`, padded on the right to the longest of them."""
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """float32 [b]: each row's own loss, in nats."""
+        """float32 [b]: each row's own loss, in nats; lower means easier. Differentiable."""
 
     def dynamics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`logprob`, `correct`, `margin` and `el2n`, each float32 [b]."""
+        """`logprob`, `correct`, `margin` and `el2n`, each float32 [b]. `logprob` is minus the loss."""
 
     def predictions(
         self, judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor
     ) -> list[dict[str, Any]]:
-        """What the model says of each row at `positions`, as `predictions.jsonl` holds it; logits are the forward's."""
+        """What the model says of each row at `positions`, as predictions.jsonl holds it; logits are the forward's."""
 
     def metrics(
         self, predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[Any]
     ) -> dict[str, Any]:
-        """What `eval` reports of n rows, ready for JSON."""
+        """What `eval` reports of n rows, ready for JSON: `n`, mean `loss`, and the task's own."""
 
 
 def names() -> list[str]:
     """All tasks, in order of name; none is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    return sorted(file.stem for file in _files() if _ASSIGNED.search(file.read_text("utf-8")))
 
 
 def load(name: str) -> Task:
-    """The module of the task `name`. Raises PruneError for a name without one."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
-    if name not in names:
-        raise PruneError(f"task: {name}; allowed: {', '.join(names)}")
-    return cast(Task, importlib.import_module(f"{__name__}.{name}"))
+    """The module of the task `name`.
+
+    Raises PruneError for a name without a task, and for a task whose file does not declare all that `Task` lists.
+    """
+    if any(file.stem == name for file in _files()):
+        module = importlib.import_module(f"{__name__}.{name}")
+        declared = [entry for entry in vars(Task) if not entry.startswith("_")]
+        lacking = [entry for entry in declared if not hasattr(module, entry)]
+        if 0 < len(lacking) < len(declared):
+            raise PruneError(f"task {name}: half declared; it lacks {', '.join(lacking)}")
+        if not lacking:
+            return cast(Task, module)
+    raise PruneError(f"task: {name}; allowed: {', '.join(names())}")
+
+
+def _files() -> list[Path]:
+    """The files of this package but for its own."""
+    return [file for folder in __path__ for file in Path(folder).glob("*.py") if file.stem != "__init__"]

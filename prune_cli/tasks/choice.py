@@ -1,24 +1,24 @@
 """Multiple choice: {"question", "choices", "label"} -> one of the row's own choices.
 
-A row is as many sequences as it has choices, each given one number by the model; these are the row's logits. Where the
-question has a blank, `_` or a run of them, a choice's sequence is the question with the blank filled, as in WinoGrande
-(Sakaguchi et al. 2019, arXiv 1907.10641); elsewhere it is the pair (question, choice).
+A row is as many sequences as it has choices. The model gives one number to each sequence; these are the row's logits.
+Where the question has a blank, `_` or a run of them, a choice's sequence is the question with the blank filled, as in
+WinoGrande (Sakaguchi et al. 2019, arXiv 1907.10641); elsewhere it is the pair (question, choice).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prune_cli.data.problems import text_problem
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows, described, keys_of
 from prune_cli.errors import PruneError
-from prune_cli.tasks import Judging, classification
+from prune_cli.tasks import Encoded, Judging, classification, tokens
+from prune_cli.tasks.tokens import OUTSIDE
 
 if TYPE_CHECKING:
     import torch
@@ -30,33 +30,9 @@ POOLING = "cls"
 TABLE_METRICS = ("accuracy",)
 OPTIONS: tuple[str, ...] = ("choices",)
 OFFERS: frozenset[str] = frozenset()
-BLOCK = 250  # rows tokenised at a time: only a block's tokens are ever Python lists
-MISSING = -100  # the label of a choice that the row does not have, but others of its batch do
+EXAMPLE: Row = {"question": "The opposite of hot is _.", "choices": ["cold", "warm"], "label": 0}
 
 _BLANK = re.compile("_+")
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """n tokenised rows: the choices of row i are the sequences from `first[i]` to `first[i + 1]`.
-
-    The gold answer of a sequence is 1 for its row's gold choice, 0 for another.
-    """
-
-    sequences: classification.Encoded
-    first: np.ndarray  # int64 [n + 1]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n]: a row's tokens among rows of its length that have the most choices, special tokens included."""
-        widest: int = np.diff(self.first).max()
-        return widest * self.longest
-
-    @property
-    def longest(self) -> np.ndarray:
-        """int64 [n]: tokens of a row's longest sequence."""
-        longest: np.ndarray = np.maximum.reduceat(self.sequences.lengths, self.first[:-1])
-        return longest
 
 
 def check(row: Row) -> str | None:
@@ -65,16 +41,13 @@ def check(row: Row) -> str | None:
         if key not in row:
             return f'no "{key}"; the row has: {keys_of(row)}; allowed: "question", "choices", "label"'
     question, choices, label = row["question"], row["choices"], row["label"]
-    if not isinstance(question, str) or not question.strip():
-        problem = "question is blank" if isinstance(question, str) else described("question", question)
-        return f"{problem}; allowed: a string that is not blank"
+    if problem := text_problem("question", question):
+        return problem
     if not isinstance(choices, list):
         return f"{described('choices', choices)}; allowed: a list of two strings or more"
     for j, choice in enumerate(choices):
-        if not isinstance(choice, str) or not choice.strip():
-            name = f"choice {j}"
-            problem = f"{name} is blank" if isinstance(choice, str) else described(name, choice)
-            return f"{problem}; allowed: a string that is not blank"
+        if problem := text_problem(f"choice {j}", choice):
+            return problem
     if len(choices) < 2:
         return f"choices has {len(choices)}; allowed: two strings or more"
     if type(label) is not int:
@@ -90,7 +63,7 @@ def text(row: Row) -> str:
 
 
 def label_list(rows: Rows) -> list[Any]:
-    """Empty: what a label says depends on the row's choices."""
+    """Empty: a label is a position among the row's own choices, not a class."""
     return []
 
 
@@ -100,50 +73,34 @@ def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
 
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
-    """Tokenise each choice of each row, special tokens included, the longer text of a pair cut first.
+    """Tokenise each choice of each row, special tokens included; `gold` is the position of the gold choice [n].
 
-    Sequences are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower. Raises PruneError for a
-    limit that leaves no room for text, and with file:line for a row with a choice that gives no token.
+    Sequences are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower; the longer text of a
+    pair is cut first. Raises PruneError for a limit that leaves no room for text, and with file:line for a row with a
+    choice that gives no token.
     """
-    ids, types, lengths = [], [], []
-    for texts, pairs in _blocks(rows):
-        own = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
-        if max_length <= own:
-            raise PruneError(f"max_length: {max_length}; above {own} is allowed, the number of special tokens")
-        tokens = tokenizer(
-            texts,
-            pairs,
-            truncation=True,
-            max_length=min(max_length, tokenizer.model_max_length),
-            return_attention_mask=False,
-        )
-        lengths.append(np.array([len(sequence) for sequence in tokens["input_ids"]], dtype=np.int64))
-        ids.append(np.fromiter(chain.from_iterable(tokens["input_ids"]), np.int32))
-        if "token_type_ids" in tokens:
-            types.append(np.fromiter(chain.from_iterable(tokens["token_type_ids"]), np.int32))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    first = np.concatenate([[0], np.cumsum(np.fromiter((len(row["choices"]) for row in rows), np.int64, len(rows)))])
-    empty = np.flatnonzero(np.diff(offsets) == 0)
-    if len(empty):
-        row = int(np.searchsorted(first, empty[0], "right")) - 1
+    flat = tokens.tokenised(map(_texts, tokens.blocks(rows, _has_blank)), tokenizer, max_length)
+    counts = np.fromiter((len(row["choices"]) for row in rows), np.int64, len(rows))
+    first = np.concatenate([[0], np.cumsum(counts)])
+    if len(flat.empty):
+        sequence = flat.empty[0]
+        row = int(np.searchsorted(first, sequence, "right")) - 1
         raise PruneError(
-            f"{rows.where(row)}: choice {empty[0] - first[row]} gives no token; allowed: at least one token"
+            f"{rows.where(row)}: choice {sequence - first[row]} gives no token; allowed: at least one token"
         )
-    gold = np.zeros(len(offsets) - 1, np.int64)
-    gold[first[:-1] + label_indices(rows, labels)] = 1
-    token_types = np.concatenate(types) if types else None
-    return Encoded(classification.Encoded(np.concatenate(ids), token_types, offsets, gold), first)
+    return flat.encoded(label_indices(rows, labels), first)
 
 
-def _blocks(rows: Rows) -> Iterator[tuple[list[str], list[str] | None]]:
-    """Texts and pairs of all sequences in order, those of at most BLOCK rows at a time; None: filled, so no pairs."""
-    for start in range(0, len(rows), BLOCK):
-        for blank, block in groupby(rows[start : start + BLOCK], key=lambda row: "_" in row["question"]):
-            asked = [(row["question"], choice) for row in block for choice in row["choices"]]
-            if blank:
-                yield [filled(question, choice) for question, choice in asked], None
-            else:
-                yield [question for question, _ in asked], [choice for _, choice in asked]
+def _has_blank(row: Row) -> bool:
+    return "_" in row["question"]
+
+
+def _texts(block: list[Row]) -> tuple[list[str], list[str] | None]:
+    """A text for each choice of each row; with blanks they are filled in, elsewhere the choices are second texts."""
+    asked = [(row["question"], choice) for row in block for choice in row["choices"]]
+    if _has_blank(block[0]):
+        return [filled(question, choice) for question, choice in asked], None
+    return [question for question, _ in asked], [choice for _, choice in asked]
 
 
 def filled(question: str, choice: str) -> str:
@@ -157,28 +114,25 @@ def collate(
     """The rows at `positions` (b) as int64 tensors [b, c, t], and `labels` [b, c].
 
     c is the largest number of choices among them, t the longest sequence, padded on the right. `labels` has 1 for the
-    gold choice, 0 for another and MISSING where a row has no such choice; its first stands there, so that no sequence
-    is empty.
+    gold choice, 0 for another and OUTSIDE where a row has no such choice; its first choice stands there, so that no
+    sequence is empty.
     """
-    import torch
-
+    assert encoded.first is not None
     positions = np.asarray(positions, dtype=np.int64)
     first, counts = encoded.first[positions, None], np.diff(encoded.first)[positions, None]
     columns = np.arange(counts.max())
     there = columns < counts
-    flat = classification.collate(
-        encoded.sequences, (first + np.where(there, columns, 0)).ravel(), pad_token_id, device
-    )
-    batch = {key: value.unflatten(0, there.shape) for key, value in flat.items()}
-    batch["labels"] = batch["labels"].masked_fill(~torch.from_numpy(there).to(device), MISSING)
-    return batch
+    batch = tokens.batch(encoded, (first + np.where(there, columns, 0)).ravel(), pad_token_id)
+    batch = {name: values.reshape(*there.shape, -1) for name, values in batch.items()}
+    gold = (columns == encoded.gold[positions, None]).astype(np.int64)
+    return tokens.to_device({**batch, "labels": np.where(there, gold, OUTSIDE)}, device)
 
 
 def _own(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [b, c] with −∞ for choices that a row does not have, and each row's gold position [b]."""
     import torch
 
-    return logits.masked_fill(labels == MISSING, -torch.inf), labels.argmax(dim=1)
+    return logits.masked_fill(labels == OUTSIDE, -torch.inf), labels.argmax(dim=1)
 
 
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -200,7 +154,7 @@ def predictions(
     """Positions of each row's gold and most probable choice (the first of equals), and its choices' probabilities."""
     masked, gold = _own(logits, labels)
     probabilities = masked.double().softmax(dim=1).cpu().numpy()
-    counts = (labels != MISSING).sum(dim=1).tolist()
+    counts = (labels != OUTSIDE).sum(dim=1).tolist()
     return [
         {
             "label": label,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prune_cli.data.problems import text_problem
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows, described, keys_of
 from prune_cli.errors import PruneError
-from prune_cli.tasks import Judging
+from prune_cli.tasks import Encoded, Judging, tokens
 
 if TYPE_CHECKING:
     import torch
@@ -24,41 +23,18 @@ POOLING = "mean"
 TABLE_METRICS = ("accuracy", "macro_f1")
 OPTIONS: tuple[str, ...] = ()
 OFFERS: frozenset[str] = frozenset()
-BLOCK = 1000  # rows tokenised at a time: only a block's tokens are ever Python lists
+EXAMPLE: Row = {"text": "The film is good.", "label": "positive"}
 
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """n tokenised rows laid end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`, its class `gold[i]`."""
-
-    input_ids: np.ndarray  # int32 [tokens]
-    token_type_ids: np.ndarray | None  # int32 [tokens], where the tokenizer makes them
-    offsets: np.ndarray  # int64 [n + 1]
-    gold: np.ndarray  # int64 [n]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens per row, special tokens included."""
-        return np.diff(self.offsets)
-
-    @property
-    def longest(self) -> np.ndarray:
-        """The same: a row is one sequence."""
-        return self.lengths
+_KEYS = '"text", "text_pair" if need be, "label"'
 
 
 def check(row: Row) -> str | None:
     """The problem of a row in words, with what is allowed; None if there is none."""
-    for key in ("text", "text_pair"):
-        text = row.get(key)
-        if (isinstance(text, str) and text.strip()) or (key == "text_pair" and key not in row):
-            continue
-        if key not in row:
-            return f'no "{key}"; the row has: {keys_of(row)}; allowed: "text", "text_pair" if need be, "label"'
-        problem = f"{key} is blank" if isinstance(text, str) else described(key, text)
-        return f"{problem}; allowed: a string that is not blank"
-    if "label" not in row:
-        return f'no "label"; the row has: {keys_of(row)}; allowed: "text", "text_pair" if need be, "label"'
+    for key in ("text", "text_pair", "label"):
+        if key in row and key != "label" and (problem := text_problem(key, row[key])):
+            return problem
+        if key not in row and key != "text_pair":
+            return f'no "{key}"; the row has: {keys_of(row)}; allowed: {_KEYS}'
     label = row["label"]
     if type(label) not in (int, str):
         return f"{described('label', label)}; allowed: an integer or a string"
@@ -90,69 +66,32 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
 
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[int | str]) -> Encoded:
-    """Tokenise `text` (and `text_pair`), special tokens included, the longer text cut first.
+    """Tokenise `text` (and `text_pair`), special tokens included, the longer text cut first; `gold` is the class [n].
 
     Rows are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower. Raises PruneError for a
     limit that leaves no room for text, and with file:line for a row that gives no token.
     """
-    own = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows[0])
-    if max_length <= own:
-        raise PruneError(f"max_length: {max_length}; above {own} is allowed, the number of special tokens")
-    max_length = min(max_length, tokenizer.model_max_length)
-    ids, types, lengths = [], [], []
-    for block in _blocks(rows):
-        pairs = [row["text_pair"] for row in block] if "text_pair" in block[0] else None
-        tokens = tokenizer(
-            [row["text"] for row in block],
-            pairs,
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,
-        )
-        lengths.append(np.array([len(row) for row in tokens["input_ids"]], dtype=np.int64))
-        ids.append(np.fromiter(chain.from_iterable(tokens["input_ids"]), np.int32))
-        if "token_type_ids" in tokens:
-            types.append(np.fromiter(chain.from_iterable(tokens["token_type_ids"]), np.int32))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    empty = np.flatnonzero(np.diff(offsets) == 0)
-    if len(empty):
-        raise PruneError(f"{rows.where(int(empty[0]))}: text gives no token; allowed: at least one token")
-    gold = label_indices(rows, labels)
-    return Encoded(np.concatenate(ids), np.concatenate(types) if types else None, offsets, gold)
+    flat = tokens.tokenised(map(_texts, tokens.blocks(rows, _is_pair)), tokenizer, max_length)
+    if len(flat.empty):
+        raise PruneError(f"{rows.where(int(flat.empty[0]))}: text gives no token; allowed: at least one token")
+    return flat.encoded(label_indices(rows, labels))
 
 
-def _blocks(rows: Rows) -> Iterator[list[Row]]:
-    """The rows in order, at most BLOCK at a time, those of a block all with `text_pair` or all without."""
-    for start in range(0, len(rows), BLOCK):
-        for _, block in groupby(rows[start : start + BLOCK], key=lambda row: "text_pair" in row):
-            yield list(block)
+def _is_pair(row: Row) -> bool:
+    return "text_pair" in row
+
+
+def _texts(block: list[Row]) -> tuple[list[str], list[str] | None]:
+    return [row["text"] for row in block], [row["text_pair"] for row in block] if _is_pair(block[0]) else None
 
 
 def collate(
     encoded: Encoded, positions: Sequence[int] | np.ndarray, pad_token_id: int, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
-    """The rows at `positions` (b) as int64 tensors [b, t], t the longest of them, and `labels` [b].
-
-    Padding is on the right whatever the tokenizer's side: the positions of a row's tokens do not depend on the batch.
-    """
-    import torch
-
+    """The rows at `positions` (b) as int64 tensors [b, t], t the longest of them, padded on the right; `labels` [b]."""
     positions = np.asarray(positions, dtype=np.int64)
-    starts, lengths = encoded.offsets[positions, None], encoded.lengths[positions, None]
-    columns = np.arange(lengths.max())
-    mask = columns < lengths
-    token = (starts + columns)[mask]  # where each kept cell, row by row, stands in the flat arrays
-
-    def padded(flat: np.ndarray, fill: int) -> np.ndarray:
-        out = np.full(mask.shape, fill, dtype=np.int64)
-        out[mask] = flat[token]
-        return out
-
-    batch = {"input_ids": padded(encoded.input_ids, pad_token_id), "attention_mask": mask.astype(np.int64)}
-    if encoded.token_type_ids is not None:
-        batch["token_type_ids"] = padded(encoded.token_type_ids, 0)
-    batch["labels"] = encoded.gold[positions]
-    return {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
+    batch = tokens.batch(encoded, positions, pad_token_id)
+    return tokens.to_device({**batch, "labels": encoded.gold[positions]}, device)
 
 
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -204,9 +143,9 @@ def metrics(
 ) -> dict[str, Any]:
     """Scores of the predicted labels; losses [n].
 
-    `macro_f1` is the mean F1 of the labels that are gold or predicted in this set (scikit-learn's own default), so a
-    test set without some label is not marked down for it. `per_label` has every label, as a string (as JSON keys are),
-    with `n` gold rows; a quotient 0 / 0 counts as 0.
+    `macro_f1` is the unweighted mean of the F1 of the labels that are gold or predicted in this set (scikit-learn's
+    default): a label that the set has no row of, and that is never predicted, does not lower it. `per_label` has every
+    label, as a string (JSON keys are strings), with `n` gold rows; a quotient 0 / 0 counts as 0.
     """
     from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 

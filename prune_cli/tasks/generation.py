@@ -1,8 +1,9 @@
-"""Generation with causal language models: {"prompt", "response"} or {"messages"}, the response being what is learnt.
+"""Generation with causal language models: {"prompt", "response"}, {"messages"}, ... -> the response.
 
-The response of a conversation is its last message; what stands before it is the prompt. Where the tokenizer has a chat
-template both forms go through it; elsewhere a response follows its prompt as it is, with the end-of-sequence token
-behind it. A loss is the mean over the response's tokens, so that a row weighs the same however long it is.
+The formats of rows are in data/formats/. The response of a conversation is its last message; what stands before it is
+the prompt. Where the tokenizer has a chat template every row goes through it; elsewhere the response follows its prompt
+as it is, and the end-of-sequence token follows the response. A loss is the mean over the response's tokens, so that a
+row weighs the same however long it is.
 """
 
 from __future__ import annotations
@@ -10,19 +11,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prune_cli.data import formats
 from prune_cli.data.readers import Row
-from prune_cli.data.rows import Rows, described, keys_of
+from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
-from prune_cli.tasks import Judging
+from prune_cli.tasks import Encoded, Judging, classification, tokens
+from prune_cli.tasks.tokens import BLOCK, OUTSIDE
 
 if TYPE_CHECKING:
     import torch
@@ -34,97 +34,26 @@ POOLING = "last"
 TABLE_METRICS = ("loss", "rougeL", "exact_match")
 OPTIONS: tuple[str, ...] = ("max_new_tokens",)
 OFFERS: frozenset[str] = frozenset({"prompt"})
-ROLES = ("system", "user", "assistant")
-BLOCK = 250  # rows tokenised at a time: only a block's tokens are ever Python lists
-OUTSIDE = -100  # the label of a token that is not the response's
+EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 PART = 256  # tokens whose probabilities over the vocabulary are held at a time
 
-_FORMS = '"prompt" and "response", or "messages"'
 _NUMBER = re.compile(r"(?:(?<!\w)-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]*\.?[0-9]+)")
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """n tokenised rows laid end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`.
-
-    Its first `prompts[i]` tokens, one or more, are the prompt; the others, one or more, the response.
-    """
-
-    input_ids: np.ndarray  # int32 [tokens]
-    offsets: np.ndarray  # int64 [n + 1]
-    prompts: np.ndarray  # int64 [n]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens per row, special tokens included."""
-        return np.diff(self.offsets)
-
-    @property
-    def longest(self) -> np.ndarray:
-        """The same: a row is one sequence."""
-        return self.lengths
 
 
 def check(row: Row) -> str | None:
     """The problem of a row in words, with what is allowed; None if there is none."""
-    if "messages" in row:
-        both = [key for key in ("prompt", "response") if key in row]
-        if both:
-            return f'the row has "messages" and "{both[0]}"; allowed: {_FORMS}'
-        return _messages_problem(row["messages"])
-    for key in ("prompt", "response"):
-        if key not in row:
-            return f'no "{key}"; the row has: {keys_of(row)}; allowed: {_FORMS}'
-        if problem := _text_problem(key, row[key]):
-            return problem
-    return None
-
-
-def _messages_problem(messages: Any) -> str | None:
-    if not isinstance(messages, list):
-        return f"{described('messages', messages)}; allowed: a list of objects with role and content"
-    for j, message in enumerate(messages):
-        name = f"message {j + 1}"
-        if not isinstance(message, dict):
-            return f"{described(name, message)}; allowed: an object with role and content"
-        for key in ("role", "content"):
-            if key not in message:
-                return f'{name} has no "{key}"; allowed: an object with role and content'
-        if message["role"] not in ROLES:
-            return f"{name} has the role {message['role']!r}; allowed: {', '.join(ROLES)}"
-        if problem := _text_problem(f"content of {name}", message["content"]):
-            return problem
-    if len(messages) < 2:
-        return f"messages has {len(messages)}; allowed: two or more, the last by the assistant"
-    if messages[-1]["role"] != "assistant":
-        return (
-            f"the last message has the role {messages[-1]['role']}; allowed: assistant, whose message is the response"
-        )
-    return None
-
-
-def _text_problem(name: str, value: Any) -> str | None:
-    if isinstance(value, str) and value.strip():
-        return None
-    problem = f"{name} is blank" if isinstance(value, str) else described(name, value)
-    return f"{problem}; allowed: a string that is not blank"
-
-
-def conversation(row: Row) -> list[dict[str, str]]:
-    """The row as messages of a role and a content, the response last."""
-    if "messages" in row:
-        return [{"role": message["role"], "content": message["content"]} for message in row["messages"]]
-    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+    return formats.check(row)
 
 
 def response(row: Row) -> str:
     """The response: the last message."""
-    return conversation(row)[-1]["content"]
+    said: str = formats.conversation(row)[-1]["content"]
+    return said
 
 
 def text(row: Row) -> str:
     """The words of a row: all messages."""
-    return " ".join(message["content"] for message in conversation(row))
+    return " ".join(message["content"] for message in formats.conversation(row))
 
 
 def label_list(rows: Rows) -> list[Any]:
@@ -133,19 +62,20 @@ def label_list(rows: Rows) -> list[Any]:
 
 
 def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
-    """int64 [n]: zeros, there being no labels that could be wrong."""
+    """int64 [n]: zeros, as there are no labels."""
     return np.zeros(len(rows), np.int64)
 
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
-    """Tokenise prompts and responses, special tokens included.
+    """Tokenise prompts and responses, special tokens included; `gold` is how many tokens the prompt has [n].
 
-    Rows are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower: the prompt from the left,
-    but for a token that begins all texts; the response never. Raises PruneError with file:line for a response that
-    does not fit, with one token before it, and for a row that the chat template refuses or takes apart.
+    Rows are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower. The prompt is cut from the
+    left, but keeps the token that begins all texts; the response is never cut. Raises PruneError with file:line for a
+    response that does not fit with one token before it, for a row that the chat template refuses, and for a template
+    by which the response cannot be told from its prompt.
     """
     max_length = min(max_length, tokenizer.model_max_length)
-    ids, lengths, prompts = [], [], []
+    flat, prompts = tokens.Flat(), []
     for start in range(0, len(rows), BLOCK):
         kept = []
         block = range(start, min(start + BLOCK, len(rows)))
@@ -158,17 +88,18 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
             prompt = cut(prompt, max_length - len(answer), tokenizer.bos_token_id)
             kept.append([*prompt, *answer])
             prompts.append(len(prompt))
-        lengths.append(np.array([len(row) for row in kept], np.int64))
-        ids.append(np.fromiter(chain.from_iterable(kept), np.int32))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return Encoded(np.concatenate(ids), offsets, np.array(prompts, np.int64))
+        flat.add(kept)
+    return flat.encoded(np.array(prompts, np.int64))
 
 
 def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
     """Tokens of prompt and response of the rows at `positions`, uncut, none of them empty."""
     some = [rows[i] for i in positions]
     if tokenizer.chat_template:
-        texts = [_rendered(tokenizer, conversation(row), rows.where(i)) for i, row in zip(positions, some, strict=True)]
+        texts = [
+            _rendered(tokenizer, formats.conversation(row), rows.where(i))
+            for i, row in zip(positions, some, strict=True)
+        ]
         prompts, wholes = (
             tokenizer([pair[j] for pair in texts], add_special_tokens=False)["input_ids"] for j in range(2)
         )
@@ -176,20 +107,22 @@ def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[
             if not prompt or len(whole) <= len(prompt) or whole[: len(prompt)] != prompt:
                 raise PruneError(
                     f"{rows.where(i)}: through the chat template the prompt's tokens are not those that the whole "
-                    "conversation begins with, so there is no telling where the response starts"
+                    "conversation begins with, so it is unknown where the response starts"
                 )
         return [(prompt, whole[len(prompt) :]) for prompt, whole in zip(prompts, wholes, strict=True)]
     if tokenizer.eos_token_id is None:
         raise PruneError(
-            "the tokenizer has no eos_token, by which a response ends, and no chat template; one is needed"
+            "the tokenizer has neither an eos_token, which ends a response, nor a chat template; one is needed"
         )
     for i, row in zip(positions, some, strict=True):
-        if "messages" in row:
+        if not (known := formats.of(row)).PLAIN:
             raise PruneError(
-                f'{rows.where(i)}: "messages", but the tokenizer has no chat template; allowed: "prompt" and "response"'
+                f'{rows.where(i)}: "{known.KEYS[0]}", but the tokenizer has no chat template; '
+                f"allowed: {formats.allowed(plain=True)}"
             )
-    prompts = tokenizer([row["prompt"] for row in some])["input_ids"]
-    answers = tokenizer([row["response"] for row in some], add_special_tokens=False)["input_ids"]
+    texts = [(prompt["content"], answer["content"]) for prompt, answer in map(formats.conversation, some)]
+    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+    answers = tokenizer([answer for _, answer in texts], add_special_tokens=False)["input_ids"]
     for i, prompt in zip(positions, prompts, strict=True):
         if not prompt:
             raise PruneError(f"{rows.where(i)}: prompt gives no token; allowed: at least one token")
@@ -197,7 +130,7 @@ def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[
 
 
 def _rendered(tokenizer: Any, messages: list[dict[str, str]], where: str) -> tuple[str, str]:
-    """The prompt, up to where the assistant begins to speak, and the whole conversation, by the chat template."""
+    """The prompt, up to where the assistant's last message begins, and the whole conversation, by the template."""
     from jinja2 import TemplateError
 
     try:
@@ -215,41 +148,23 @@ def cut(prompt: Sequence[int], room: int, bos: int | None) -> list[int]:
     return [*prompt[:kept], *prompt[len(prompt) - room + kept :]]
 
 
-def _padded(rows: Sequence[Sequence[int] | NDArray[Any]], fill: int, *, left: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens int64 [b, t], and the mask [b, t] of those that are not padding."""
-    lengths = np.array([[len(row)] for row in rows])
-    columns = np.arange(lengths.max())
-    mask = columns[::-1] < lengths if left else columns < lengths
-    ids = np.full(mask.shape, fill, np.int64)
-    ids[mask] = np.concatenate(rows)
-    return ids, mask
-
-
 def collate(
     encoded: Encoded, positions: Sequence[int] | np.ndarray, pad_token_id: int, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """The rows at `positions` (b) as int64 tensors [b, t], t the longest of them, padded on the right.
 
     `labels` [b, t] hold the response's tokens at their own positions (transformers' convention: the logits of the
-    position before are about them), OUTSIDE elsewhere.
+    position before predict them), OUTSIDE elsewhere.
     """
-    import torch
-
     positions = np.asarray(positions, dtype=np.int64)
-    ids, mask = _padded(
-        [encoded.input_ids[encoded.offsets[i] : encoded.offsets[i + 1]] for i in positions], pad_token_id, left=False
-    )
-    spoken = mask & (np.arange(mask.shape[1]) >= encoded.prompts[positions, None])
-    batch = {
-        "input_ids": ids,
-        "attention_mask": mask.astype(np.int64),
-        "labels": np.where(spoken, ids, OUTSIDE),
-    }
-    return {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
+    batch = tokens.batch(encoded, positions, pad_token_id)
+    ids = batch["input_ids"]
+    answer = (batch["attention_mask"] == 1) & (np.arange(ids.shape[1]) >= encoded.gold[positions, None])
+    return tokens.to_device({**batch, "labels": np.where(answer, ids, OUTSIDE)}, device)
 
 
-def _spoken(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits [m, v] about the batch's m response tokens, these tokens [m], and where they are, bool [b, t − 1]."""
+def _answers(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits [m, v] that predict the batch's m response tokens, these tokens [m], their places, bool [b, t − 1]."""
     gold = labels[:, 1:]
     at = gold != OUTSIDE
     return logits[:, :-1][at], gold[at], at
@@ -257,9 +172,9 @@ def _spoken(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, t
 
 def _row_means(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     """Mean [b] over each row's response tokens of values [m]."""
-    laid = values.new_zeros(at.shape)
-    laid[at] = values
-    return laid.sum(1) / at.sum(1)
+    by_row = values.new_zeros(at.shape)
+    by_row[at] = values
+    return by_row.sum(1) / at.sum(1)
 
 
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -269,8 +184,8 @@ def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     from torch.nn.functional import cross_entropy
 
-    about, gold, at = _spoken(logits, labels)
-    return _row_means(cross_entropy(about.float(), gold, reduction="none"), at)
+    logits, gold, at = _answers(logits, labels)
+    return _row_means(cross_entropy(logits.float(), gold, reduction="none"), at)
 
 
 def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -282,11 +197,9 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
     """
     import torch
 
-    from prune_cli.tasks import classification
-
-    about, gold, at = _spoken(logits.detach(), labels)
+    logits, gold, at = _answers(logits.detach(), labels)
     parts = [
-        classification.dynamics(*part) for part in zip(about.split(PART), gold.split(PART), strict=True)
+        classification.dynamics(*part) for part in zip(logits.split(PART), gold.split(PART), strict=True)
     ]  # a token is to its vocabulary what a row is to its labels
     return {name: _row_means(torch.cat([part[name] for part in parts]), at) for name in parts[0]}
 
@@ -294,49 +207,48 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
 def predictions(
     judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """Each row's `reference`, the response; the `prediction` for its prompt; `loss`, and the `tokens` it is of.
+    """Each row's `reference`, the response; the `prediction` for its prompt; its `loss`, and over how many `tokens`.
 
-    `prompt_cut` is how many tokens the prompt had to lose before its response was generated. Without new tokens to
-    generate there is neither that nor a `prediction`.
+    `prompt_cut` is how many tokens the prompt had to lose before the model answered it. Where nothing is generated
+    (max_new_tokens 0) there is no `prediction` and no `prompt_cut`.
     """
-    found = [
-        {"reference": response(judging.rows[int(i)]), "loss": round(loss, 6), "tokens": tokens}
-        for i, loss, tokens in zip(
+    known = [
+        {"reference": response(judging.rows[int(i)]), "loss": round(loss, 6), "tokens": count}
+        for i, loss, count in zip(
             positions, losses(logits, labels).tolist(), (labels != OUTSIDE).sum(1).tolist(), strict=True
         )
     ]
-    if not judging.opts.max_new_tokens:
-        return found
+    if not judging.max_new_tokens:
+        return known
     return [
         {"reference": row.pop("reference"), "prediction": said, **row, "prompt_cut": lost}
-        for row, (said, lost) in zip(found, generate(judging, positions), strict=True)
+        for row, (said, lost) in zip(known, generate(judging, positions), strict=True)
     ]
 
 
 def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
     """What the model says to the prompts at `positions`, and how many of a prompt's tokens it was not shown.
 
-    The most probable token at each step; special ones are left out of the text.
+    At each step the most probable token follows; special tokens are left out of the text.
 
-    Prompts are cut from the left to `max_length` tokens, fewer where the model's positions do not hold them and the new
-    tokens; the row's own response has no say. It ends at the tokenizer's eos_token or another that the model ends with.
+    Prompts are cut from the left to `max_length` tokens, or to fewer where the model has too few positions for the
+    prompt and the new tokens. The row's own response changes nothing. A text ends at the tokenizer's eos_token, or at
+    another token that the model's settings name.
     """
     import torch
     from transformers import GenerationConfig
 
-    from prune_cli.models import load as models
-
-    tokenizer, most = judging.tokenizer, judging.opts.max_new_tokens
+    tokenizer, most = judging.tokenizer, judging.max_new_tokens
     model: Any = judging.model
     config: Any = model.config
     limit = min(getattr(config, "max_position_embeddings", None) or math.inf, tokenizer.model_max_length)
     if most >= limit:
         raise PruneError(f"max_new_tokens: {most}; the model has positions for {limit}; fewer are allowed")
-    room = int(min(limit - most, judging.opts.max_length))
+    room = int(min(limit - most, judging.max_length))
     whole = [prompt for prompt, _ in _tokens(judging.rows, positions.tolist(), tokenizer)]
     prompts = [cut(prompt, room, tokenizer.bos_token_id) for prompt in whole]
-    pad = models.pad_token_id(tokenizer)
-    ids, mask = _padded(prompts, pad, left=True)
+    pad = tokens.pad_token_id(tokenizer)
+    ids, mask = tokens.padded(prompts, pad, left=True)
     greedy = GenerationConfig(
         max_new_tokens=most,
         do_sample=False,
@@ -355,45 +267,46 @@ def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
 
 
 def _endings(tokenizer: Any, model: Any) -> list[int]:
-    """Tokens that end a response: a chat model's turns may end otherwise than its texts."""
-    found: set[Any] = set()
+    """The tokens that end a response: a chat model may end a turn with another token than a text."""
+    endings: set[Any] = set()
     for token in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
-        found |= set(token) if isinstance(token, list) else {token}
-    return sorted(found - {None})
+        endings |= set(token) if isinstance(token, list) else {token}
+    return sorted(endings - {None})
 
 
 def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[Any]) -> dict[str, Any]:
-    """Scores of what the model finds likely and, where it generated, of what it says; losses [n].
+    """Scores of the model's losses and, where texts were generated, of the texts; losses [n].
 
-    `loss` is the mean over rows, `perplexity` the exponential of the mean over all response tokens. `rouge1`, `rouge2`
-    and `rougeL` are F1 (Lin 2004, ACL W04-1013; words stemmed, and of the Latin alphabet alone, as the library
-    rouge-score has them), `exact_match` is the share of predictions that are the reference but for white space around
-    it, all means over rows. `last_number` is the share of rows whose prediction's last number is the reference's, of
-    the rows whose reference has one; left out where none has. `prompts_cut` counts the rows whose prompt was cut.
+    `loss` is the mean over rows, `perplexity` the exponential of the mean over all response tokens; lower is better.
+    All others are means over rows; higher is better. `rouge1`, `rouge2` and `rougeL` are F1 (Lin 2004, ACL W04-1013;
+    words are stemmed, and only those of the Latin alphabet count, as in the library rouge-score). `exact_match` is the
+    share of predictions that equal the reference, white space around it aside. `last_number` is the share of rows whose
+    prediction ends with the same number as the reference, among rows whose reference has a number; it is left out where
+    none has. `prompts_cut` counts the rows whose prompt was cut.
     """
-    tokens = np.array([row["tokens"] for row in predictions])
-    found: dict[str, Any] = {
+    counts = np.array([row["tokens"] for row in predictions])
+    scores: dict[str, Any] = {
         "n": len(predictions),
         "loss": float(np.mean(losses, dtype=np.float64)),
-        "perplexity": math.exp(np.average(losses, weights=tokens)),
+        "perplexity": math.exp(np.average(losses, weights=counts)),
     }
     if "prediction" not in predictions[0]:
-        return found
-    found["prompts_cut"] = sum(row["prompt_cut"] > 0 for row in predictions)
-    if found["prompts_cut"]:
+        return scores
+    scores["prompts_cut"] = sum(row["prompt_cut"] > 0 for row in predictions)
+    if scores["prompts_cut"]:
         note(
-            f"{found['prompts_cut']} of {len(predictions)} prompts were cut from the left before generating; "
+            f"{scores['prompts_cut']} of {len(predictions)} prompts were cut from the left before generating; "
             "a larger --max-length or fewer --max-new-tokens leave more of them"
         )
     pairs = [(row["reference"], row["prediction"]) for row in predictions]
-    found |= rouge(pairs)
-    found["exact_match"] = float(np.mean([reference.strip() == said.strip() for reference, said in pairs]))
+    scores |= rouge(pairs)
+    scores["exact_match"] = float(np.mean([reference.strip() == said.strip() for reference, said in pairs]))
     numbers = [
         (number, last_number(said)) for reference, said in pairs if (number := last_number(reference)) is not None
     ]
     if numbers:
-        found["last_number"] = float(np.mean([wanted == given for wanted, given in numbers]))
-    return found
+        scores["last_number"] = float(np.mean([wanted == given for wanted, given in numbers]))
+    return scores
 
 
 def rouge(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
@@ -407,6 +320,6 @@ def rouge(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number of a text, as of a worked problem's answer; `1,234` is 1234. None where there is none."""
-    found = _NUMBER.findall(text)
-    return Decimal(found[-1].replace(",", "")) if found else None
+    """The last number of a text, which in a worked problem is the answer; `1,234` is 1234. None where there is none."""
+    numbers = _NUMBER.findall(text)
+    return Decimal(numbers[-1].replace(",", "")) if numbers else None

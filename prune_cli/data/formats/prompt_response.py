@@ -1,0 +1,27 @@
+"""{"prompt", "response"}: two texts, what a user says and what the assistant answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prune_cli.data.problems import text_problem
+from prune_cli.data.readers import Row
+
+KEYS = ("prompt", "response")
+PLAIN = True
+EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
+
+
+def matches(row: Row) -> bool:
+    """Whether a row looks like one of this format: "prompt" alone does not tell, as other formats have it too."""
+    return "response" in row
+
+
+def check(row: Row) -> str | None:
+    """The problem of a row that has all KEYS in words, with what is allowed; None if there is none."""
+    return text_problem("prompt", row["prompt"]) or text_problem("response", row["response"])
+
+
+def conversation(row: Row) -> list[dict[str, Any]]:
+    """Two messages: the prompt by the user, the response by the assistant."""
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
