@@ -15,7 +15,7 @@ from prune_cli.errors import PruneError
 from prune_cli.methods import arguments as inputs
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.method import PublishedMethod
-from prune_cli.models import load as models
+from prune_cli.models import find as models
 from prune_cli.pipeline.entries import Chosen, read_method
 
 

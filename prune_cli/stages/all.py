@@ -22,7 +22,8 @@ from prune_cli.errors import PruneError
 from prune_cli.methods import arguments as inputs
 from prune_cli.methods import method as methods
 from prune_cli.methods.budget import parse_keep
-from prune_cli.models import load as models
+from prune_cli.models import find as models
+from prune_cli.models.device import resolve_precision, use_device
 from prune_cli.stages.common import How, Outcome, done, making, settle
 from prune_cli.tasks import Task
 
@@ -44,7 +45,7 @@ def represent(
     if target is not None and "influence" not in kinds:
         raise PruneError(f"--target {target}: {opts.kind} is about no target set; leave --target out")
     source = models.find(opts.model, opts.checkpoints)
-    opts = replace(opts, task=models.task_name(source, inputs.task_name(data, opts.task)))
+    opts = replace(opts, task=models.task_of(source, inputs.task_name(data, opts.task)))
     if "unprompted" in kinds and opts.task != "generation":
         raise PruneError(f"kind: unprompted; rows of the task {opts.task} have no prompt to leave out")
     task = tasks.load(opts.task)
@@ -113,21 +114,22 @@ def _walk(
     rows: Rows,
     target: tuple[Rows, NDArray[np.int64]] | None,
     labels: list[Any],
-    source: models.Source,
+    source: models.NamedModel,
     task: Task,
     opts: options.Represent,
 ) -> None:
+    from prune_cli.models import load as loading
     from prune_cli.represent import walk as engine
     from prune_cli.represent.kinds import observers
 
-    device = models.use_device(opts.device)
-    tokenizer = models.load_tokenizer(source)
-    model, _ = models.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
+    device = use_device(opts.device)
+    tokenizer = loading.load_tokenizer(source)
+    model, _ = loading.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
 
     def over(given: Rows) -> engine.Pass:
         encoded = task.encode(given, tokenizer, opts.max_length, labels)
-        models.check_length(model, encoded, given)
-        return engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)
+        loading.check_length(model, encoded, given)
+        return engine.Pass(encoded, loading.pad_token_id(tokenizer), model, source, task, device, opts.precision)
 
     job = over(rows)
     watched = observers(kinds, model, task, opts, (over(target[0]), target[1]) if target else None)
@@ -296,7 +298,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     options.check(opts)
     source = models.find(opts.model)
     wanted = inputs.task_name(data, opts.task)
-    opts = replace(opts, task=models.task_name(source, wanted) if wanted == "auto" else wanted)
+    opts = replace(opts, task=models.task_of(source, wanted) if wanted == "auto" else wanted)
     task = tasks.load(opts.task)
     rows = inputs.open_rows(data, dict(fields), task.check)
     given = Path(data)
@@ -304,31 +306,32 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     head = models.head_labels(source, labels)
     if set(head) == set(labels):
         labels = head  # a head that goes on being trained keeps its order
-    device = models.use_device(opts.device)
-    opts = replace(opts, precision=models.precision(opts.precision, device))
+    opts = replace(opts, precision=resolve_precision(opts.precision, opts.device))
     if len(labels) == 1:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     if opts.load_in == "4bit" and opts.method != "lora":
         raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--method lora")
-    if opts.load_in == "4bit" and device.type != "cuda":
-        raise PruneError(f"load_in: 4bit; on the device {device}; a CUDA device is needed")
+    if opts.load_in == "4bit" and use_device(opts.device).type != "cuda":
+        raise PruneError(f"load_in: 4bit; on the device {use_device(opts.device)}; a CUDA device is needed")
     made_of = {"rows": rows.digest, "model": source.digest}
     recipe = Recipe("finetune", {**options.of_training(opts), "labels": labels}, made_of)
 
     def work(draft: Draft) -> None:
         from transformers import set_seed
 
-        from prune_cli.training.trainer import train, with_adapters
+        from prune_cli.models import adapters
+        from prune_cli.models import load as loading
+        from prune_cli.training.trainer import train
 
-        tokenizer = models.load_tokenizer(source)
+        tokenizer = loading.load_tokenizer(source)
         encoded = task.encode(rows, tokenizer, opts.max_length, labels)
         set_seed(opts.seed)  # the new head is drawn from it
-        model, drawn = models.load(source, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
-        model = models.merged(model)
+        model, drawn = loading.load(source, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
+        model = adapters.merged(model)
         if opts.method == "lora":
-            model = with_adapters(model, drawn, opts, task)
-        models.check_length(model, encoded, rows)
-        trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
+            model = adapters.with_adapters(model, drawn, opts, task)
+        loading.check_length(model, encoded, rows)
+        trained = train(draft.path, model, tokenizer, encoded, opts, task, use_device(opts.device))
         joins.write_ids(rows, draft.path / joins.IDS)
         draft.about = {
             "rows": len(rows),
@@ -340,7 +343,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         }
 
     places = {"rows": data, "model": opts.model}
-    return _make(out, recipe, places, how, work, resumable=True)
+    ready = partial(use_device, opts.device)  # before the draft: a wrong device must not cost what a draft has saved
+    return _make(out, recipe, places, how, work, resumable=True, ready=ready)
 
 
 def evaluate(
@@ -351,7 +355,7 @@ def evaluate(
     source = models.find(model)
     opts = replace(
         opts,
-        task=models.task_name(source, opts.task),
+        task=models.task_of(source, opts.task),
         max_length=opts.max_length or models.max_length(source),
     )
     task = tasks.load(opts.task)
@@ -364,20 +368,27 @@ def evaluate(
         task.label_indices(found, labels[name])
 
     def work(draft: Draft) -> None:
+        from prune_cli.models import load as loading
         from prune_cli.models.predict import predict
 
-        device = models.use_device(opts.device)
-        tokenizer = models.load_tokenizer(source)
+        device = use_device(opts.device)
+        tokenizer = loading.load_tokenizer(source)
         head = next(iter(labels.values()))
-        network, _ = models.load(source, task, head, tokenizer, new_head=False)
+        network, _ = loading.load(source, task, head, tokenizer, new_head=False)
         network = network.to(device).eval()
         metrics = {}
         with (draft.path / "predictions.jsonl").open("w", encoding="utf-8") as stream:
             for name, found in rows.items():
                 encoded = task.encode(found, tokenizer, opts.max_length, head)
-                models.check_length(network, encoded, found)
+                loading.check_length(network, encoded, found)
                 judging = tasks.Judging(network, tokenizer, found, encoded, head, device, opts)
-                predictions, losses = predict(judging, task)
+                predictions, losses = predict(
+                    judging,
+                    task,
+                    batch_size=opts.batch_size,
+                    tokens_per_batch=opts.tokens_per_batch,
+                    precision=opts.precision,
+                )
                 metrics[name] = task.metrics(predictions, losses, head)
                 for key, prediction in zip(found.ids, predictions, strict=True):
                     line = {"test": name, "id": key, **prediction}
@@ -397,11 +408,14 @@ def _make(
     work: Callable[[Draft], None],
     *,
     resumable: bool = False,
+    ready: Callable[[], object] | None = None,
 ) -> Outcome:
-    """Run a stage's work unless its artifact is up to date; commit the result."""
+    """Run a stage's work unless its artifact is up to date; commit the result. `ready` is called before the draft."""
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
+    if ready:
+        ready()
     with making(outcome, recipe, places, resumable=resumable) as draft:
         work(draft)
     return done(outcome, draft)
