@@ -88,14 +88,19 @@ def _chosen(trained: Artifact, which: str) -> tuple[Checkpoint, ...]:
 
 def _hub_config(name: str) -> Path:
     """The config.json of a hub model, in the cache; downloaded where it is not there yet."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
+        if not isinstance(try_to_load_from_cache(name, CONFIG), str):
+            get_hf_file_metadata(hf_hub_url(name, CONFIG))  # asks once: without a network a download retries for long
         return Path(hf_hub_download(name, CONFIG))
-    except (OSError, ValueError) as failure:
+    except Exception as failure:  # the HTTP library raises errors of its own, of no type that the hub's share
+        reason = first_line(failure)
+        if isinstance(failure, RepositoryNotFoundError):
+            reason = "the hub has no model of this name, or does not let you read it"
         raise PruneError(
-            f"cannot load model {name}: {first_line(failure)}",
-            hint="a folder that holds the model works without a network",
+            f"cannot load model {name}: {reason}", hint="a folder that holds the model works without a network"
         ) from failure
 
 
