@@ -14,7 +14,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.factors import Lookup, Outer, Sum
 from prune_cli.gradients.projection import Sketch
-from prune_cli.models.load import Checkpoint
+from prune_cli.models.find import Checkpoint
 from prune_cli.represent.kinds.gradient import Gradient
 from prune_cli.tasks import classification
 from tests.conftest import Prune, read_rows, sentences, write_rows

@@ -16,7 +16,8 @@ from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.gradients.capture import Capture
-from prune_cli.models import load as models
+from prune_cli.models.find import find
+from prune_cli.models.load import load, load_tokenizer
 from prune_cli.tasks import choice
 from tests.conftest import NEGATIVE, NOUNS, POSITIVE, Prune, read_rows, write_rows
 
@@ -108,9 +109,9 @@ def test_representations_are_those_of_each_row_alone(done: Path, asked: Path) ->
 
 def test_per_example_gradients_are_those_of_autograd(done: Path, asked: Path) -> None:
     """Every parameter's gradient of every row in one mixed batch equals that of a batch of one."""
-    source = models.find(str(done / "warmup"))
-    tokenizer = models.load_tokenizer(source)
-    model, _ = models.load(source, choice, [], tokenizer, new_head=False)
+    source = find(str(done / "warmup"))
+    tokenizer = load_tokenizer(source)
+    model, _ = load(source, choice, [], tokenizer, new_head=False)
     model.eval()
     rows = open_rows(asked / "train.jsonl", check=choice.check)
     encoded = choice.encode(rows, tokenizer, 32, [])

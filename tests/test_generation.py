@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prune_cli.artifacts import tensors
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
-from prune_cli.models import load as models
+from prune_cli.models.find import find
+from prune_cli.models.load import load_tokenizer
 from prune_cli.tasks import Judging, generation
 from tests.conftest import NEGATIVE, NOUNS, POSITIVE, WORDS, Prune, read_rows, write_rows
 
@@ -101,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def encoded(folder: Path, kind: str, most: int = 64, path: Path | None = None) -> tuple[Any, Any, Any]:
-    tokenizer = models.load_tokenizer(models.find(str(folder / kind)))
+    tokenizer = load_tokenizer(find(str(folder / kind)))
     rows = open_rows(path or folder / "train.jsonl", check=generation.check)
     return rows, tokenizer, generation.encode(rows, tokenizer, most, [])
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from prune_cli.artifacts import tensors
-from prune_cli.models import load as models
+from prune_cli.models.find import find
+from prune_cli.models.load import load, load_tokenizer
 from prune_cli.tasks import classification
 from tests.conftest import Prune, read_rows, write_rows
 
@@ -60,9 +61,9 @@ def test_norms_are_those_of_autograd(runs: Path) -> None:
     """Each of 10 rows' grad_norm is that of the row alone, over all 22.7 million parameters."""
     rows = read_rows(runs / "train.jsonl")[:10]
     stored = tensors.load(runs / "train" / "gradient.safetensors")["grad_norm"]
-    source = models.find(str(runs / "warmup"))
-    tokenizer = models.load_tokenizer(source)
-    model, _ = models.load(source, classification, source.labels or [], tokenizer, new_head=False)
+    source = find(str(runs / "warmup"))
+    tokenizer = load_tokenizer(source)
+    model, _ = load(source, classification, source.labels or [], tokenizer, new_head=False)
     model.eval()  # the last checkpoint is the model itself
     for i, row in enumerate(rows):
         model.zero_grad(set_to_none=True)

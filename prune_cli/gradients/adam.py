@@ -16,7 +16,7 @@ import torch
 from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
 from prune_cli.gradients.factors import BLOCK, Lookup, Outer, Sum
-from prune_cli.models.load import Checkpoint
+from prune_cli.models.find import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from prune_cli.artifacts.tensors import Spec
 from prune_cli.errors import PruneError
-from prune_cli.models import load as models
+from prune_cli.models import batching
+from prune_cli.models.device import autocast
+from prune_cli.models.find import Checkpoint, NamedModel
+from prune_cli.models.load import load_checkpoint
 from prune_cli.represent import resume as marks
 from prune_cli.represent.output import Found, Output
 from prune_cli.runtime import processes
@@ -53,9 +56,7 @@ class Observer(Protocol):
     def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> shape of one row at one checkpoint, stored type."""
 
-    def attach(
-        self, model: torch.nn.Module, checkpoint: models.Checkpoint | None = None
-    ) -> AbstractContextManager[None]:
+    def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> AbstractContextManager[None]:
         """Hooks on the model while a checkpoint is walked, the one that its weights are of."""
 
     def begin(self, batch: Batch) -> None:
@@ -72,7 +73,7 @@ class Pass:
     encoded: Encoded
     pad_token_id: int
     model: torch.nn.Module
-    source: models.Source
+    source: NamedModel
     task: Task
     device: torch.device
     precision: str
@@ -102,7 +103,7 @@ def walk(
     """
     lengths, checkpoints = job.encoded.lengths, job.source.checkpoints
     n, e = len(lengths), len(checkpoints)
-    batches = list(models.batches(lengths, batch_size, tokens_per_batch))
+    batches = list(batching.batches(lengths, batch_size, tokens_per_batch))
     ends = np.cumsum([len(batch) for batch in batches])  # where each ends in the order that is walked
     rank, count = processes.rank(), processes.count()
     mine = range(rank, len(batches), count)
@@ -124,7 +125,7 @@ def walk(
     ):
         saved = monotonic()
         for c in range(first, e):
-            models.load_checkpoint(job.model, job.source, checkpoints[c])
+            load_checkpoint(job.model, job.source, checkpoints[c])
             job.model.to(job.device).eval()
             with ExitStack() as attached:
                 for observer in files.values():
@@ -134,7 +135,7 @@ def walk(
                         continue
                     rest = batches[i]
                     while len(rest):
-                        positions = models.take(rest, lengths, batch_size, mark.tokens)
+                        positions = batching.next_batch(rest, lengths, batch_size, mark.tokens)
                         found = _attempt(job, files, positions)
                         if found is None:
                             mark = replace(mark, tokens=_halved(positions, lengths))
@@ -169,7 +170,7 @@ def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]
     with torch.set_grad_enabled(backward):
         for observer in files.values():
             observer.begin(batch)
-        with models.autocast(job.device, job.precision):
+        with autocast(job.device, job.precision):
             batch.outputs = job.model(**batch.inputs)
         if backward:
             job.task.losses(batch.outputs.logits, batch.labels).sum().backward()

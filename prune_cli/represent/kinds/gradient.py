@@ -13,7 +13,7 @@ from prune_cli.gradients.factors import Dense, Factors, Lookup, Sum
 from prune_cli.gradients.norms import Norms
 from prune_cli.gradients.per_example import PerExample
 from prune_cli.gradients.projection import SIDE, Sketch, buckets
-from prune_cli.models.load import Checkpoint
+from prune_cli.models.find import Checkpoint
 from prune_cli.represent.walk import Batch
 from prune_cli.tasks import Task
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from prune_cli.errors import PruneError
-from prune_cli.models.load import Checkpoint
+from prune_cli.models.find import Checkpoint
 from prune_cli.represent.walk import Batch
 
 

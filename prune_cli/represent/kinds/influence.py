@@ -21,8 +21,9 @@ from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
 from prune_cli.gradients.norms import Norms
 from prune_cli.gradients.per_example import PerExample
-from prune_cli.models import load as models
-from prune_cli.models.load import Checkpoint
+from prune_cli.models import batching
+from prune_cli.models.device import autocast
+from prune_cli.models.find import Checkpoint
 from prune_cli.represent.walk import Batch, Pass
 
 Direction = dict[str, torch.Tensor]  # parameter -> an entry for each of its own
@@ -109,13 +110,13 @@ class Influence:
             self._backward(batch, torch.tensor(shares[positions], device=batch.labels.device))
 
     def _batches(self, members: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        return (members[batch] for batch in models.batches(self._target.encoded.lengths[members], *self._limits))
+        return (members[batch] for batch in batching.batches(self._target.encoded.lengths[members], *self._limits))
 
     def _backward(self, batch: Batch, weights: torch.Tensor) -> None:
         """Backward of the batch's weighted losses."""
         job = self._target
         with torch.enable_grad():
-            with models.autocast(job.device, job.precision):
+            with autocast(job.device, job.precision):
                 logits = job.model(**batch.inputs).logits
             losses = job.task.losses(logits, batch.labels)
             (losses * weights.to(losses.dtype)).sum().backward()

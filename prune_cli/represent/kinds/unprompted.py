@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from prune_cli.errors import PruneError
-from prune_cli.models import load as models
-from prune_cli.models.load import Checkpoint
+from prune_cli.models.device import autocast
+from prune_cli.models.find import Checkpoint
 from prune_cli.represent.walk import Batch
 from prune_cli.tasks import Task
 
@@ -49,7 +49,7 @@ class Unprompted:
         """Walk the responses of the batch alone."""
         ids = batch.inputs["input_ids"]
         inputs, labels = without_prompt(batch.labels, self._start)
-        with torch.no_grad(), models.autocast(ids.device, self._precision):
+        with torch.no_grad(), autocast(ids.device, self._precision):
             logits = self._model(**inputs).logits
             return {"logprob_unprompted": -self._task.losses(logits, labels)}
 

@@ -1,0 +1,86 @@
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): new ones on a model, kept ones on the model beneath, merging."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from prune_cli import options
+from prune_cli.artifacts.manifest import Artifact
+from prune_cli.errors import PruneError
+from prune_cli.models.find import NamedModel, find
+from prune_cli.models.libraries import first_line, one_line, quiet
+from prune_cli.tasks import Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetune, task: Task) -> torch.nn.Module:
+    """Wrap a model in new LoRA adapters.
+
+    Its head, and every other part whose weights were `drawn` at random and so are in no file yet, is trained and saved
+    whole.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    whole = {name.rpartition(".")[0] for name in drawn}
+    # as peft does for classification, which goes by the end of a name
+    whole |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
+    whole = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
+    if opts.load_in == "4bit":
+        # without gradient checkpointing: the Trainer's arguments say whether there is any
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    targets = opts.lora_targets if opts.lora_targets == "all-linear" else opts.lora_targets.split(",")
+    config = LoraConfig(
+        task_type=task.PEFT_TASK,
+        r=opts.lora_rank,
+        lora_alpha=opts.lora_alpha,
+        lora_dropout=opts.lora_dropout,
+        target_modules=targets,
+        exclude_modules=rf"({'|'.join(map(re.escape, sorted(whole)))})(\..*)?" if whole else None,
+        modules_to_save=sorted(whole),
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as failure:
+        raise PruneError(f"lora_targets: {opts.lora_targets}; {first_line(failure)}") from failure
+
+
+def is_adapters(trained: Artifact) -> bool:
+    """Whether a finetune artifact holds adapters and not a whole model."""
+    return bool(trained.options["method"] == "lora")
+
+
+def base_of(trained: Artifact, labels: list[Any]) -> NamedModel:
+    """The model that adapters were trained on, for a head over `labels`.
+
+    Raises PruneError where the adapters' head has another number of labels, or that model has changed since.
+    """
+    origin = trained.origin("model")
+    base = find(str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"]))
+    if base.digest != trained.manifest["recipe"]["inputs"]["model"]:
+        raise PruneError(f"{base.name}: changed since the adapters in {trained.path} were trained on it")
+    head = trained.about["labels"]
+    if len(labels) != len(head):
+        raise PruneError(
+            f"{trained.path}: its adapters come with a head of {len(head)} labels; {len(labels)} are needed",
+            hint=f"train on the model beneath them instead: {base.name}",
+        )
+    return base
+
+
+def put_on(base: torch.nn.Module, trained: Artifact) -> torch.nn.Module:
+    """The loaded base model with the kept adapters on it, trainable. Adapters of its own are merged first."""
+    from peft import PeftModel
+
+    model = merged(base)
+    with one_line(f"cannot load the adapters in {trained.path}"), quiet():
+        return PeftModel.from_pretrained(model, str(trained.path), is_trainable=True)
+
+
+def merged(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with its adapters, where it has any, added into its weights."""
+    from peft import PeftModel
+
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
