@@ -5,140 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prune_cli import options, tasks
 from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.data import fingerprints as joins
-from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import arguments as inputs
 from prune_cli.methods import method as methods
 from prune_cli.methods.budget import parse_keep
 from prune_cli.models import load as models
 from prune_cli.stages.common import How, Outcome, done, making, settle
-from prune_cli.tasks import Task
 
 
 def represent(
     data: str, out: Path, opts: options.Represent, target: str | None, fields: Mapping[str, str], how: How
 ) -> Outcome:
-    """Represent rows: `<kind>.safetensors` for each kind, and the rows in order.
+    """Represent rows, by options as the command line still has them."""
+    from prune_cli.represent import kinds
+    from prune_cli.stages.represent import represent as stage
 
-    Tensors have the rows on the first axis and the checkpoints on the second. target: data of the target set, which
-    the kind influence is about.
-    """
     options.check(opts)
-    kinds = _kinds(opts.kind)
-    if "influence" in kinds and target is None:
-        raise PruneError("kind: influence; on a target set: --target DATA is needed")
-    if "influence" in kinds and "gradient" in kinds:
-        raise PruneError("kind: gradient and influence; one of them at a time is allowed")
-    if target is not None and "influence" not in kinds:
-        raise PruneError(f"--target {target}: {opts.kind} is about no target set; leave --target out")
-    source = models.find(opts.model, opts.checkpoints)
-    opts = replace(opts, task=models.task_name(source, inputs.task_name(data, opts.task)))
-    if "unprompted" in kinds and opts.task != "generation":
-        raise PruneError(f"kind: unprompted; rows of the task {opts.task} have no prompt to leave out")
-    task = tasks.load(opts.task)
-    rows = inputs.open_rows(data, dict(fields), task.check)
-    aim = inputs.open_rows(target, dict(fields), task.check) if target else None
-    groups = inputs.groups(aim) if aim else None
-    opts = replace(
-        opts,
-        max_length=opts.max_length or models.max_length(source),
-        pooling=task.POOLING if opts.pooling == "auto" else opts.pooling,
-    )
-    recorded = "dynamics" in kinds and opts.dynamics == "recorded"
-    checkpoints = opts.checkpoints if recorded else [checkpoint.name for checkpoint in source.checkpoints]
-    recipe_options = {"task": opts.task, "kind": kinds, "checkpoints": checkpoints}
-    if {"hidden", "gradient"} & set(kinds):
-        recipe_options["dtype"] = opts.dtype
-    for kind in kinds:
-        recipe_options |= options.of_kind(kind, opts)
-    made_of = {"rows": rows.digest, "model": source.digest, **({"target rows": aim.digest} if aim else {})}
-    recipe = Recipe("represent", recipe_options, made_of)
-
-    def work(draft: Draft) -> None:
-        from prune_cli.represent.kinds import dynamics
-
-        labels = models.head_labels(source, task.label_list(rows))
-        for given in (rows, aim) if aim else (rows,):
-            task.label_indices(given, labels)  # before any work: a label that the model does not know
-        walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
-        draft.cached("rows.jsonl", rows.write)
-        if recorded:
-            draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
-        if walked:
-            target_rows = (aim, groups[1] if groups else np.zeros(len(aim), np.int64)) if aim else None
-            _walk(draft.path, walked, rows, target_rows, labels, source, task, opts)
-        draft.about = {
-            "rows": len(rows),
-            "labels": labels,
-            "kinds": kinds,
-            "space": {
-                kind: artifact.digest_value([source.digest, checkpoints, _space(options.of_kind(kind, opts))])
-                for kind in kinds
-            },
-            **({"groups": groups[0]} if groups else {}),
-        }
-
-    places = {"rows": data, "model": opts.model, **({"target": target} if target else {})}
-    return _make(out, recipe, places, how, work, resumable=True)
-
-
-def _space(of_kind: dict[str, Any]) -> dict[str, Any]:
-    """What two representations must have in common to be compared: LESS compares Adam's steps with plain gradients."""
-    return {name: value for name, value in of_kind.items() if name != "precondition"}
-
-
-def _kinds(text: str) -> list[str]:
-    kinds = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for kind in kinds:
-        if kind not in inputs.KINDS:
-            raise PruneError(f"kind: {kind}; allowed: {', '.join(inputs.KINDS)}, or several with commas")
-    return sorted(kinds)
-
-
-def _walk(
-    folder: Path,
-    kinds: list[str],
-    rows: Rows,
-    target: tuple[Rows, NDArray[np.int64]] | None,
-    labels: list[Any],
-    source: models.Source,
-    task: Task,
-    opts: options.Represent,
-) -> None:
-    from prune_cli.represent import walk as engine
-    from prune_cli.represent.kinds import observers
-
-    device = models.use_device(opts.device)
-    tokenizer = models.load_tokenizer(source)
-    model, _ = models.load(source, task, labels, tokenizer, new_head=kinds == ["hidden"])
-
-    def over(given: Rows) -> engine.Pass:
-        encoded = task.encode(given, tokenizer, opts.max_length, labels)
-        models.check_length(model, encoded, given)
-        return engine.Pass(encoded, models.pad_token_id(tokenizer), model, source, task, device, opts.precision)
-
-    job = over(rows)
-    watched = observers(kinds, model, task, opts, (over(target[0]), target[1]) if target else None)
-    engine.walk(
-        folder,
-        watched,
-        job,
-        batch_size=opts.batch_size,
-        tokens_per_batch=opts.tokens_per_batch,
-        save_minutes=opts.save_minutes,
-    )
+    return stage(data, out, kinds.build({**vars(opts), "target_data": target}), fields, how)
 
 
 @dataclass(frozen=True)

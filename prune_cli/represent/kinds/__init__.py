@@ -1,54 +1,213 @@
-"""The kinds of representation: what each is made by."""
+"""The kinds of representation, one file each: kinds/NAME.py is the kind NAME. No table elsewhere names them.
+
+A file declares TENSORS (name -> Tensor), FEATURES (which tensor is `features` for scores and selections), NEEDS (of the
+pass: keys of NEEDED), a frozen dataclass Options, and `observe(setup, opts)`, which returns the Observer of a pass
+(observe.py). In place of `observe`, or beside it, it may declare `write(path, given, opts)`, which fills the file of
+its tensors without a pass; where it has both, `without_pass(opts)` says which it is. Optional: `resolved(opts, task)`,
+the options with a task's own values for `auto`; NOT_IN_SPACE, options that two representations may differ in and still
+be compared. A file is importable without torch, and a name that starts with `_` is no kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from prune_cli.errors import PruneError
+from prune_cli.options_next import Option, Represent, checked, declared, raise_all
+from prune_cli.options_next import build as build_record
+from prune_cli.represent.observe import Observer, Setup, Tensor
 
-from prune_cli import options
-from prune_cli.gradients import params
-from prune_cli.represent.kinds.dynamics import Dynamics
-from prune_cli.represent.kinds.gradient import Gradient
-from prune_cli.represent.kinds.hidden import Hidden
-from prune_cli.represent.kinds.influence import Influence
-from prune_cli.represent.kinds.unprompted import Unprompted
-from prune_cli.represent.walk import Observer, Pass
-from prune_cli.tasks import Task
+NEEDED = {
+    "backward": "the backward of the batch's summed losses",
+    "gradients": "per-example gradients; at most one such kind in a pass",
+    "head": "the model's trained head: its logits",
+    "prompt": "rows with a prompt; the task lists it among its OFFERS",
+    "target": "rows of a target set",
+}
+DTYPE = "dtype"  # the option that tensors without a type of their own are stored by
 
 
-def observers(
-    kinds: Sequence[str],
-    model: torch.nn.Module,
-    task: Task,
-    opts: options.Represent,
-    target: tuple[Pass, NDArray[np.int64]] | None,
-) -> dict[str, Observer]:
-    """An observer for each kind, by name; the model's parameters are made those that `--params` chooses.
+@dataclass(frozen=True)
+class Kind:
+    """A kind as its file declares it. about: one line; module: the name of its module; path: its file."""
 
-    target: of the kind influence: the target rows, and the group of each [m].
+    name: str
+    about: str
+    tensors: Mapping[str, Tensor]
+    features: str
+    needs: frozenset[str]
+    options: type
+    module: str
+    path: Path
+    observe: Callable[[Setup, Any], Observer] | None = None
+    write: Callable[..., None] | None = None
+    without_pass: Callable[[Any], bool] | None = None
+    resolved: Callable[[Any, Any], Any] | None = None
+    not_in_space: frozenset[str] = frozenset()
+
+    def walks(self, opts: Any) -> bool:
+        """Whether it is observed by a pass, with these options."""
+        if self.observe is None:
+            return False
+        return not (self.write and self.without_pass and self.without_pass(opts))
+
+    def specs(self, sizes: Mapping[str, int], opts: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Tensor name -> shape of a row at a checkpoint, stored type. sizes: of the axis letters."""
+        return {
+            name: (tuple(sizes[axis] for axis in tensor.axes), tensor.dtype or getattr(opts, DTYPE))
+            for name, tensor in self.tensors.items()
+        }
+
+
+def names() -> list[str]:
+    """All kinds, in order of name; none is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+
+
+def load(name: str) -> Kind:
+    """The kind `name`. Raises PruneError for an unknown one, and for a file that does not declare a kind in full."""
+    if name not in names():
+        raise PruneError(f"kind: {name}; allowed: {', '.join(names())}")
+    module = _module(name)
+    problems = _problems(name, module)
+    raise_all([f"{module.__file__}: {problem}" for problem in problems])
+    return Kind(
+        name=name,
+        about=(module.__doc__ or "").strip().partition("\n")[0],
+        tensors=module.TENSORS,
+        features=module.FEATURES,
+        needs=frozenset(module.NEEDS),
+        options=module.Options,
+        module=module.__name__,
+        path=Path(str(module.__file__)),
+        observe=getattr(module, "observe", None),
+        write=getattr(module, "write", None),
+        without_pass=getattr(module, "without_pass", None),
+        resolved=getattr(module, "resolved", None),
+        not_in_space=frozenset(getattr(module, "NOT_IN_SPACE", ())),
+    )
+
+
+def parse(text: str) -> list[str]:
+    """The kinds named in `hidden, dynamics`, in order of name, each once."""
+    given = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in given:
+        if name not in names():
+            raise PruneError(f"kind: {name}; allowed: {', '.join(names())}, or several with commas")
+    return sorted(given)
+
+
+def kind_of(tensor_name: str) -> str | None:
+    """The kind that has a tensor of this name; None where there is none."""
+    return next((name for name in names() if tensor_name in load(name).tensors), None)
+
+
+def is_scalar(name: str) -> bool:
+    """Whether the features of a kind are one number a checkpoint, [n, e]."""
+    kind = load(name)
+    return kind.tensors[kind.features].axes == ()
+
+
+def options() -> dict[str, Option]:
+    """The options of all kinds by name. Raises PruneError where two kinds declare the same option differently."""
+    known: dict[str, Option] = {}
+    for kind in names():
+        for option in declared(load(kind).options).values():
+            if known.setdefault(option.name, option) != option:
+                first = users(option.name)[0]
+                raise PruneError(f"option {option.name}: {first} and {kind} declare it differently; allowed: alike")
+    return known
+
+
+def users(option: str) -> list[str]:
+    """The kinds that have an option."""
+    return [name for name in names() if option in declared(load(name).options)]
+
+
+def build(values: Mapping[str, Any]) -> Represent:
+    """The options of `prune represent` from one flat mapping of its own and the kinds' options.
+
+    Raises one PruneError that names every mistake.
     """
-    found: dict[str, Observer] = {}
-    for kind in kinds:
-        if kind == "hidden":
-            found[kind] = Hidden(opts.layer, opts.pooling, opts.dtype, opts.choices)
-        elif kind == "dynamics":
-            found[kind] = Dynamics(task)
-        elif kind == "unprompted":
-            found[kind] = Unprompted(task, opts.precision)
-        elif kind == "influence":
-            assert target is not None
-            params.choose(model, opts.params)
-            found[kind] = Influence(
-                *target,
-                opts.similarity,
-                opts.precondition,
-                batch_size=opts.batch_size,
-                tokens_per_batch=opts.tokens_per_batch,
-            )
-        else:
-            params.choose(model, opts.params)
-            found[kind] = Gradient(opts.dim, opts.seed, opts.dtype, task, opts.projection, opts.precondition)
-    return found
+    own, of_kinds = declared(Represent), options()
+    del own["kind_options"]
+    fit, problems = checked({**own, **of_kinds}, values)
+    for option in own.values():
+        if option.default is MISSING and option.name not in values:
+            problems.append(f"{option.name}: missing; allowed: {option.allowed}")
+    if "kind" in fit:
+        try:
+            parse(fit["kind"])
+        except PruneError as problem:
+            problems.append(problem.message)
+    raise_all(problems)
+    kind_options = {name: value for name, value in fit.items() if name in of_kinds}
+    return Represent(**{name: value for name, value in fit.items() if name in own}, kind_options=kind_options)
+
+
+def flat(opts: Represent) -> dict[str, Any]:
+    """The options of `prune represent` as the flat mapping that `build` reads."""
+    own = {entry.name: getattr(opts, entry.name) for entry in fields(opts) if entry.name != "kind_options"}
+    return {**own, **opts.kind_options}
+
+
+def options_of(name: str, opts: Represent) -> Any:
+    """The options of one kind, an instance of its Options, with defaults for those that were not given."""
+    record = load(name).options
+    return build_record(record, {key: value for key, value in opts.kind_options.items() if key in declared(record)})
+
+
+def depends_on(kind: Kind, kind_opts: Any, opts: Represent, task_options: tuple[str, ...]) -> dict[str, Any]:
+    """The options that the values of a kind depend on, for its recipe.
+
+    kind_opts: an instance of its Options. task_options: options that have a say for the task and not for every one.
+    """
+    known = declared(kind.options)
+    values = {
+        name: value
+        for name, value in asdict(kind_opts).items()
+        if known[name].help.key and (not known[name].help.by_task or name in task_options)
+    }
+    if kind.walks(kind_opts):
+        values |= {"max_length": opts.max_length, "precision": opts.precision}
+    return values
+
+
+def space(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `depends_on` in which two representations must agree to be compared; stored types may differ."""
+    return {name: value for name, value in values.items() if name != DTYPE and name not in kind.not_in_space}
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _problems(name: str, module: ModuleType) -> list[str]:
+    """What a kind's file lacks or declares wrongly."""
+    lacking = [part for part in ("TENSORS", "FEATURES", "NEEDS", "Options") if not hasattr(module, part)]
+    if not (hasattr(module, "observe") or hasattr(module, "write")):
+        lacking.append("observe")
+    if hasattr(module, "observe") and hasattr(module, "write") and not hasattr(module, "without_pass"):
+        lacking.append("without_pass")
+    if not module.__doc__:
+        lacking.append("a docstring")
+    problems = [f"kind {name} lacks {part}" for part in lacking]
+    if problems:
+        return problems
+    if module.FEATURES not in module.TENSORS:
+        problems.append(f"FEATURES: {module.FEATURES}; allowed: {', '.join(module.TENSORS)}")
+    problems += [f"NEEDS: {need}; allowed: {', '.join(NEEDED)}" for need in sorted(set(module.NEEDS) - set(NEEDED))]
+    if not is_dataclass(module.Options):
+        problems.append("Options: not a dataclass; allowed: a frozen dataclass")
+    elif any(tensor.dtype is None for tensor in module.TENSORS.values()) and DTYPE not in declared(module.Options):
+        problems.append(f"a tensor has no dtype; allowed: a dtype, or an option {DTYPE}")
+    for other in names():
+        shared = sorted(set(module.TENSORS) & set(getattr(_module(other), "TENSORS", ()))) if other != name else []
+        problems += [f"tensor {tensor}: the kind {other} has it too; allowed: another name" for tensor in shared]
+    return problems
