@@ -96,17 +96,16 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
                 draft.cached(f"{entry.kind.name}.safetensors", write)
         if walked := [entry for entry in asked if entry.walks]:
             _walk(draft.path, walked, given, labels, opts)
-        if draft.joined:
-            return done(outcome, draft)
-        draft.about = {
-            "rows": len(rows),
-            "digest": rows.digest,
-            "fields": dict(fields),
-            "labels": labels,
-            "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
-            "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},
-            **({"groups": grouped[0]} if grouped else {}),
-        }
+        if not draft.joined:
+            draft.about = {
+                "rows": len(rows),
+                "digest": rows.digest,
+                "fields": dict(fields),
+                "labels": labels,
+                "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
+                "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},
+                **({"groups": grouped[0]} if grouped else {}),
+            }
     return done(outcome, draft)
 
 

@@ -35,11 +35,9 @@ from prune_cli import options
 from prune_cli.data.rows import read_rows
 from prune_cli.gradients.projection import SIDE
 from prune_cli.models import load as models
+from prune_cli.represent.kinds import gradient, hidden, influence
 from prune_cli.represent.kinds.dynamics import Dynamics
-from prune_cli.represent.kinds.gradient import Gradient
-from prune_cli.represent.kinds.hidden import Hidden
-from prune_cli.represent.kinds.influence import Influence
-from prune_cli.represent.walk import Batch, Observer
+from prune_cli.represent.observe import Batch, Observer, Target
 from prune_cli.stages import all as stages
 from prune_cli.stages import common
 from prune_cli.tasks import classification as task
@@ -159,40 +157,49 @@ def ways(
 
         return attach, run
 
-    hidden, dynamics = Hidden(-1, "mean", "float16"), Dynamics(task)
-    adam = {"projection": "faithful", "precondition": "adam"}
+    states, dynamics = hidden.Hidden(hidden.Options(pooling="mean")), Dynamics(task)
+
     return {
         PLAIN: (nullcontext, lambda: plain(model, batches)),
         "batches of one (LESS), before projection": (nullcontext, lambda: plain(model, list(singles(batches)))),
         "torch.func vmap, before projection": (nullcontext, lambda: deque(formed(model, batches), 0)),
-        "hidden": observed(hidden),
+        "hidden": observed(states),
         "dynamics": observed(dynamics),
-        f"gradient, dim {dim}, exact norms": observed(Gradient(dim, 0, "float16", task)),
-        f"gradient, dim {dim}, exact norms, fast": observed(Gradient(dim, 0, "float16", task, "fast")),
-        f"hidden + dynamics + gradient, dim {dim}": observed(hidden, dynamics, Gradient(dim, 0, "float16", task)),
-        "influence, cosine (LESS)": observed(influence(model, targets, "cosine")),
-        "influence, dot (TracIn)": observed(influence(model, targets, "dot")),
-        f"gradient, dim {dim}, Adam's steps": observed(Gradient(dim, 0, "float16", task, **adam)),
-        "influence, cosine, Adam's steps": observed(influence(model, targets, "cosine", "adam")),
+        f"gradient, dim {dim}, exact norms": observed(gradient_of(model, dim=dim)),
+        f"gradient, dim {dim}, exact norms, fast": observed(gradient_of(model, dim=dim, projection="fast")),
+        f"hidden + dynamics + gradient, dim {dim}": observed(states, dynamics, gradient_of(model, dim=dim)),
+        "influence, cosine (LESS)": observed(influence_on(model, targets)),
+        "influence, dot (TracIn)": observed(influence_on(model, targets, similarity="dot")),
+        f"gradient, dim {dim}, Adam's steps": observed(gradient_of(model, dim=dim, precondition="adam")),
+        "influence, cosine, Adam's steps": observed(influence_on(model, targets, precondition="adam")),
     }
 
 
 PLAIN = "plain forward + backward"
 
 
-def influence(model: Any, targets: list[Batch], similarity: str, precondition: str = "none") -> Influence:
+def gradient_of(model: Any, **given: Any) -> gradient.Gradient:
+    """The projected gradients, by the kind's options."""
+    setup: Any = SimpleNamespace(model=model, task=task)
+    return gradient.Gradient(setup, gradient.Options(**given))
+
+
+def influence_on(model: Any, targets: list[Batch], **given: Any) -> influence.Influence:
     """The influence on targets, one a batch."""
     lengths = np.array([batch.inputs["input_ids"].shape[1] for batch in targets])
-    job: Any = SimpleNamespace(
+    setup: Any = SimpleNamespace(
         model=model,
         task=task,
         device=DEVICE,
         precision=PRECISION,
+        batch_size=1,
+        tokens_per_batch=512,
+        forward=lambda inputs: forward(model, inputs),
         encoded=SimpleNamespace(lengths=lengths),
         batch=lambda positions: targets[int(positions[0])],
     )
     group = np.zeros(len(targets), np.int64)
-    return Influence(job, group, similarity, precondition, batch_size=1, tokens_per_batch=512)
+    return influence.Influence(Target(setup, group), influence.Options(**given))
 
 
 def costs(
@@ -293,14 +300,14 @@ def plain(model: Any, batches: list[Batch]) -> None:
     """What a training step does before the optimizer's turn."""
     for batch in batches:
         model.zero_grad(set_to_none=True)
-        task.losses(forward(model, batch).logits, batch.labels).sum().backward()
+        task.losses(forward(model, batch.inputs).logits, batch.labels).sum().backward()
     model.zero_grad(set_to_none=True)
 
 
-def forward(model: Any, batch: Batch) -> Any:
+def forward(model: Any, inputs: dict[str, torch.Tensor]) -> Any:
     """What the model says of a batch, in the bench's number format."""
     with models.autocast(DEVICE, PRECISION):
-        return model(**batch.inputs)
+        return model(**inputs)
 
 
 def singles(batches: list[Batch]) -> Iterator[Batch]:
@@ -312,11 +319,11 @@ def singles(batches: list[Batch]) -> Iterator[Batch]:
 
 def observe(model: Any, batch: Batch, observers: tuple[Observer, ...]) -> list[dict[str, torch.Tensor]]:
     """One batch of the represent pass, without its disk."""
-    backward = any(observer.needs_backward for observer in observers)
+    backward = any(isinstance(observer, gradient.Gradient | influence.Influence) for observer in observers)
     with torch.set_grad_enabled(backward):
         for observer in observers:
             observer.begin(batch)
-        batch.outputs = forward(model, batch)
+        batch.outputs = forward(model, batch.inputs)
         if backward:
             task.losses(batch.outputs.logits, batch.labels).sum().backward()
         return [observer.rows(batch) for observer in observers]
@@ -330,7 +337,7 @@ def fidelity(
 
     def whole(batch: Batch) -> torch.Tensor:
         model.zero_grad(set_to_none=True)
-        task.losses(forward(model, batch).logits, batch.labels).sum().backward()
+        task.losses(forward(model, batch.inputs).logits, batch.labels).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     aims = torch.stack([whole(batch) for batch in targets])
@@ -340,7 +347,7 @@ def fidelity(
     norms, cosines = table[:, 0], table[:, 1:] / table[:, :1]
     model.zero_grad(set_to_none=True)
     for dim, projection in product(dims, SIDE):
-        observer = Gradient(dim, 0, "float32", task, projection)
+        observer = gradient_of(model, dim=dim, projection=projection)
         with observer.attach(model):
             ours, theirs = ([observe(model, batch, (observer,))[0] for batch in batches] for batches in (rows, targets))
         g, v = (torch.cat([found["gradient"] for found in side]) for side in (ours, theirs))
