@@ -14,13 +14,13 @@ from prune_cli.artifacts import tensors
 from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.factors import Lookup, Outer, Sum
 from prune_cli.gradients.projection import Sketch
-from prune_cli.models.find import Checkpoint
-from prune_cli.represent.kinds.gradient import Gradient
+from prune_cli.models.load import Checkpoint
+from prune_cli.represent.kinds.gradient import Gradient, Options
 from prune_cli.tasks import classification
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_generation import made as language_model
 from tests.test_generation import plain, talks
-from tests.test_gradient import CONFIGS, alone, batch, build
+from tests.test_gradient import CONFIGS, alone, batch, build, setup_of
 
 
 def step(g: Any, m: Any, v: Any) -> Any:
@@ -160,8 +160,8 @@ def test_large_second_moments_leave_the_direction(name: str, tmp_path: Path) -> 
     for key, p in model.named_parameters():
         p.requires_grad_(f"exp_avg.{key}" in saved)
     found = []
-    for how in ("none", "adam"):
-        observer = Gradient(997, 0, "float32", classification, "faithful", how)
+    for how in (Options(dim=997), Options(dim=997, precondition="adam")):
+        observer = Gradient(setup_of(model), how)
         with observer.attach(model, Checkpoint("1", tmp_path, 1.0)):
             observer.begin(rows)
             classification.losses(model(**rows.inputs).logits, rows.labels).sum().backward()
@@ -175,7 +175,7 @@ def test_large_second_moments_leave_the_direction(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("tied", [False, True])
 def test_formed_matrices_fold_as_their_factors(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same projection of a matrix's gradient, formed or in factors."""
-    monkeypatch.setattr("prune_cli.represent.projection._TABLE", 5)
+    monkeypatch.setattr("prune_cli.gradients.projection._TABLE", 5)
     torch.manual_seed(0)
     outer = Outer(torch.randn(3, 4, 12, dtype=torch.float64), torch.randn(3, 4, 7, dtype=torch.float64))
     ids = torch.randint(0, 12, (3, 6))
@@ -209,7 +209,7 @@ def test_memory_that_runs_out_within_a_table(
     start = ["represent", case["train"], "--model", case["folder"] / "warmup", "--checkpoints", 2]
     start += ["--kind", "gradient", "--precondition", "adam", "--dim", 64, "--dtype", "float32", "-o"]
     assert prune(*start, tmp_path / "whole").code == 0
-    monkeypatch.setattr("prune_cli.represent.gradient._ROWS", 8)
+    monkeypatch.setattr("prune_cli.gradients.projected._ROWS", 8)
     added, add = 0, Sketch.add
 
     def scarce(self: Sketch, name: str, gradient: Any) -> None:

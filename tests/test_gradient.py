@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from prune_cli.errors import PruneError
 from prune_cli.gradients import capture, factors, projection
 from prune_cli.gradients.norms import Norms
-from prune_cli.represent.kinds.gradient import Gradient
-from prune_cli.represent.walk import Batch
+from prune_cli.represent.kinds.gradient import Gradient, Options
+from prune_cli.represent.observe import Batch, Setup
 from prune_cli.tasks import classification
 
 LENGTHS = [12, 9, 5, 9, 3]
@@ -138,9 +138,15 @@ def sketched(factors: dict[str, capture.Factors], dim: int, seed: int) -> torch.
     return sketch.projected.double()
 
 
+def setup_of(model: Any, task: Any = classification) -> Setup:
+    """What a pass over batches of the tests' own works with."""
+    none: Any = None
+    return Setup(none, PAD, model, none, task, torch.device("cpu"), "float32", batch_size=32, tokens_per_batch=8192)
+
+
 def observe(model: Any, rows: Batch, dim: int, seed: int) -> dict[str, torch.Tensor]:
     """The gradient kind's rows for a batch."""
-    observer = Gradient(dim, seed, "float16", classification)
+    observer = Gradient(setup_of(model), Options(dim=dim, seed=seed))
     with observer.attach(model):
         observer.begin(rows)
         classification.losses(model(**rows.inputs).logits, rows.labels).sum().backward()

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli.artifacts import tensors
-from prune_cli.represent.kinds.influence import product
+from prune_cli.gradients.influence import product
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_gradient import CONFIGS, batch, build, factors_of
 
@@ -119,9 +119,11 @@ def test_products_from_factors(name: str) -> None:
 def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune) -> None:
     """Influence needs a target set, other kinds have none, gradients take a pass of their own; bad labels are named."""
     start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup", "--kind"]
-    assert prune(*start, "influence").errors == ["kind: influence; on a target set: --target DATA is needed"]
+    ran = prune(*start, "influence")
+    assert ran.errors == ["kind: influence; it needs a target set"]
+    assert "hint: --target-data DATA" in ran.err
     assert "one of them at a time" in prune(*start, "gradient,influence", "--target", target).errors[0]
-    assert "leave --target out" in prune(*start, "hidden", "--target", target).errors[0]
+    assert "hidden needs no target set; leave it out" in prune(*start, "hidden", "--target", target).errors[0]
     odd = write_rows(tmp_path / "odd.jsonl", [*sentences(2), {"text": "the film", "label": "odd"}])
     assert "odd.jsonl:3: " in prune(*start, "influence", "--target", odd).errors[0]
     ran = prune(*start, "influence", "--target", target)

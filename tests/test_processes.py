@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from prune_cli.represent import resume as marks
-from prune_cli.represent.resume import Mark
+from prune_cli.represent import resume
+from prune_cli.represent.resume import ResumeState
 from tests.conftest import Prune, sentences, write_rows
 from tests.test_resume import ENVIRONMENT, digests
 
@@ -70,9 +70,9 @@ def test_killed_and_run_again(
     """kill -9 of either ends both; run again by two or by one, the bytes are those of one uninterrupted process."""
     out = tmp_path / "out"
     process = start(*command(rows, made, out))
-    mark = tmp_path / f"out.part/.progress.{killed}.json"
+    saved = tmp_path / f"out.part/.progress.{killed}.json"
     deadline = time.monotonic() + 60
-    while not mark.exists():
+    while not saved.exists():
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -115,16 +115,16 @@ def test_errors_are_told_once(rows: Path, made: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_certainly_done(tmp_path: Path) -> None:
-    """As many processes with the same limits go on from their own marks; others from where all have come."""
+    """As many processes with the same limits go on from their own states; others from where all have come."""
     limits = (2, 1000)
-    assert marks.resume({}, 0, 2, limits) == Mark(2, limits, (0, 0), (0, 0), 1000)
-    left = {0: Mark(2, limits, (0, 4), (1, 6), 500), 1: Mark(2, limits, (0, 4), (0, 12), 1000)}
-    assert marks.resume(left, 0, 2, limits) == Mark(2, limits, (0, 12), (1, 6), 500)  # what fits is remembered
-    assert marks.resume(left, 0, 1, limits) == Mark(1, limits, (0, 12), (0, 12), 1000)
-    assert marks.resume(left, 1, 2, (4, 1000)) == Mark(2, (4, 1000), (0, 12), (0, 12), 1000)
+    assert resume.resume({}, 0, 2, limits) == ResumeState(2, limits, (0, 0), (0, 0), 1000)
+    left = {0: ResumeState(2, limits, (0, 4), (1, 6), 500), 1: ResumeState(2, limits, (0, 4), (0, 12), 1000)}
+    assert resume.resume(left, 0, 2, limits) == ResumeState(2, limits, (0, 12), (1, 6), 500)  # what fits is remembered
+    assert resume.resume(left, 0, 1, limits) == ResumeState(1, limits, (0, 12), (0, 12), 1000)
+    assert resume.resume(left, 1, 2, (4, 1000)) == ResumeState(2, (4, 1000), (0, 12), (0, 12), 1000)
     del left[1]  # of which nothing is known now
-    assert marks.resume(left, 0, 1, limits).reached == (0, 4)
-    left = {0: Mark(1, limits, (0, 12), (2, 0), 1000), 1: Mark(2, limits, (0, 4), (0, 8), 1000)}
-    assert marks.resume(left, 0, 2, limits).reached == (2, 0)
-    marks.save(tmp_path, 3, left[0])
-    assert marks.read(tmp_path) == {3: left[0]}
+    assert resume.resume(left, 0, 1, limits).reached == (0, 4)
+    left = {0: ResumeState(1, limits, (0, 12), (2, 0), 1000), 1: ResumeState(2, limits, (0, 4), (0, 8), 1000)}
+    assert resume.resume(left, 0, 2, limits).reached == (2, 0)
+    resume.save(tmp_path, 3, left[0])
+    assert resume.read(tmp_path) == {3: left[0]}

@@ -12,8 +12,9 @@ import torch
 
 from prune_cli.errors import PruneError
 from prune_cli.represent.kinds.unprompted import Unprompted, without_prompt
-from prune_cli.represent.walk import Batch
+from prune_cli.represent.observe import Batch
 from tests.conftest import Prune
+from tests.test_gradient import setup_of
 
 PROMPTS = [[5, 6, 7], [8], [9, 9, 9, 9, 9, 9]]
 RESPONSES = [[11, 12, 13, 2], [14], [15, 16]]
@@ -52,8 +53,8 @@ def batch() -> Batch:
 
 
 def observed(model: Any, given: Batch) -> list[float]:
-    observer = Unprompted(TASK, "float32")
-    assert observer.specs(model) == {"logprob_unprompted": ((), "float32")}
+    observer = Unprompted(setup_of(model, TASK))
+    assert observer.sizes(model) == {}
     with observer.attach(model):
         return observer.rows(given)["logprob_unprompted"].tolist()
 
@@ -106,4 +107,4 @@ def test_rows_without_a_response_are_refused(made: Path, data: Path, tmp_path: P
     """Rows of other tasks have no prompt to leave out."""
     start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup"]
     ran = prune(*start, "--kind", "unprompted")
-    assert ran.errors == ["kind: unprompted; rows of the task classification have no prompt to leave out"]
+    assert ran.errors == ["kind: unprompted; it needs rows with a prompt, which the task classification does not have"]

@@ -28,8 +28,8 @@ from prune_cli.artifacts.manifest import (
     sealed,
 )
 from prune_cli.errors import PruneError
-from prune_cli.version import __version__
 from prune_cli.runtime import processes
+from prune_cli.version import __version__
 
 RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
 NEW = "not made yet"

@@ -1,22 +1,24 @@
 """The step that Adam would take on one example alone: its gradient, preconditioned by the moments training had.
 
-Γ(g) = (β₁ m + (1 − β₁) g) / (√(β₂ v + (1 − β₂) g²) + ε), entry by entry, m and v the moments kept with a checkpoint.
-Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 2 and 3 (for training examples alone). Without Adam's
-corrections for the first steps, which scale every entry alike but for ε. Γ is not linear in g, nor zero where g is: it
-takes each example's formed gradient, of a matrix a few examples at a time, of a table the rows that were looked up.
+Γ(g) = (β₁ m + (1 − β₁) g) / (√(β₂ v + (1 − β₂) g²) + ε), entry by entry, with m and v the moments kept with a
+checkpoint. Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 2 and 3 (for training examples alone).
+Differs: without Adam's bias corrections for the first steps, which scale all entries alike but for ε.
+
+Γ is not linear in g, and not zero where g is zero. So each example's gradient is formed for it: of a matrix for a few
+examples at a time, of a table only the rows that were looked up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
-from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
 from prune_cli.gradients.factors import BLOCK, Lookup, Outer, Sum
-from prune_cli.models.find import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,26 @@ class Adam:
     betas: tuple[float, float]
     eps: float
     _resting: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        first: Mapping[str, NDArray[Any]],
+        second: Mapping[str, NDArray[Any]],
+        betas: tuple[float, float],
+        eps: float,
+        parameters: Mapping[str, torch.Tensor],
+    ) -> Adam:
+        """Adam with the moments m and v that training kept, each on the device of its parameter."""
+
+        def scaled(moments: Mapping[str, NDArray[Any]], by: float) -> dict[str, torch.Tensor]:
+            return {
+                name: torch.tensor(moments[name]).to(parameter.device).mul_(by)
+                for name, parameter in parameters.items()
+                if name in moments
+            }
+
+        return cls(scaled(first, betas[0]), scaled(second, betas[1]), betas, eps)
 
     def step(self, name: str, grads: torch.Tensor) -> torch.Tensor:
         """Γ of gradients [b, …] of a parameter […]."""
@@ -46,7 +68,7 @@ class Adam:
             raise PruneError(f"precondition: adam; {min(unseen)} has moments, but a batch made no use of it")
 
     def formed(self, name: str, gradient: Outer | Sum) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Γ of a matrix parameter [r, c], some examples at a time: which they are, [those, r, c]."""
+        """Γ of a matrix parameter [r, c], a few examples at a time: which examples, and their steps [those, r, c]."""
         moment = self._moment(self.first, name)
         some = max(1, BLOCK[moment.device.type] // moment.numel())
         for start in range(0, len(gradient), some):
@@ -54,7 +76,10 @@ class Adam:
             yield chosen, self.step(name, gradient.of(chosen).dense())
 
     def looked_up(self, name: str, gradient: Lookup) -> tuple[Lookup, torch.Tensor]:
-        """Γ of the rows of a table that were looked up, each once in an example, and which places [b, t] hold them."""
+        """Γ of the rows of a table that were looked up, by the sum of a row's gradients in the example.
+
+        Also, bool [b, t]: the positions at which a row is counted, its first in the example.
+        """
         sums, once = gradient.summed()
         first, second = self._moment(self.first, name)[sums.ids], self.second[name][sums.ids]
         return Lookup(sums.ids, self._step(first, second, sums.grads), sums.rows), once
@@ -67,28 +92,7 @@ class Adam:
     def _moment(self, moments: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         if name not in moments:
             raise PruneError(
-                f"precondition: adam; {name} has no moments: it was not trained", hint="--params with what was trained"
+                f"precondition: adam; {name} has no moments: it was not trained",
+                hint="choose parameters that were trained: --params",
             )
         return moments[name]
-
-
-def load(checkpoint: Checkpoint | None, trainable: Mapping[str, torch.Tensor]) -> Adam:
-    """The moments kept with a checkpoint, of the parameters that gradients are of."""
-    path = checkpoint.path / "moments.safetensors" if checkpoint and checkpoint.path else None
-    if path is None or not path.is_file():
-        hint = "prune finetune --checkpoints epoch --moments yes keeps them with each checkpoint"
-        if checkpoint and checkpoint.name == "last":
-            hint += "; name those with --checkpoints all, or numbers"
-        raise PruneError("precondition: adam; no moments are kept with the model's weights", hint=hint)
-    about = tensors.metadata(path)
-    (beta1, beta2), held = about["betas"], tensors.load(path)
-
-    def scaled(moment: str, by: float) -> dict[str, torch.Tensor]:
-        start = f"{moment}."
-        return {
-            name: torch.tensor(held[start + name]).to(p.device).mul_(by)
-            for name, p in trainable.items()
-            if start + name in held
-        }
-
-    return Adam(scaled("exp_avg", beta1), scaled("exp_avg_sq", beta2), (beta1, beta2), about["eps"])

@@ -1,14 +1,14 @@
 """Every example's own gradient of every trainable parameter, from one forward and one backward of a batch.
 
-The backward of a batch's summed loss already holds each example's share at every layer's output; only the step
-from there to the parameters adds the examples up. So that step is left out: parameters are frozen, the
-functions that take them (linear, embedding, normalisation, …) are intercepted in the forward, and when the
-gradient of such a function's output arrives, the example's own gradient follows from it and the input, in the
-factored form in which it is smallest (Goodfellow 2015, arXiv 1510.01799, for linear layers).
+The backward of a batch's summed loss keeps the examples apart up to the output of every layer; only the step from
+there to the parameters adds them up. That step is left out here: parameters are frozen, and the functions that use
+them (linear, embedding, normalisation, …) are intercepted in the forward. When the gradient of such a function's
+output arrives, each example's gradient follows from it and the function's input, in the factored form that is
+smallest (Goodfellow 2015, arXiv 1510.01799, for linear layers).
 
-A function is recognised by the parameter it is given, whichever module calls it and however often; a tensor that
-is computed from parameters alone stands for them. A function without a rule in rules.py is an error that names the
-parameter: nothing is left out in silence.
+A function is recognised by the parameter it is given, whichever module calls it and however often. A tensor that is
+computed from parameters alone counts as those parameters. A function without a rule in rules.py is an error that names
+the parameter: no gradient is left out silently.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from prune_cli.errors import PruneError
-from prune_cli.gradients.architectures import deberta
+from prune_cli.gradients import architectures
 from prune_cli.gradients.derived import Derived, derive, replaced, tensors
-from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer, Part, Sum, merged, wide
+from prune_cli.gradients.factors import Dense, Factors, Input, Lookup, Outer, Part, Sum, merged, wide
 from prune_cli.gradients.rules import CASTS, RULES, refusal
 
 __all__ = ["Capture", "Dense", "Factors", "Lookup", "Outer", "Sink", "Sum"]
 
-Sink = Callable[[str, Factors], None]  # takes a parameter's name and its gradients, once a batch
+Sink = Callable[[str, Factors], None]  # called with a parameter's name and its gradients, once a batch
 
 
 class Capture:
-    """Hand each trainable parameter's per-example gradients of a backward to a sink, as soon as they are whole."""
+    """Pass the per-example gradients of each trainable parameter to a sink, as soon as they are complete."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.trainable:
-            raise PruneError("the model has no trainable parameters; the gradient kind needs some")
+            raise PruneError("the model has no trainable parameters; per-example gradients need some")
         self.b = self.sequences = 0
         self._names = {id(p): name for name, p in self.trainable.items()}
         self._parameters = {id(p) for p in model.parameters()}
@@ -48,14 +48,14 @@ class Capture:
         self._lengths: set[int] = set()  # of the axes of the model's inputs
         self._inputs: dict[Any, Input] = {}  # of the layers of this forward
         self._calls: Counter[str] = Counter()  # calls whose gradients are still to come
-        self._found: dict[str, list[Part]] = {}
+        self._parts: dict[str, list[Part]] = {}
 
     def begin(self, b: int, sink: Sink, sequences: int | None = None) -> None:
         """Start a batch of b examples.
 
         sequences: how many the model's layers see, a multiple of b (b by default): a multiple-choice model lays each
-        example's choices end to end. An example's gradients are sums over its sequences, its factors have the tokens
-        of all of them.
+        example's choices one after another. An example's gradients are sums over its sequences, and its factors hold
+        the tokens of all of them.
         """
         self.b, self.sequences, self._sink = b, sequences or b, sink
         if self.sequences % b:
@@ -63,20 +63,24 @@ class Capture:
         self._clear()
 
     def finish(self) -> None:
-        """After the backward: hand over what had a call that the loss does not depend on."""
-        for name in list(self._found):
-            self._sink(name, merged(self._found.pop(name)))
+        """End the batch, after the backward.
+
+        A parameter is passed on when the gradients of all its calls have arrived. Where the loss does not depend on
+        one of the calls, its gradient never arrives: such parameters are passed on here.
+        """
+        for name in list(self._parts):
+            self._sink(name, merged(self._parts.pop(name)))
         self._clear()
 
     def _clear(self) -> None:
         self._calls.clear()
-        self._found.clear()
+        self._parts.clear()
         self._derived.clear()
         self._inputs.clear()
 
     @contextmanager
     def attached(self, model: torch.nn.Module) -> Iterator[None]:
-        """Freeze the parameters and intercept the model's forwards; those under `torch.no_grad` are let be."""
+        """Freeze the parameters and intercept the model's forwards; not those under `torch.no_grad`."""
         mode = _Intercept(self)
         entered: list[_Intercept] = []
 
@@ -95,7 +99,7 @@ class Capture:
             model.register_forward_hook(leave, always_call=True),
         ]
         try:
-            with deberta.batched_tables(model, self.table):
+            with architectures.patched(model, self.table):
                 self._switch(on=True)
                 yield
         finally:
@@ -106,7 +110,7 @@ class Capture:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, the model is as it was: a backward leaves its gradients in the parameters."""
+        """Inside, nothing is intercepted: a backward adds its gradients to the parameters, as usual."""
         self._switch(on=False)
         self._drop_grads()
         try:
@@ -145,14 +149,14 @@ class Capture:
         return id(tensor) in self._parameters or id(tensor) in self._derived
 
     def split(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
-        """Part the leading axis of a layer's input or output by example: [n, …] -> [b, n / b, …]."""
+        """Split the leading axis of a layer's input or output by example: [n, …] -> [b, n / b, …]."""
         n = tensor.shape[0] if tensor.dim() else 0
         flat = tensor.dim() == 2 and n in {self.sequences * t for t in self._lengths}  # all tokens in a row
         if not (flat or n in (self.b, self.sequences) or self.b == 1):
             raise PruneError(
                 f"{name}: used on a tensor of shape {list(tensor.shape)}, without the batch's {self.b} examples; "
                 "per-example gradients are not known for that",
-                hint="represent other kinds, or with --batch-size 1",
+                hint="--batch-size 1 works with any model",
             )
         return tensor.reshape(self.b, -1, *tensor.shape[1:])
 
@@ -161,7 +165,7 @@ class Capture:
         return self.split(tensor, name).reshape(self.b, -1, tensor.shape[-1])
 
     def summed(self, tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        """Undo the broadcast of a parameter […] within each example: [b, …]."""
+        """The gradient of a broadcast parameter […], summed within each example: [b, …]."""
         split = self.split(tensor, self.name(parameter))
         across = parameter.dim() == tensor.dim() and parameter.shape[0] != 1  # it has an entry for each example
         if across and self.b > 1:
@@ -170,8 +174,8 @@ class Capture:
         return split.sum_to_size(self.b, *alike, *parameter.shape).reshape(self.b, *parameter.shape)
 
     def input(self, x: torch.Tensor, name: str | None) -> Input:
-        """A layer's input; the same one for all layers of a forward that are given the same tensor."""
-        # what is in the dictionary is alive, so its address is its own
+        """A layer's input, one object for all layers of a forward that are given the same tensor."""
+        # tensors in the dictionary are alive, so no other tensor can have their address
         key = (x.data_ptr(), x.shape, x.stride(), x.dtype, x._version)
         if key not in self._inputs:
             self._inputs[key] = Input(self.tokens(x.detach(), name))
@@ -183,22 +187,26 @@ class Capture:
         parameters: list[torch.Tensor],
         gradients: Callable[[torch.Tensor], list[Part]],
     ) -> None:
-        """When the gradient of `output` arrives, note what `gradients` makes of it for each of the parameters."""
+        """Record `gradients(grad)`, one part for each of the parameters, when the gradient of `output` arrives."""
         for parameter in parameters:
             self._calls.update(self._sources(parameter))
         held = [gradients]
 
         def arrived(grad: torch.Tensor) -> None:
-            # taken out: what it holds is let go of now, not when the graph is
+            # popped: what it refers to is freed now, not when the graph is
             for parameter, part in zip(parameters, held.pop()(wide(grad)), strict=True):
-                self._note(parameter, part)
+                self._record(parameter, part)
 
         if not output.requires_grad:
             output.requires_grad_(True)
         output.register_hook(arrived)
 
     def derive(self, func: Any, args: Any, kwargs: Any, names: list[str]) -> Any:
-        """Call a function without a rule: note what it computes from parameters alone, refuse what it mixes."""
+        """Call a function without a rule.
+
+        Its result is recorded where it is computed from parameters alone. Raises PruneError where it mixes parameters
+        with the examples.
+        """
         result = func(*args, **kwargs)
         if result is not None and not any(True for _ in tensors(result)):
             return result  # a shape, a type, a device
@@ -216,7 +224,7 @@ class Capture:
         stand_ins = [leaf for _, leaf in leaves.values()]
         touched = [*tensors(again), *tensors([*given[0], *given[1].values()])]
         if not any(t.requires_grad and not any(t is leaf for leaf in stand_ins) for t in touched):
-            return result  # of a parameter's shape or type, not its values; or the parameter itself
+            return result  # depends on the shape or type of a parameter, not on its values; or is the parameter itself
         if not all(map(self._is_constant, tensors([*args, *kwargs.values()]))):
             raise refusal(names[0], f"by {getattr(func, '__name__', func)}")
         for derived in derive(result, again, list(leaves.values()), casts=func in CASTS):
@@ -230,33 +238,21 @@ class Capture:
             return [self._names[id(tensor)]]
         return [name for source in derived.sources for name in self._sources(source)]
 
-    def _note(self, tensor: torch.Tensor, part: Part) -> None:
+    def _record(self, tensor: torch.Tensor, part: Part) -> None:
         derived = self._derived.get(id(tensor))
         if derived is not None:
             for source, share in zip(derived.sources, derived.pull(part), strict=True):
-                self._note(source, share)
+                self._record(source, share)
             return
         name = self._names[id(tensor)]
-        self._found.setdefault(name, []).append(part)
+        self._parts.setdefault(name, []).append(part)
         self._calls[name] -= 1
         if not self._calls[name]:
-            self._sink(name, merged(self._found.pop(name)))
-
-
-class Input:
-    """A layer's input [b, t, d], widened when it is first needed and for all the layers that share it."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor = tensor
-
-    def wide(self) -> torch.Tensor:
-        """In float32 at least."""
-        self._tensor = wide(self._tensor)
-        return self._tensor
+            self._sink(name, merged(self._parts.pop(name)))
 
 
 class _Intercept(TorchFunctionMode):
-    """Sees every torch function that the forward calls; acts on those that are given a trainable parameter."""
+    """Sees every torch function that the forward calls; acts on those that use a trainable parameter."""
 
     def __init__(self, capture: Capture) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Tensors that a model computes from parameters alone (`weight.T`, `1 + weight`) on the way to a layer.
 
-The layer gives each example's gradient of such a tensor; the step from there back to the parameter is the same
-small function for all examples.
+The layer gives each example's gradient of such a tensor. The step from there back to the parameter is the same for all
+examples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pull = Callable[[Part], list[Part]]
 
 @dataclass(frozen=True, eq=False)
 class Derived:
-    """A tensor, what it was computed from, and the way from its gradients to theirs, one for each."""
+    """A tensor, the tensors it was computed from, and a function from its gradient to a gradient of each of them."""
 
     tensor: torch.Tensor
     sources: list[torch.Tensor]
@@ -29,10 +29,10 @@ class Derived:
 def derive(
     result: Any, again: Any, leaves: list[tuple[torch.Tensor, torch.Tensor]], *, casts: bool
 ) -> Iterator[Derived]:
-    """What a function made of parameters.
+    """The tensors that a function computed from parameters.
 
     result: what it returned. again: what it returned for stand-ins that need a gradient; leaves: (parameter,
-    stand-in). casts: whether all that the function changes is the type.
+    stand-in). casts: whether the function changes only the type.
     """
     sources = [source for source, _ in leaves]
     for tensor, graph in zip(tensors(result), tensors(again), strict=True):
@@ -47,7 +47,7 @@ def derive(
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a function's arguments or results, lists and tuples looked through."""
+    """The tensors in a function's arguments or results, those in lists and tuples too."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, list | tuple):
@@ -56,7 +56,7 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def replaced(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Arguments with `change` done to each tensor."""
+    """Arguments with each tensor replaced by `change(tensor)`."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, list | tuple):

@@ -30,11 +30,11 @@ class Outer:
         return len(self.left)
 
     def of(self, some: slice) -> Outer:
-        """Those of some examples."""
+        """The gradients of some of the examples."""
         return Outer(self.left[some], self.right[some])
 
     def plus(self, *others: Outer) -> Outer:
-        """The sum with other calls': their tokens behind these."""
+        """The sum with those of other calls: their tokens are appended."""
         every = (self, *others)
         return Outer(torch.cat([o.left for o in every], 1), torch.cat([o.right for o in every], 1))
 
@@ -57,16 +57,19 @@ class Lookup:
         return len(self.ids)
 
     def of(self, some: slice) -> Lookup:
-        """Those of some examples."""
+        """The gradients of some of the examples."""
         return Lookup(self.ids[some], self.grads[some], self.rows)
 
     def summed(self) -> tuple[Lookup, torch.Tensor]:
-        """At each place the sum of its row's gradients in the example; and whether it is the row's first [b, t]."""
+        """At each of the t positions, the sum of all gradients of its row in that example.
+
+        Also, bool [b, t]: whether the position is the first with that row.
+        """
         same = self.ids.unsqueeze(1) == self.ids.unsqueeze(2)
         return Lookup(self.ids, same.to(self.grads.dtype) @ self.grads, self.rows), ~same.tril(-1).any(2)
 
     def plus(self, *others: Lookup) -> Lookup:
-        """The sum with other calls': their tokens behind these."""
+        """The sum with those of other calls: their tokens are appended."""
         every = (self, *others)
         return Lookup(torch.cat([o.ids for o in every], 1), torch.cat([o.grads for o in every], 1), self.rows)
 
@@ -86,11 +89,11 @@ class Dense:
         return len(self.grads)
 
     def of(self, some: slice) -> Dense:
-        """Those of some examples."""
+        """The gradients of some of the examples."""
         return Dense(self.grads[some])
 
     def plus(self, *others: Dense) -> Dense:
-        """The sum with other calls'."""
+        """The sum with those of other calls."""
         return Dense(sum((other.grads for other in others), self.grads))
 
 
@@ -113,17 +116,29 @@ class Sum:
         return len(self.parts[0])
 
     def of(self, some: slice) -> Sum:
-        """Those of some examples."""
+        """The gradients of some of the examples."""
         return Sum(tuple(part.of(some) for part in self.parts))
 
 
 Factors = Part | Sum
 
 
-def merged(found: Iterable[Part]) -> Factors:
-    """The sum of what the calls of a forward gave one parameter."""
+class Input:
+    """A layer's input [b, t, d], widened when it is first needed and for all the layers that share it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def wide(self) -> torch.Tensor:
+        """In float32 at least."""
+        self._tensor = wide(self._tensor)
+        return self._tensor
+
+
+def merged(given: Iterable[Part]) -> Factors:
+    """The sum of the parts that the calls of one forward gave a parameter."""
     kinds: dict[type, list[Part]] = {}
-    for part in found:
+    for part in given:
         kinds.setdefault(type(part), []).append(part)
     # one list holds one class, which a type checker cannot follow
     parts = tuple(first.plus(*others) if others else first for first, *others in kinds.values())  # type: ignore[arg-type]
@@ -131,5 +146,5 @@ def merged(found: Iterable[Part]) -> Factors:
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 at least: sums over tokens in half precision would lose the small examples."""
+    """The tensor in float32 at least: in half precision, sums over tokens would lose small gradients."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -11,13 +11,13 @@ import torch
 
 from prune_cli.gradients.factors import BLOCK, Factors, Lookup, Outer, Sum
 
-# A gradient's squared norm as a share of what it were if no two tokens' shares cancelled: below the one, products of
-# Gram matrices are not precise enough; below the other, the gradient is nothing but rounding.
+# A gradient's squared norm, as a share of the sum of its tokens' squared norms. Below _FORM the tokens' gradients
+# cancel so far that products of Gram matrices are not precise enough; below _NOTHING only rounding is left.
 _FORM, _NOTHING = 1e-4, 1e-11
 
 
 class Norms:
-    """Norms of a batch's gradients, parameter by parameter; what layers that share an input have in common is kept."""
+    """Norms of a batch's gradients, parameter by parameter. Layers that share an input share its Gram matrix."""
 
     def __init__(self) -> None:
         self._of: torch.Tensor | None = None  # the input that `_gram` is of
@@ -29,13 +29,13 @@ class Norms:
         self._squared, self._apart = torch.zeros(2, b, dtype=torch.float64, device=device)
 
     def add(self, gradient: Factors, some: slice = slice(None), sign: int = 1) -> None:
-        """Take in a parameter's gradients, of all the batch or of some of it; sign −1: leave them out again."""
+        """Add a parameter's gradients, of all examples or of some; sign −1: subtract them again."""
         squared, apart = self._both(gradient)
         self._squared[some] += sign * squared
         self._apart[some] += apart
 
     def norms(self) -> torch.Tensor:
-        """‖g‖ of each example's whole gradient: float64 [b]; 0 where what cancels leaves nothing but rounding."""
+        """‖g‖ of each example's whole gradient: float64 [b]; 0 where only rounding is left."""
         self._of = None
         return torch.where(self._squared > _NOTHING * self._apart, self._squared, 0).sqrt()
 
@@ -77,7 +77,7 @@ class Norms:
 
 
 def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
-    """‖g‖² [b], taken from the formed gradient where nearly all cancels: there a sum of products is mostly rounding."""
+    """‖g‖² [b], from the formed gradient where tokens nearly cancel: there a sum of products is mostly rounding."""
     few = (squared < _FORM * apart).nonzero().flatten()
     for i in few.tolist():
         formed = gradient.of(slice(i, i + 1)).dense()
@@ -93,8 +93,8 @@ def gram(x: torch.Tensor) -> torch.Tensor:
 def _outer_lookup(outer: Outer, lookup: Lookup) -> torch.Tensor:
     """⟨Σ_t l_t ⊗ r_t, Σ_s e_{v_s} ⊗ g_s⟩ = Σ_{t,s} l_t[v_s] ⟨r_t, g_s⟩: float64 [b]."""
     at = lookup.ids.unsqueeze(1).expand(-1, outer.left.shape[1], -1)
-    taken = outer.left.gather(2, at)  # [b, t, s]
-    return (taken * (outer.right @ lookup.grads.transpose(1, 2))).sum((1, 2), dtype=torch.float64)
+    entries = outer.left.gather(2, at)  # [b, t, s]
+    return (entries * (outer.right @ lookup.grads.transpose(1, 2))).sum((1, 2), dtype=torch.float64)
 
 
 def _formed(gradient: Outer) -> torch.Tensor:
@@ -103,7 +103,7 @@ def _formed(gradient: Outer) -> torch.Tensor:
     some = 1 if left.device.type == "cpu" else b  # examples at a time
     rows = max(1, min(r, BLOCK[left.device.type] // (some * c)))
     squared = left.new_zeros(b, dtype=torch.float64)
-    memory = left.new_empty(some, rows, c)  # used again and again: on a CPU it stays in the cache
+    memory = left.new_empty(some, rows, c)  # reused for every block: on a CPU it stays in the cache
     for row in range(0, r, rows):
         formed = memory[:, : min(rows, r - row)]
         for i in range(0, b, some):

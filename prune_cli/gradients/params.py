@@ -1,4 +1,4 @@
-"""Which of a model's parameters the gradients are of: `--params all | lora | head | last:N | REGEX`."""
+"""Which of a model's parameters gradients are taken of: all, lora, head, last:N, or a regular expression."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ ALLOWED = "all, lora, head, last:N, or a regular expression"
 
 
 def choose(model: nn.Module, which: str) -> None:
-    """Have the parameters named by `which` need a gradient, and no others.
+    """Make the parameters named by `which` need a gradient, and no others.
 
-    `all`: those that are trained (of a model with LoRA the adapters and the modules saved with them). `lora`: the
-    adapters. `head`: what stands outside the base model. `last:N`: the last N transformer blocks and the head. These
-    leave frozen what is frozen. Else a regular expression that is searched for in the names, with or without what
-    peft adds to them: it may choose any floating-point parameter. Raises PruneError where it chooses none.
+    `all`: those that are trained (of a model with LoRA: the adapters and the modules saved with them). `lora`: the
+    adapters. `head`: all outside the base model. `last:N`: the last N transformer blocks and the head. Frozen
+    parameters stay frozen under these four. Anything else is a regular expression that is searched for in the names,
+    with or without what peft adds to them; it may choose any floating-point parameter. Raises PruneError where no
+    parameter is chosen.
     """
     if which == "all":
         if not any(p.requires_grad for p in model.parameters()):
@@ -48,11 +49,11 @@ def choose(model: nn.Module, which: str) -> None:
 
 
 def _names(model: nn.Module) -> list[tuple[nn.Parameter, list[tuple[str, str]]]]:
-    """Each parameter with all the names it goes by, each as it is and without what peft adds."""
-    found: dict[int, tuple[nn.Parameter, list[tuple[str, str]]]] = {}
+    """Each parameter with all its names, each as it is and without what peft adds."""
+    by_id: dict[int, tuple[nn.Parameter, list[tuple[str, str]]]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        found.setdefault(id(parameter), (parameter, []))[1].append((name, _plain(name)))
-    return list(found.values())
+        by_id.setdefault(id(parameter), (parameter, []))[1].append((name, _plain(name)))
+    return list(by_id.values())
 
 
 def _plain(name: str) -> str:

@@ -1,50 +1,66 @@
-"""A model whose batches give each example's own gradient, after a check that they do."""
+"""Each example's own gradient from batches through a model, after a check that they are right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol, Self
 
 import torch
 
 from prune_cli.errors import PruneError
 from prune_cli.gradients.capture import Capture, Factors, Sink
-from prune_cli.represent.walk import Batch
-from prune_cli.tasks import Task
 
 Grads = dict[str, torch.Tensor | None]
 
 
-class PerExample:
-    """Hand per-example gradients of batches to a sink, parameter by parameter.
+class Examples(Protocol):
+    """A batch of b examples."""
 
-    They are of the example's own loss with respect to every trainable parameter, in eval mode. Before the first batch
-    with a gradient to speak of, one of its rows is compared with autograd's gradient of that row alone: a model in
-    which the examples of a batch are not independent is refused, not misread.
+    @property
+    def sequences(self) -> int:
+        """Sequences that the model's layers see: b, or a multiple of it."""
+
+    @property
+    def alone(self) -> Callable[[int], Self]:
+        """i -> example i as a batch of one, without padding."""
+
+    def __len__(self) -> int:
+        """Examples in the batch: b."""
+
+
+class PerExample:
+    """Passes the per-example gradients of batches to a sink, parameter by parameter.
+
+    They are gradients of each example's own loss with respect to every trainable parameter, in eval mode. Before the
+    first batch whose gradients are not all tiny, the gradient of one of its examples is compared with autograd's
+    gradient of that example alone: a model in which the examples of a batch depend on each other is an error.
+
+    losses: the loss of each example of a batch through the model, [b], with a graph for the backward.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, losses: Callable[[Any], torch.Tensor]) -> None:
+        self._losses = losses
         self._checked = False
 
     @contextmanager
     def attached(self, model: torch.nn.Module) -> Iterator[Capture]:
-        """Freeze the parameters and intercept what uses them."""
-        self._model, self._capture = model, Capture(model)
+        """Freeze the parameters and intercept the functions that use them."""
+        self._capture = Capture(model)
         with self._capture.attached(model):
             yield self._capture
 
-    def begin(self, batch: Batch, sink: Sink) -> None:
-        """Start the batch; before the first one, check the model."""
+    def begin(self, batch: Examples, sink: Sink) -> None:
+        """Start the batch; check the model, unless an earlier batch has shown that it is right."""
         self._checked = self._checked or self._check(batch)
         self._capture.begin(len(batch), sink, batch.sequences)
 
     def finish(self) -> None:
-        """After the backward."""
+        """End the batch, after the backward."""
         self._capture.finish()
 
-    def _check(self, batch: Batch) -> bool:
-        """Compare one of the batch's rows with that row alone, by autograd; False where there is nothing to compare."""
+    def _check(self, batch: Examples) -> bool:
+        """Compare an example of the batch with that example alone, by autograd; False where all gradients are tiny."""
         at, true = self._alone(batch)
         whole = _size(true)
         if whole < _SMALL:
@@ -60,32 +76,32 @@ class PerExample:
             if not error < _TOLERANCE:
                 raise PruneError(
                     f"{name}: a row's gradient in a batch is not that of the row alone (relative difference "
-                    f"{error:.2g}); the gradient kind needs a model whose examples do not depend on each other"
+                    f"{error:.2g}); per-example gradients need a model whose examples do not depend on each other"
                 )
 
         self._capture.begin(len(batch), compare, batch.sequences)
-        self._loss(batch).backward()
+        self._losses(batch).sum().backward()
         self._capture.finish()
         for name, grad in true.items():
             if grad is not None and name not in seen and float(grad.norm()) > 0:
                 raise PruneError(f"{name}: has a gradient that no rule for per-example gradients covers")
         return True
 
-    def _alone(self, batch: Batch) -> tuple[int, Grads]:
-        """A row and its gradients by autograd: of the last ones (the shortest: the most padding) the largest."""
-        found: list[tuple[int, Grads]] = []
+    def _alone(self, batch: Examples) -> tuple[int, Grads]:
+        """An example's position and its gradients by autograd.
+
+        It is the first with a large gradient from the end of the batch, where the shortest examples are, with the
+        most padding; else the one with the largest gradient of those that were tried.
+        """
+        best: list[tuple[int, Grads]] = []
         for at in range(len(batch) - 1, max(-1, len(batch) - 1 - _ROWS), -1):
             with self._capture.paused():
-                self._loss(batch.alone(at)).backward()
-                found.append((at, {name: p.grad for name, p in self._capture.trainable.items()}))
-            if _size(found[-1][1]) > _LARGE:
-                return found[-1]
-            found = [max(found, key=lambda row: float(_size(row[1])))]
-        return found[0]
-
-    def _loss(self, batch: Batch) -> torch.Tensor:
-        """Sum of the examples' losses."""
-        return self._task.losses(self._model(**batch.inputs).logits, batch.labels).sum()
+                self._losses(batch.alone(at)).sum().backward()
+                best.append((at, {name: p.grad for name, p in self._capture.trainable.items()}))
+            if _size(best[-1][1]) > _LARGE:
+                return best[-1]
+            best = [max(best, key=lambda row: float(_size(row[1])))]
+        return best[0]
 
 
 def _size(grads: Grads) -> torch.Tensor:
@@ -93,8 +109,8 @@ def _size(grads: Grads) -> torch.Tensor:
     return torch.stack([torch.zeros(()), *(grad.norm().cpu() for grad in grads.values() if grad is not None)]).norm()
 
 
-_ROWS = 4  # that are tried for one whose gradient is not small: a row that is learnt perfectly shows nothing
+_ROWS = 4  # examples tried for a large gradient: one that is learnt perfectly shows nothing
 _LARGE, _SMALL = 1e-2, 1e-3  # norms, where losses are of the order of one; a smaller one is mostly rounding
-_TOLERANCE = 1e-2  # far above float32's rounding, far below any real mistake
-_NOISE = 1e-3  # share of the whole gradient's norm below which a parameter's gradient is not told from rounding
-_ROUNDING = 1e-4  # far above what a parameter's gradient that is zero comes to
+_TOLERANCE = 1e-2  # far above float32's rounding, far below the difference that a mistake makes
+_NOISE = 1e-3  # share of the whole gradient's norm; a parameter's gradient below it may be rounding alone
+_ROUNDING = 1e-4  # far above the rounding in a parameter's gradient whose true value is zero

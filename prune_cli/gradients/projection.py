@@ -21,7 +21,7 @@ import torch
 
 from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
 
-SIDE = {"faithful": 256, "fast": 64}  # --projection: the widest side of a folded matrix
+SIDE = {"faithful": 256, "fast": 64}  # the widest side of a folded matrix
 _TABLE = 4096  # rows that a table is folded to where it is a matrix too (tied embeddings)
 
 
@@ -63,7 +63,7 @@ class Sketch:
                 self._add_tied(name, part)
 
     def folded(self, name: str, matrices: torch.Tensor, *, tied: bool) -> torch.Tensor:
-        """Formed gradients [b, r, c] of a matrix, folded as their factors would be: [b, m]. tied: as those of a Sum."""
+        """Formed gradients [b, r, c] of a matrix, folded like their factors: [b, m]. tied: like those of a Sum."""
         signs = self._signs_for(name, matrices.shape[1], matrices)
         rows = fold(matrices.transpose(1, 2), signs, _TABLE if tied else self._side).transpose(1, 2)
         return fold(rows, self._columns(matrices), self._side).flatten(1)
@@ -76,7 +76,7 @@ class Sketch:
         self.spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
-        """A part of the gradient of a table that is a matrix too: both are folded alike."""
+        """Add a part of the gradient of a table that is also a matrix: all parts are folded in the same way."""
         if isinstance(part, Outer):
             self._add_outer(name, part, _TABLE)
         elif isinstance(part, Lookup):
@@ -96,7 +96,7 @@ class Sketch:
         self.projected += memory.unflatten(1, (rounds, self.k)).sum(1)
 
     def spread(self, name: str, flat: torch.Tensor) -> None:
-        """Add entries [b, m] to the buckets from the parameter's start on, round and round."""
+        """Add entries [b, m] to the buckets, from the parameter's start on and cyclically."""
         lead = self._start(name)
         rounds = -(-(lead + flat.shape[1]) // self.k)
         first = flat[:, : self.k - lead]
@@ -115,7 +115,7 @@ class Sketch:
         return self._starts[name]
 
     def _columns(self, like: torch.Tensor) -> torch.Tensor:
-        """Signs for the columns of every matrix of that width: rows have their own, so no two entries share both."""
+        """Signs for the columns of all matrices of one width. Their rows have signs of their own."""
         return self._signs_for("columns", like.shape[-1], like)
 
     def _signs_for(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ class Sketch:
         return self._signs[key]
 
     def _number(self, *parts: str) -> int:
-        """A number that follows from the seed and the words given."""
+        """A number that depends on the seed and the given words alone."""
         text = "/".join([str(self._seed), *parts])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 

@@ -1,24 +1,49 @@
-"""The functions that take parameters, and what each example's gradient of a parameter is there.
+"""The functions that use parameters, and each example's gradient of a parameter in each of them.
 
-A rule calls the function and tells the capture what to make of the gradient of its output. What it keeps until then
-is what the factors need and no more.
+A rule calls the function and tells the recorder (capture.py) how the gradient of its output becomes gradients of the
+parameters. Until that gradient arrives, a rule keeps only what the factors need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
 
 from prune_cli.errors import PruneError
-from prune_cli.gradients.factors import Dense, Lookup, Outer, Part, wide
+from prune_cli.gradients.factors import Dense, Input, Lookup, Outer, Part, wide
 
-if TYPE_CHECKING:
-    from prune_cli.gradients.capture import Capture
 
-Rule = Callable[["Capture", Any, Any, Any], torch.Tensor]
+class Recorder(Protocol):
+    """What a rule needs: the batch's examples, the names of parameters, and a way to record gradients."""
+
+    b: int  # examples in the batch
+    sequences: int  # sequences that the model's layers see: b, or a multiple of it
+
+    def name(self, tensor: Any) -> str | None:
+        """The name of a trainable parameter, or of one that a tensor is computed from; None for anything else."""
+
+    def tokens(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """A layer's input or output […, d] as [b, t, d]."""
+
+    def summed(self, tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        """The gradient of a broadcast parameter […], summed within each example: [b, …]."""
+
+    def input(self, x: torch.Tensor, name: str | None) -> Input:
+        """A layer's input, one object for all layers that are given the same tensor."""
+
+    def expect(
+        self,
+        output: torch.Tensor,
+        parameters: list[torch.Tensor],
+        gradients: Callable[[torch.Tensor], list[Part]],
+    ) -> None:
+        """Record `gradients(grad)`, one part for each of the parameters, when the gradient of `output` arrives."""
+
+
+Rule = Callable[[Recorder, Any, Any, Any], torch.Tensor]
 
 
 def refusal(name: str | None, how: str) -> PruneError:
@@ -26,61 +51,61 @@ def refusal(name: str | None, how: str) -> PruneError:
     return PruneError(f"{name}: used {how}; per-example gradients are not known for that")
 
 
-def _linear(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _linear(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     x, weight, bias = _bind(("input", "weight", "bias"), args, kwargs)
-    return _affine(capture, func(x, weight, bias), x, weight, bias, transposed=False)
+    return _affine(recorder, func(x, weight, bias), x, weight, bias, transposed=False)
 
 
-def _addmm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _addmm(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """`Conv1D` of transformers (GPT-2): its weight is [in, out]."""
     bias, x, weight = _bind(("input", "mat1", "mat2"), args, kwargs)
     if {"alpha", "beta"} & set(kwargs):
-        raise refusal(capture.name(weight) or capture.name(bias), "by addmm with alpha or beta")
-    return _affine(capture, func(bias, x, weight), x, weight, bias, transposed=True)
+        raise refusal(recorder.name(weight) or recorder.name(bias), "by addmm with alpha or beta")
+    return _affine(recorder, func(bias, x, weight), x, weight, bias, transposed=True)
 
 
-def _matmul(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _matmul(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     x, weight = (*args, *kwargs.values())[:2]
     if weight.dim() != 2 or x.dim() < 2:
-        name = capture.name(weight) or capture.name(x)
+        name = recorder.name(weight) or recorder.name(x)
         raise refusal(name, f"by {func.__name__} of {x.dim()} by {weight.dim()} axes")
-    return _affine(capture, func(*args, **kwargs), x, weight, None, transposed=True)
+    return _affine(recorder, func(*args, **kwargs), x, weight, None, transposed=True)
 
 
 def _affine(
-    capture: Capture, output: torch.Tensor, x: torch.Tensor, weight: Any, bias: Any, *, transposed: bool
+    recorder: Recorder, output: torch.Tensor, x: torch.Tensor, weight: Any, bias: Any, *, transposed: bool
 ) -> torch.Tensor:
-    _refuse_as_input(capture, x)
-    parameters = [p for p in (weight, bias) if capture.name(p)]
-    name = capture.name(parameters[0])
-    if bias is not None and capture.name(bias) and bias.dim() != 1:
-        raise refusal(capture.name(bias), f"as a bias of {bias.dim()} axes")
-    inputs = capture.input(x, name) if capture.name(weight) else None
+    _refuse_as_input(recorder, x)
+    parameters = [p for p in (weight, bias) if recorder.name(p)]
+    name = recorder.name(parameters[0])
+    if bias is not None and recorder.name(bias) and bias.dim() != 1:
+        raise refusal(recorder.name(bias), f"as a bias of {bias.dim()} axes")
+    inputs = recorder.input(x, name) if recorder.name(weight) else None
 
     def gradients(grad: torch.Tensor) -> list[Part]:
-        grad = capture.tokens(grad, name)
-        found: list[Part] = []
+        grad = recorder.tokens(grad, name)
+        parts: list[Part] = []
         if inputs is not None:
-            found.append(Outer(inputs.wide(), grad) if transposed else Outer(grad, inputs.wide()))
-        if len(found) < len(parameters):
-            found.append(Dense(grad.sum(1)))
-        return found
+            parts.append(Outer(inputs.wide(), grad) if transposed else Outer(grad, inputs.wide()))
+        if len(parts) < len(parameters):
+            parts.append(Dense(grad.sum(1)))
+        return parts
 
-    capture.expect(output, parameters, gradients)
+    recorder.expect(output, parameters, gradients)
     return output
 
 
-def _embedding(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _embedding(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     ids, weight, padding, max_norm, _, by_frequency, sparse = _bind(
         ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
         args,
         kwargs,
     )
-    name = capture.name(weight)
+    name = recorder.name(weight)
     if max_norm is not None or by_frequency or sparse:
         raise PruneError(f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse; these are not covered")
     output: torch.Tensor = func(ids, weight, padding)
-    b, sequences, rows = capture.b, capture.sequences, len(weight)
+    b, sequences, rows = recorder.b, recorder.sequences, len(weight)
     if b > 1 and (ids.dim() < 2 or len(ids) not in (b, sequences)):
         # BERT looks positions up once for the whole batch: from here on each sequence has its own copy
         if ids.dim() > 2 or (ids.dim() == 2 and len(ids) != 1):
@@ -95,64 +120,64 @@ def _embedding(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Ten
             grad = grad.masked_fill((ids == padding % rows).unsqueeze(2), 0)
         return [Lookup(ids, grad, rows)]
 
-    capture.expect(output, [weight], gradients)
+    recorder.expect(output, [weight], gradients)
     return output
 
 
-def _layer_norm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _layer_norm(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     x, shape, weight, bias, eps = _bind(
         ("input", "normalized_shape", "weight", "bias", "eps"), args, {"eps": 1e-5, **kwargs}
     )
     inner = x.detach()
-    normalised = lambda: func(wide(inner), shape, None, None, eps)  # noqa: E731 - held until the gradient comes
-    return _scaled(capture, func(x, shape, weight, bias, eps), x, normalised, weight, bias)
+    normalised = lambda: func(wide(inner), shape, None, None, eps)  # noqa: E731 - computed when the gradient arrives
+    return _scaled(recorder, func(x, shape, weight, bias, eps), x, normalised, weight, bias)
 
 
-def _rms_norm(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _rms_norm(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     x, shape, weight, eps = _bind(("input", "normalized_shape", "weight", "eps"), args, kwargs)
     inner = x.detach()
-    normalised = lambda: func(wide(inner), shape, None, eps)  # noqa: E731 - held until the gradient comes
-    return _scaled(capture, func(x, shape, weight, eps), x, normalised, weight, None)
+    normalised = lambda: func(wide(inner), shape, None, eps)  # noqa: E731 - computed when the gradient arrives
+    return _scaled(recorder, func(x, shape, weight, eps), x, normalised, weight, None)
 
 
 def _scaled(
-    capture: Capture, output: torch.Tensor, x: torch.Tensor, normalised: Callable[[], Any], weight: Any, bias: Any
+    recorder: Recorder, output: torch.Tensor, x: torch.Tensor, normalised: Callable[[], Any], weight: Any, bias: Any
 ) -> torch.Tensor:
-    """weight · normalised + bias; the normalised input is worked out again rather than kept."""
-    _refuse_as_input(capture, x)
-    parameters = [p for p in (weight, bias) if capture.name(p)]
+    """weight · normalised + bias; the normalised input is computed again rather than kept."""
+    _refuse_as_input(recorder, x)
+    parameters = [p for p in (weight, bias) if recorder.name(p)]
 
     def gradients(grad: torch.Tensor) -> list[Part]:
-        return [Dense(capture.summed(grad * normalised() if p is weight else grad, p)) for p in parameters]
+        return [Dense(recorder.summed(grad * normalised() if p is weight else grad, p)) for p in parameters]
 
-    capture.expect(output, parameters, gradients)
+    recorder.expect(output, parameters, gradients)
     return output
 
 
-def _mul(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _mul(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """A weight times a tensor, entry by entry: the RMSNorm of transformers."""
     if kwargs:
-        raise refusal(capture.name(args[0]) or capture.name(args[1]), f"by {func.__name__} with {', '.join(kwargs)}")
-    weight, x = args if capture.name(args[0]) else args[::-1]
+        raise refusal(recorder.name(args[0]) or recorder.name(args[1]), f"by {func.__name__} with {', '.join(kwargs)}")
+    weight, x = args if recorder.name(args[0]) else args[::-1]
     inner = x.detach()
     output: torch.Tensor = func(*args)
-    capture.expect(output, [weight], lambda grad: [Dense(capture.summed(grad * inner, weight))])
+    recorder.expect(output, [weight], lambda grad: [Dense(recorder.summed(grad * inner, weight))])
     return output
 
 
-def _add(capture: Capture, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _add(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """A bias that is added outside its layer."""
-    term = args[0] if capture.name(args[0]) else args[1]
+    term = args[0] if recorder.name(args[0]) else args[1]
     if kwargs or (func is torch.Tensor.add_ and term is args[0]):
-        raise refusal(capture.name(term), f"by {func.__name__}" + (f" with {', '.join(kwargs)}" if kwargs else ""))
+        raise refusal(recorder.name(term), f"by {func.__name__}" + (f" with {', '.join(kwargs)}" if kwargs else ""))
     output: torch.Tensor = func(*args)
-    capture.expect(output, [term], lambda grad: [Dense(capture.summed(grad, term))])
+    recorder.expect(output, [term], lambda grad: [Dense(recorder.summed(grad, term))])
     return output
 
 
-def _refuse_as_input(capture: Capture, x: Any) -> None:
-    if capture.name(x):
-        raise refusal(capture.name(x), "as a layer's input")
+def _refuse_as_input(recorder: Recorder, x: Any) -> None:
+    if recorder.name(x):
+        raise refusal(recorder.name(x), "as a layer's input")
 
 
 def _bind(names: tuple[str, ...], args: Any, kwargs: Any) -> tuple[Any, ...]:
@@ -173,7 +198,7 @@ RULES: dict[Any, Rule] = {
         (torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__, torch.Tensor.add_), _add
     ),
 }
-# all that they change is the type, or where the entries lie
+# functions that change only the type of a tensor, or where its entries lie in memory
 CASTS = {
     torch.Tensor.to,
     torch.Tensor.float,

@@ -182,7 +182,7 @@ def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:
     """Rows and target set must have been represented alike: same model, checkpoints and options."""
     ours, theirs = given.holder(kind), target.holder(kind)
     for name in kinds.load(kind).not_in_space:
-        default = kinds.load(kind).defaults[name]
+        default = kinds.options()[name].default
         if theirs.options[name] != default:
             raise PruneError(
                 f"{theirs.path}: {name}: {theirs.options[name]}; allowed for a target set: {default}",

@@ -49,7 +49,7 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
 
 def is_adapters(trained: Artifact) -> bool:
     """Whether a finetune artifact holds adapters and not a whole model."""
-    return bool(trained.options["method"] == "lora")
+    return bool(trained.options["tune"] == "lora")
 
 
 def base_of(trained: Artifact, labels: list[Any]) -> NamedModel:

@@ -81,7 +81,7 @@ def _chosen(trained: Artifact, which: str) -> tuple[Checkpoint, ...]:
     if missing:
         raise PruneError(
             f"{trained.path}: no checkpoint {', '.join(missing)}; it keeps {', '.join(by_name) or 'none'}",
-            hint="prune finetune --checkpoints epoch keeps one after each epoch",
+            hint="prune finetune --keep-checkpoints epoch keeps one after each epoch",
         )
     return tuple(by_name[number] for number in wanted)
 

@@ -26,11 +26,6 @@ def load_tokenizer(named: NamedModel) -> Any:
     return tokenizer
 
 
-def pad_token_id(tokenizer: Any) -> int:
-    """The id that fills short rows up; without a padding token 0: nothing attends to it."""
-    return int(tokenizer.pad_token_id or 0)
-
-
 def load(
     named: NamedModel, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool, four_bit: bool = False
 ) -> tuple[torch.nn.Module, list[str]]:

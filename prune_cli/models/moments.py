@@ -56,7 +56,7 @@ def load_moments(checkpoint: Checkpoint | None, names: Collection[str]) -> Momen
     """
     path = checkpoint.path / FILE if checkpoint and checkpoint.path else None
     if path is None or not path.is_file():
-        hint = "prune finetune --checkpoints epoch --moments yes keeps them with each checkpoint"
+        hint = "prune finetune --keep-checkpoints epoch --keep-moments keeps them with each checkpoint"
         if checkpoint and checkpoint.name == "last":
             hint += "; name those with --checkpoints all, or numbers"
         raise PruneError("precondition: adam; no moments are kept with the model's weights", hint=hint)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from prune_cli.errors import PruneError
 from prune_cli.models.batching import batches
 from prune_cli.models.device import autocast
-from prune_cli.models.load import pad_token_id
 from prune_cli.runtime.progress import progress
 from prune_cli.tasks import Judging, Task
+from prune_cli.tasks.tokens import pad_token_id
 
 
 def predict(

@@ -81,9 +81,8 @@ def _checkpoints(where: str, wanted: str, warmup: options.Finetune) -> Iterator[
 
 def _recorded_problem(kind: str, method: PublishedMethod, plan: Plan) -> str | None:
     """Why what training records of its rows is not what a method needs."""
-    recorded = kinds.load(kind).recorded
     _, opts = plan.represented(method, target=False)
-    if not recorded or method.model or not recorded(kinds.options_of(kind, opts)):
+    if method.model or kinds.load(kind).walks(kinds.options_of(kind, opts)):
         return None
     if plan.fraction < 1:
         return f"represent.{kind}: recorded; the warm-up trains on a part of the rows, fraction {plan.fraction}"

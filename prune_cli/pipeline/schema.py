@@ -65,7 +65,8 @@ class Plan:
         """
         plain = self.represent
         if method.model == "reference":  # which has no training behind it
-            recorded = {name for kind in method.kinds if kinds.load(kind).recorded for name in kinds.own_options(kind)}
+            copying = [kind for kind in map(kinds.load, method.kinds) if kind.without_pass]
+            recorded = {name for kind in copying for name in options.declared(kind.options)}
             rest = {name: value for name, value in plain.kind_options.items() if name not in recorded}
             plain = replace(plain, model=self.reference, checkpoints="last", kind_options=rest)
         given = dict(method.represent_options)

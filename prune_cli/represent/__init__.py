@@ -1,1 +1,1 @@
-"""Representations of training examples: one pass over checkpoints and batches, one observer a kind."""
+"""Representations of training examples: one pass over checkpoints and batches, one observer for each kind."""

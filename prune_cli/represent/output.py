@@ -1,4 +1,4 @@
-"""The files that a walk fills, written behind it."""
+"""The files that a walk fills, written while it goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prune_cli.artifacts.tensors import RowWriter, Spec
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import note
 
-Found = dict[str, dict[str, torch.Tensor]]  # kind -> name -> [b, …]
+Values = dict[str, dict[str, torch.Tensor]]  # kind -> name -> [b, …]
 
 
 class Output:
@@ -36,11 +36,11 @@ class Output:
         self._last: Future[None] | None = None
 
     def __enter__(self) -> Self:
-        """Open already."""
+        """The files are open from the start."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the last batch be written, close the files."""
+        """Wait for the last batch to be written; close the files; report values that float16 loses."""
         self._open.close()
         for writer in self._writers.values():
             for name, rows in writer.vanished.items():
@@ -51,23 +51,26 @@ class Output:
                         everyone=True,
                     )
 
-    def put(self, positions: NDArray[np.int64], checkpoint: int, found: Found) -> None:
-        """Have the values of rows `positions` [b] written; waits for those before, and fails if they did."""
+    def put(self, positions: NDArray[np.int64], checkpoint: int, values: Values) -> None:
+        """Write the values of rows `positions` [b] in the background, after waiting for the batch before.
+
+        Raises the error of the batch before, if it had one.
+        """
         self.wait()
-        self._last = self._thread.submit(self._write, positions, checkpoint, found)
+        self._last = self._thread.submit(self._write, positions, checkpoint, values)
 
     def wait(self) -> None:
-        """Go on when all is written."""
+        """Wait until all batches are written."""
         if self._last:
             self._last.result()
 
     def sync(self) -> None:
-        """Bring all safely to disk."""
+        """Wait until all batches are on disk."""
         self.wait()
         for writer in self._writers.values():
             writer.sync()
 
-    def _write(self, positions: NDArray[np.int64], checkpoint: int, found: Found) -> None:
-        for kind, values in found.items():
-            for name, value in values.items():
+    def _write(self, positions: NDArray[np.int64], checkpoint: int, values: Values) -> None:
+        for kind, by_name in values.items():
+            for name, value in by_name.items():
                 self._writers[kind].write(name, positions, checkpoint, value.cpu().numpy())

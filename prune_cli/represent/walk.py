@@ -1,13 +1,12 @@
-"""The one pass: checkpoints × batches, watched by one observer for each kind of representation."""
+"""The one pass: checkpoints × batches, observed by one observer for each kind of representation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,108 +14,51 @@ from numpy.typing import NDArray
 
 from prune_cli.artifacts.tensors import Spec
 from prune_cli.errors import PruneError
-from prune_cli.models import batching
-from prune_cli.models.device import autocast
-from prune_cli.models.find import Checkpoint, NamedModel
+from prune_cli.models.batching import batches, next_batch
 from prune_cli.models.load import load_checkpoint
-from prune_cli.represent import resume as marks
-from prune_cli.represent.output import Found, Output
+from prune_cli.represent import resume
+from prune_cli.represent.observe import Observer, Setup
+from prune_cli.represent.output import Output, Values
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import progress
-from prune_cli.tasks import Encoded, Task
-
-
-@dataclass
-class Batch:
-    """A batch on its way through the model: inputs and labels of b rows; outputs once they are there.
-
-    `alone(i)` is its row i as a batch of one, without padding.
-    """
-
-    inputs: dict[str, torch.Tensor]
-    labels: torch.Tensor
-    alone: Callable[[int], Batch]
-    outputs: Any = None
-
-    def __len__(self) -> int:
-        """Rows in the batch."""
-        return len(self.labels)
-
-    @property
-    def sequences(self) -> int:
-        """Sequences that the model sees: a row, or each of its choices."""
-        return self.inputs["input_ids"].shape[:-1].numel()
-
-
-class Observer(Protocol):
-    """What a kind of representation is to the pass."""
-
-    needs_backward: bool
-
-    def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> shape of one row at one checkpoint, stored type."""
-
-    def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> AbstractContextManager[None]:
-        """Hooks on the model while a checkpoint is walked, the one that its weights are of."""
-
-    def begin(self, batch: Batch) -> None:
-        """Called before the forward."""
-
-    def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Called after the forward (and the backward, if any observer needs one): name -> [b, …]."""
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What is walked: n encoded rows, a model, its checkpoints."""
+class Observed:
+    """A kind in a pass.
 
-    encoded: Encoded
-    pad_token_id: int
-    model: torch.nn.Module
-    source: NamedModel
-    task: Task
-    device: torch.device
-    precision: str
-
-    def batch(self, positions: NDArray[np.int64]) -> Batch:
-        """The rows at `positions`, on the device."""
-        inputs = self.task.collate(self.encoded, positions, self.pad_token_id, self.device)
-        return Batch(inputs, inputs.pop("labels"), lambda i: self.batch(positions[i : i + 1]))
-
-
-def walk(
-    folder: Path,
-    files: dict[str, Observer],
-    job: Pass,
-    *,
-    batch_size: int,
-    tokens_per_batch: int,
-    save_minutes: float,
-) -> None:
-    """Walk checkpoints × batches once and write `<kind>.safetensors` for each observer into `folder`.
-
-    Tensors are [n, e, …] in input order. Of several processes each walks every so-many-th batch and writes its rows
-    into the same files. Progress is kept in `folder` (marks.py), so an interrupted walk goes on from its last saved
-    batch. With the same batch limits the bytes are those of an uninterrupted walk, whatever the number of processes
-    (CPU, the same number of threads). When the device runs out of memory the batch is halved, and so are those that
-    follow.
+    specs: tensor name -> shape of a row at a checkpoint, stored type. backward: whether it needs the backward.
     """
-    lengths, checkpoints = job.encoded.lengths, job.source.checkpoints
-    n, e = len(lengths), len(checkpoints)
-    batches = list(batching.batches(lengths, batch_size, tokens_per_batch))
-    ends = np.cumsum([len(batch) for batch in batches])  # where each ends in the order that is walked
-    rank, count = processes.rank(), processes.count()
-    mine = range(rank, len(batches), count)
-    left = processes.agreed(lambda: marks.read(folder))
-    mark = marks.resume(left, rank, count, (batch_size, tokens_per_batch))
-    first, done = mark.reached
 
-    rows = sum(len(batches[i]) for i in mine)
-    before = first * rows + sum(len(batches[i]) for i in mine if ends[i] <= done)
+    observer: Observer
+    specs: dict[str, tuple[tuple[int, ...], str]]
+    backward: bool
+
+
+def walk(folder: Path, observed: Mapping[str, Observed], setup: Setup, *, save_minutes: float) -> None:
+    """Walk checkpoints × batches once and write `<kind>.safetensors` for each kind into `folder`.
+
+    Tensors are [n, e, …] in input order. Of p processes, each walks every p-th batch and writes its rows into the same
+    files. Progress is kept in `folder` (resume.py), so an interrupted walk goes on from its last saved batch. With the
+    same batch limits the bytes are those of an uninterrupted walk, whatever the number of processes (CPU, the same
+    number of threads). When the device runs out of memory, this batch and those that follow are halved.
+    """
+    lengths, checkpoints = setup.encoded.lengths, setup.named.checkpoints
+    n, e = len(lengths), len(checkpoints)
+    dealt = list(batches(lengths, setup.batch_size, setup.tokens_per_batch))
+    ends = np.cumsum([len(batch) for batch in dealt])  # where each ends in the order that is walked
+    rank, count = processes.rank(), processes.count()
+    mine = range(rank, len(dealt), count)
+    left = processes.agreed(lambda: resume.read(folder))
+    state = resume.resume(left, rank, count, (setup.batch_size, setup.tokens_per_batch))
+    first, done = state.reached
+
+    rows = sum(len(dealt[i]) for i in mine)
+    before = first * rows + sum(len(dealt[i]) for i in mine if ends[i] <= done)
     share = f" of process 1 of {count}" if count > 1 else ""
     specs = {
-        kind: {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in observer.specs(job.model).items()}
-        for kind, observer in files.items()
+        kind: {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in entry.specs.items()}
+        for kind, entry in observed.items()
     }
     meta = {"checkpoints": [c.name for c in checkpoints], "learning_rate": [c.learning_rate for c in checkpoints]}
     with (
@@ -125,60 +67,59 @@ def walk(
     ):
         saved = monotonic()
         for c in range(first, e):
-            load_checkpoint(job.model, job.source, checkpoints[c])
-            job.model.to(job.device).eval()
+            load_checkpoint(setup.model, setup.named, checkpoints[c])
+            setup.model.to(setup.device).eval()
             with ExitStack() as attached:
-                for observer in files.values():
-                    attached.enter_context(observer.attach(job.model, checkpoints[c]))
+                for entry in observed.values():
+                    attached.enter_context(entry.observer.attach(setup.model, checkpoints[c]))
                 for i in mine:
                     if ends[i] <= done:
                         continue
-                    rest = batches[i]
+                    rest = dealt[i]
                     while len(rest):
-                        positions = batching.next_batch(rest, lengths, batch_size, mark.tokens)
-                        found = _attempt(job, files, positions)
-                        if found is None:
-                            mark = replace(mark, tokens=_halved(positions, lengths))
+                        positions = next_batch(rest, lengths, setup.batch_size, state.tokens)
+                        values = _attempt(setup, observed, positions)
+                        if values is None:
+                            state = replace(state, tokens=_halved(positions, lengths))
                             continue
-                        output.put(positions, c, found)
+                        output.put(positions, c, values)
                         rest = rest[len(positions) :]
-                    mark = replace(mark, reached=(c, int(ends[i])))
-                    advance(len(batches[i]))
+                    state = replace(state, reached=(c, int(ends[i])))
+                    advance(len(dealt[i]))
                     if monotonic() - saved > save_minutes * 60:
                         output.sync()
-                        marks.save(folder, rank, mark)
+                        resume.save(folder, rank, state)
                         saved = monotonic()
             done = 0
-            mark = replace(mark, reached=(c + 1, 0))
+            state = replace(state, reached=(c + 1, 0))
             output.sync()
-            marks.save(folder, rank, mark)
+            resume.save(folder, rank, state)
 
 
-def _attempt(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> Found | None:
-    """One batch through the model: kind -> name -> [b, …]; None when the device's memory does not hold it."""
+def _attempt(setup: Setup, observed: Mapping[str, Observed], positions: NDArray[np.int64]) -> Values | None:
+    """One batch through the model: kind -> tensor name -> [b, …]; None when it does not fit the device's memory."""
     try:
-        return _observe(job, files, positions)
+        return _observe(setup, observed, positions)
     except torch.OutOfMemoryError:
-        pass  # outside the handler, so that the failed batch's tensors are let go of first
+        pass  # the cache is emptied outside the handler, where the tensors of the failed batch are freed
     torch.cuda.empty_cache()
     return None
 
 
-def _observe(job: Pass, files: dict[str, Observer], positions: NDArray[np.int64]) -> Found:
-    batch = job.batch(positions)
-    backward = any(observer.needs_backward for observer in files.values())
+def _observe(setup: Setup, observed: Mapping[str, Observed], positions: NDArray[np.int64]) -> Values:
+    batch = setup.batch(positions)
+    backward = any(entry.backward for entry in observed.values())
     with torch.set_grad_enabled(backward):
-        for observer in files.values():
-            observer.begin(batch)
-        with autocast(job.device, job.precision):
-            batch.outputs = job.model(**batch.inputs)
+        for entry in observed.values():
+            entry.observer.begin(batch)
+        batch.outputs = setup.forward(batch.inputs)
         if backward:
-            job.task.losses(batch.outputs.logits, batch.labels).sum().backward()
-        return {kind: observer.rows(batch) for kind, observer in files.items()}
+            setup.task.losses(batch.outputs.logits, batch.labels).sum().backward()
+        return {kind: entry.observer.rows(batch) for kind, entry in observed.items()}
 
 
 def _halved(positions: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:
-    """Most tokens of a batch, where one of these rows did not fit: those of half of it."""
+    """Most tokens of a batch after one of these rows did not fit: those of half of it."""
     longest = max(1, int(lengths[positions].max()))
     if len(positions) == 1:
         raise PruneError(

@@ -83,7 +83,9 @@ def _check_apart(out: Path, place: Path) -> None:
     if here == there:
         raise PruneError(f"{out}: is one of the inputs; choose another -o")
     if here in there.parents or there in here.parents:
-        raise PruneError(f"{out}: {'holds' if here in there.parents else 'lies in'} the input {place}; choose another -o")
+        raise PruneError(
+            f"{out}: {'holds' if here in there.parents else 'lies in'} the input {place}; choose another -o"
+        )
 
 
 @contextmanager

@@ -32,7 +32,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     task = tasks.load(opts.task)
     rows = open_rows(data, dict(fields), task.check)
     labels = _labels(data, named, rows, task)
-    opts = replace(opts, precision=devices.resolve_precision(opts.precision, opts.device))
+    precision: Any = devices.resolve_precision(opts.precision, opts.device)
+    opts = replace(opts, precision=precision)
     if opts.load_in == "4bit" and opts.tune != "lora":
         raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--tune lora")
     recipe = Recipe(

@@ -16,10 +16,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from prune_cli import options
 from prune_cli.errors import PruneError
-from prune_cli.models.load import pad_token_id
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import progress
 from prune_cli.tasks import Encoded, Task
+from prune_cli.tasks.tokens import pad_token_id
 from prune_cli.training import checkpoints, resume
 from prune_cli.training.record import Record
 
@@ -123,8 +123,8 @@ def train(
     An interrupted run goes on from its last whole resume state in `out/.resume`. At Ctrl-C or SIGTERM the step is
     finished and its state saved, then KeyboardInterrupt is raised; a second Ctrl-C raises it at once.
     """
-    if opts.gradient_checkpointing == "yes" and not getattr(model, "supports_gradient_checkpointing", False):
-        raise PruneError(f"gradient_checkpointing: yes; {type(model).__name__} does not have it; allowed: no")
+    if opts.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise PruneError(f"gradient_checkpointing: true; {type(model).__name__} does not have it; allowed: false")
     n = len(encoded.lengths)
     record = Record(n, math.ceil(_epochs(n, opts)))
     start = resume.last_whole(out)
@@ -137,7 +137,7 @@ def train(
         return {**task.collate(encoded, at, pad, "cpu"), "row": torch.from_numpy(at)}
 
     def keep(epoch: int) -> None:
-        with_moments = opts.moments == "yes" or (opts.moments == "auto" and opts.method == "lora")
+        with_moments = opts.tune == "lora" if opts.keep_moments is None else opts.keep_moments
         checkpoints.keep(out, epoch, model, trainer.optimizer if with_moments else None)
 
     total = _steps(n, opts)
@@ -146,7 +146,7 @@ def train(
         interrupt.deferred() as interrupted,
     ):
         keeper = _Keeper(
-            out, record, keep if opts.checkpoints == "epoch" else None, advance, interrupted, opts.save_minutes
+            out, record, keep if opts.keep_checkpoints == "epoch" else None, advance, interrupted, opts.save_minutes
         )
         arguments = _arguments(out / resume.FOLDER, opts, device)
         trainer = _Trainer(model, arguments, collate, range(n), callbacks=[keeper], task=task, record=record)
@@ -190,12 +190,14 @@ def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> Tr
         num_train_epochs=opts.epochs,
         max_steps=opts.steps or -1,
         learning_rate=opts.learning_rate,
-        lr_scheduler_type=opts.schedule if opts.schedule != "constant" or not opts.warmup else "constant_with_warmup",
-        warmup_steps=opts.warmup,
+        lr_scheduler_type=opts.schedule
+        if opts.schedule != "constant" or not opts.warmup_ratio
+        else "constant_with_warmup",
+        warmup_steps=opts.warmup_ratio,
         weight_decay=opts.weight_decay,
         max_grad_norm=opts.clip,
         bf16=opts.precision == "bfloat16",
-        **(_CHECKPOINTED if opts.gradient_checkpointing == "yes" else {}),
+        **(_CHECKPOINTED if opts.gradient_checkpointing else {}),
         use_cpu=device.type == "cpu",
         seed=opts.seed,
         data_seed=opts.seed,

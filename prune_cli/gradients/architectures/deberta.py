@@ -16,15 +16,18 @@ from typing import Any
 import torch
 from torch import nn
 
+_CLASSES = {"DebertaV2Encoder", "DisentangledSelfAttention"}
 _PROJECTIONS = ("query_proj", "key_proj", "pos_query_proj", "pos_key_proj")
 
 
-@contextmanager
-def batched_tables(model: nn.Module, copies: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Give each sequence its own table in DeBERTa v2 and v3; no-op for any other model.
+def applies(model: nn.Module) -> bool:
+    """Whether parts of the model are those of DeBERTa v2 or v3. By name: importing their module takes time."""
+    return any(base.__name__ in _CLASSES for module in model.modules() for base in type(module).__mro__)
 
-    copies: a parameter [2k, d] -> [b, 2k, d].
-    """
+
+@contextmanager
+def patched(model: nn.Module, copies: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Give each sequence its own table. copies: a parameter [2k, d] -> [b, 2k, d]."""
     from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder, DisentangledSelfAttention
 
     replaced: list[tuple[nn.Module, str]] = []

@@ -1,76 +1,93 @@
-"""Training dynamics: how sure, and how right, the model is of each example at each checkpoint."""
+"""Training dynamics: how sure, and how right, the model is of each example at each checkpoint.
+
+Sources: dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795) for the gold probability; EL2N (Paul et al.
+2021, arXiv 2107.07075, section 2). Differs: both record them during training; here they are recomputed at the
+checkpoints, without dropout, unless the recorded ones are asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 
 from prune_cli.artifacts import tensors
-from prune_cli.data import fingerprints as joins
-from prune_cli.data.rows import Rows
+from prune_cli.data import fingerprints
 from prune_cli.errors import PruneError
-from prune_cli.models.find import Checkpoint, NamedModel
-from prune_cli.represent.walk import Batch
-from prune_cli.tasks import Task
+from prune_cli.options import Help
+from prune_cli.represent.observe import Batch, Given, Setup, Tensor, Watcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from prune_cli.tasks import Task
+
+TENSORS = {
+    "logprob": Tensor((), "float32", "log-probability of the gold answer (nats); higher: easier"),
+    "correct": Tensor((), "float32", "1 where the gold answer is the most probable one, else 0"),
+    "margin": Tensor((), "float32", "gold logit minus the largest other logit; higher: easier"),
+    "el2n": Tensor((), "float32", "distance of the predicted probabilities from the gold answer; higher: harder"),
+}
+FEATURES = "logprob"
+NEEDS = frozenset({"head"})
 
 
-class Dynamics:
-    """Observe `logprob`, `correct`, `margin`, `el2n`, each [b], in eval mode.
+@dataclass(frozen=True)
+class Options:
+    """Options of the kind."""
 
-    Sources: dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795) for the gold probability; EL2N
-    (Paul et al. 2021, arXiv 2107.07075, section 2). Both take them during training; here they are recomputed at
-    the checkpoints, without dropout, unless the recorded ones are asked for.
-    """
+    dynamics: Annotated[
+        Literal["recompute", "recorded"],
+        Help("Compute them at each checkpoint (recompute), or copy what training recorded at each epoch (recorded)."),
+    ] = "recompute"
 
-    needs_backward = False
+
+def observe(setup: Setup, opts: Options) -> Dynamics:
+    """Observe a pass."""
+    return Dynamics(setup.task)
+
+
+class Dynamics(Watcher):
+    """Observes `logprob`, `correct`, `margin` and `el2n`, each [b]."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
 
-    def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> shape of a row, stored type."""
-        return dict.fromkeys(("logprob", "correct", "margin", "el2n"), ((), "float32"))
-
-    @contextmanager
-    def attach(self, model: torch.nn.Module, _: Checkpoint | None = None) -> Iterator[None]:
-        """Nothing to attach."""
-        yield
-
-    def begin(self, batch: Batch) -> None:
-        """Nothing to prepare."""
-
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The task's dynamics of the batch."""
-        assert batch.outputs is not None
-        values: dict[str, torch.Tensor] = self._task.dynamics(batch.outputs.logits.detach(), batch.labels)
-        return values
+        return self._task.dynamics(batch.outputs.logits.detach(), batch.labels)
 
 
-def write_recorded(source: NamedModel, which: str, rows: Rows, path: Path) -> None:
-    """Copy the dynamics recorded in training, for these rows, at the epochs of the checkpoints `which`."""
-    trained = source.trained
+def without_pass(opts: Options) -> bool:
+    """Whether they are copied rather than computed."""
+    return opts.dynamics == "recorded"
+
+
+def write(path: Path, given: Given, opts: Options) -> None:
+    """Copy the dynamics that training recorded of these rows, at the epochs of the checkpoints asked for."""
+    named, rows = given.named, given.rows
+    trained = named.trained
     if trained is None or "dynamics.safetensors" not in trained.files:
         raise PruneError(
-            f"{source.name}: no dynamics were recorded with it; a finetune artifact of at least one epoch has them",
+            f"{named.name}: no dynamics were recorded with it; a finetune artifact of at least one epoch has them",
             hint="--dynamics recompute",
         )
     recorded = trained.file("dynamics.safetensors")
     rates = tensors.metadata(recorded)["learning_rate"]
-    if which == "all":
+    if given.which == "all":
         epochs = list(range(len(rates)))
-    elif which == "last":
+    elif given.which == "last":
         epochs = [len(rates) - 1]
     else:
-        epochs = [int(checkpoint.name) - 1 for checkpoint in source.checkpoints]
+        epochs = [int(checkpoint.name) - 1 for checkpoint in named.checkpoints]
     if trained.manifest["recipe"]["inputs"]["rows"] == rows.digest:
         order = np.arange(len(rows))
     else:
-        lacking = f"was not trained on by {source.name}; only its own rows are recorded"
-        order = joins.positions(rows, trained.file(joins.IDS), lacking, hint="--dynamics recompute")
-    found = {name: array[order][:, epochs] for name, array in tensors.load(recorded).items()}
-    names = [str(e + 1) for e in epochs]
-    tensors.save(path, found, {"checkpoints": names, "learning_rate": [rates[e] for e in epochs], "recorded": True})
+        lacking = f"was not trained on by {named.name}; only its own rows are recorded"
+        order = fingerprints.positions(rows, trained.file(fingerprints.IDS), lacking, hint="--dynamics recompute")
+    values = {name: array[order][:, epochs] for name, array in tensors.load(recorded).items()}
+    names = [str(epoch + 1) for epoch in epochs]
+    about = {"checkpoints": names, "learning_rate": [rates[epoch] for epoch in epochs], "recorded": True}
+    tensors.save(path, values, about)

@@ -1,109 +1,107 @@
-"""Per-example gradients: the direction in which each example would move the model, and how far."""
+"""Per-example gradients, randomly projected: the direction in which each example would move the model, and how far.
+
+`gradient` is the projection (gradients/projection.py) of the example's gradient of its own loss, with k the largest
+prime up to `dim`; it keeps inner products in expectation. `grad_norm` is the exact norm of the whole gradient.
+Source: LESS (Xia et al. 2024, arXiv 2402.04333) and TracIn (Pruthi et al. 2020, arXiv 2002.08484) are made of these.
+Differs: LESS projects with a dense Rademacher matrix, from batches of one.
+
+precondition: `none`; or `adam`, the step that Adam would take on the example (gradients/adam.py), which LESS compares
+with the target's plain gradients. `grad_norm` is of the plain gradient in any case.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
+from msgspec import Meta
 
-from prune_cli.gradients import adam
-from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.factors import Dense, Factors, Lookup, Sum
-from prune_cli.gradients.norms import Norms
-from prune_cli.gradients.per_example import PerExample
-from prune_cli.gradients.projection import SIDE, Sketch, buckets
-from prune_cli.models.find import Checkpoint
-from prune_cli.represent.walk import Batch
-from prune_cli.tasks import Task
+from prune_cli.options import Help, Seed
+from prune_cli.represent.kinds._shared import DType, Params, Precondition
+from prune_cli.represent.observe import Batch, Setup, Tensor, Watcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from prune_cli.models.find import Checkpoint
+
+TENSORS = {
+    "gradient": Tensor(("k",), None, "randomly projected gradient of the loss"),
+    "grad_norm": Tensor((), "float32", "norm of the whole gradient; higher: the example moves the model more"),
+}
+FEATURES = "gradient"
+NEEDS = frozenset({"backward", "gradients", "head"})
+NOT_IN_SPACE = ("precondition",)  # LESS compares Adam's steps with plain gradients
 
 
-class Gradient:
-    """Observe `gradient` [b, k] and `grad_norm` [b].
+@dataclass(frozen=True)
+class Options:
+    """Options of the kind."""
 
-    `gradient` is the random projection (projection.py) of each example's gradient (per_example.py), k the largest
-    prime up to `dim`, which keeps inner products in expectation; `grad_norm` is the exact norm of the whole gradient.
-    LESS (Xia et al. 2024, arXiv 2402.04333) and TracIn (Pruthi et al. 2020, arXiv 2002.08484) are made of these; LESS
-    projects with a dense Rademacher matrix and from batches of one.
+    params: Params = "all"
+    precondition: Precondition = "none"
+    projection: Annotated[
+        Literal["faithful", "fast"],
+        Help("faithful, or fast and rough (on sst2 with dim 8192, cosines off by 0.03 rather than 0.01)."),
+    ] = "faithful"
+    dim: Annotated[
+        int, Meta(ge=2), Help("Most numbers that a gradient is projected to: the largest prime up to it.")
+    ] = 8192
+    dtype: DType = "float16"
+    seed: Seed = 0
 
-    precondition: `none`, or `adam`: what is projected is the step that Adam would take on the example (adam.py), which
-    LESS compares with the target's plain gradients. `grad_norm` is of the gradient in any case.
-    """
 
-    needs_backward = True
+def wants_moments(opts: Options) -> bool:
+    """Whether steps of Adam are taken, which need its moments."""
+    return opts.precondition == "adam"
 
-    def __init__(
-        self, dim: int, seed: int, dtype: str, task: Task, projection: str = "faithful", precondition: str = "none"
-    ) -> None:
-        self._k, self._dtype, self._preconditioned = buckets(dim), dtype, precondition == "adam"
-        self._examples, self._norms = PerExample(task), Norms()
-        self._projection = dim, seed, SIDE[projection]
-        self._sketch = Sketch(*self._projection)
-        self._adam: Adam | None = None
 
-    def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> shape of a row, stored type."""
-        return {"gradient": ((self._k,), self._dtype), "grad_norm": ((), "float32")}
+def observe(setup: Setup, opts: Options) -> Gradient:
+    """Observe a pass; only the chosen parameters of the model need a gradient from now on."""
+    from prune_cli.gradients import params
+
+    params.choose(setup.model, opts.params)
+    return Gradient(setup, opts)
+
+
+class Gradient(Watcher):
+    """Observes `gradient` [b, k] and `grad_norm` [b]."""
+
+    def __init__(self, setup: Setup, opts: Options) -> None:
+        from prune_cli.gradients.per_example import PerExample
+        from prune_cli.gradients.projected import Projected
+        from prune_cli.gradients.projection import SIDE
+
+        self._opts = opts
+        self._examples = PerExample(lambda b: setup.task.losses(setup.model(**b.inputs).logits, b.labels))
+        self._projected = Projected(opts.dim, opts.seed, SIDE[opts.projection])
+
+    def sizes(self, model: torch.nn.Module) -> dict[str, int]:
+        """k: the largest prime up to `dim`."""
+        from prune_cli.gradients.projection import buckets
+
+        return {"k": buckets(self._opts.dim)}
 
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
-        """Watch the model's examples."""
+        """Capture the gradients of the model's examples."""
+        from prune_cli.represent.kinds._moments import adam_of
+
         with self._examples.attached(model) as capture:
-            if self._preconditioned:
-                self._adam = adam.load(checkpoint, capture.trainable)
-                self._rested: dict[str, torch.Tensor] = {}
+            if self._opts.precondition == "adam":
+                self._projected.precondition(adam_of(checkpoint, capture.trainable))
             yield
-        self._adam = None
+        self._projected.precondition(None)
 
     def begin(self, batch: Batch) -> None:
         """Start the batch."""
-        self._norms.begin(len(batch), batch.labels.device)
-        self._sketch.begin(len(batch), batch.labels.device)
-        self._seen: set[str] = set()
-        self._examples.begin(batch, self._take)
+        self._projected.begin(len(batch), batch.labels.device)
+        self._examples.begin(batch, self._projected.add)
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The batch's projected gradients and norms."""
         self._examples.finish()
-        projected, norms = self._sketch.projected, self._norms.norms()
-        if self._adam:
-            self._adam.check(self._seen)
-            projected = sum(self._rested.values(), projected)
-        else:
-            projected = torch.where(norms.unsqueeze(1) > 0, projected, 0)  # what is nothing has no direction
+        projected, norms = self._projected.finish()
         return {"gradient": projected, "grad_norm": norms}
-
-    def _take(self, name: str, gradient: Factors) -> None:
-        self._seen.add(name)
-        self._norms.add(gradient)
-        if self._adam:
-            self._add_steps(self._adam, name, gradient)
-        else:
-            self._sketch.add(name, gradient)
-
-    def _add_steps(self, steps: Adam, name: str, gradient: Factors) -> None:
-        """Add Adam's steps on the examples."""
-        if isinstance(gradient, Lookup):
-            rest = steps.resting(name)
-            self._add_rest(name, rest)
-            found, once = steps.looked_up(name, gradient)
-            self._sketch.add(name, Lookup(found.ids, (found.grads - rest[found.ids]) * once.unsqueeze(2), len(rest)))
-        elif isinstance(gradient, Dense):
-            self._sketch.add(name, Dense(steps.step(name, gradient.grads)))
-        else:
-            tied = isinstance(gradient, Sum)
-            folded = [self._sketch.folded(name, formed, tied=tied) for _, formed in steps.formed(name, gradient)]
-            self._sketch.spread(name, torch.cat(folded))
-
-    def _add_rest(self, name: str, rest: torch.Tensor) -> None:
-        """Add a table's steps where no gradient is: rows that no example looks up move too, for all examples alike."""
-        if name in self._rested:
-            return
-        alone = Sketch(*self._projection)
-        alone.begin(1, rest.device)
-        for rows in torch.arange(len(rest), device=rest.device).unsqueeze(0).split(_ROWS, 1):
-            alone.add(name, Lookup(rows, rest[rows], len(rest)))
-        self._rested[name] = alone.projected
-
-
-_ROWS = 4096  # of a table, at a time

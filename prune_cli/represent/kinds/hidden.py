@@ -1,48 +1,79 @@
-"""Hidden states, pooled over tokens: the representation of prototypicality, RDS and their kin."""
+"""Hidden states of one layer, pooled over tokens: the representation of prototypicality, RDS and their kin.
+
+pooling: `cls` the first token; `mean` over the real tokens; `last` the last real token; `position` weights that grow
+with the token's position, wₜ = t / Σ t (Muennighoff 2022, arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv
+2503.01807); `response` the mean over the response's tokens, where a row has a prompt and a response. choices: where a
+row is several choices, its vector is the `mean` of its choices' vectors (Du et al. 2025, arXiv 2507.03648) or the
+vector of the `gold` choice.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prune_cli.errors import PruneError
-from prune_cli.models.find import Checkpoint
-from prune_cli.represent.walk import Batch
+from prune_cli.options import Help
+from prune_cli.represent.kinds._shared import DType
+from prune_cli.represent.observe import Batch, Setup, Tensor, Watcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from prune_cli.models.find import Checkpoint
+    from prune_cli.tasks import Task
+
+TENSORS = {"hidden": Tensor(("d",), None, "hidden states of one layer, pooled over tokens")}
+FEATURES = "hidden"
+NEEDS: frozenset[str] = frozenset()
 
 
-class Hidden:
-    """Observe `hidden` [b, d]: one layer's hidden states, pooled to one vector a row.
+@dataclass(frozen=True)
+class Options:
+    """Options of the kind."""
 
-    layer: index into the model's hidden states (0 embeddings, -1 last). pooling: `cls` the first token; `mean`
-    over the real tokens; `last` real token; `position` weights ∝ token index, wₜ = t / Σ t (Muennighoff 2022,
-    arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv 2503.01807); `response` the mean over the response's
-    tokens, where a row has a prompt and a response. choices: where a row is several choices,
-    its vector is the `mean` of its own choices' (Du et al. 2025, arXiv 2507.03648) or the `gold` choice's.
-    """
+    layer: Annotated[int, Help("Which layer; -1 is the last, 0 the embeddings.")] = -1
+    pooling: Annotated[
+        Literal["auto", "cls", "mean", "last", "position", "response"],
+        Help("How vectors of tokens become one vector; auto: the task's own way."),
+    ] = "auto"
+    choices: Annotated[
+        Literal["mean", "gold"], Help("How vectors of a row's choices become one vector.", by_task=True)
+    ] = "mean"
+    dtype: DType = "float16"
 
-    needs_backward = False
 
-    def __init__(self, layer: int, pooling: str, dtype: str, choices: str = "mean") -> None:
-        self._layer, self._pooling, self._dtype, self._choices = layer, pooling, dtype, choices
+def resolved(opts: Options, task: Task) -> Options:
+    """The options with the task's own pooling for `auto`."""
+    return replace(opts, pooling=task.POOLING) if opts.pooling == "auto" else opts  # type: ignore[arg-type]
 
-    def specs(self, model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> shape of a row, stored type."""
+
+def observe(setup: Setup, opts: Options) -> Hidden:
+    """Observe a pass."""
+    return Hidden(opts)
+
+
+class Hidden(Watcher):
+    """Observes `hidden` [b, d]."""
+
+    def __init__(self, opts: Options) -> None:
+        self._opts = opts
+
+    def sizes(self, model: torch.nn.Module) -> dict[str, int]:
+        """d: the width of the model."""
         config: Any = model.config
-        count = getattr(config, "num_hidden_layers", None)
-        if count is not None and not -count - 1 <= self._layer <= count:
-            raise PruneError(
-                f"layer: {self._layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last"
-            )
-        return {"hidden": ((config.hidden_size,), self._dtype)}
+        count, layer = getattr(config, "num_hidden_layers", None), self._opts.layer
+        if count is not None and not -count - 1 <= layer <= count:
+            raise PruneError(f"layer: {layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last")
+        return {"d": config.hidden_size}
 
     @contextmanager
-    def attach(self, model: torch.nn.Module, _: Checkpoint | None = None) -> Iterator[None]:
-        """Have the model return its hidden states.
+    def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
+        """Ask for hidden states with every call.
 
-        Through the call and not through `model.config`: a model wrapped in adapters passes its own default on.
+        Not through `model.config`: a model wrapped in adapters passes its own default on.
         """
 
         def ask(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -54,21 +85,17 @@ class Hidden:
         finally:
             handle.remove()
 
-    def begin(self, batch: Batch) -> None:
-        """Nothing to prepare."""
-
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Pool the batch's hidden states [b, t, d], or [b·c, t, d] of c choices, to [b, d]."""
-        assert batch.outputs is not None
-        states = batch.outputs.hidden_states[self._layer].detach().float()
+        states = batch.outputs.hidden_states[self._opts.layer].detach().float()
         mask = batch.inputs["attention_mask"]
-        if self._pooling == "response":
+        if self._opts.pooling == "response":
             if batch.labels.shape != mask.shape:
                 raise PruneError("pooling: response; only rows of the task generation have a response")
             mask = (batch.labels >= 0).long()
-        pooled = pool(states, mask.flatten(end_dim=-2), self._pooling)
+        pooled = pool(states, mask.flatten(end_dim=-2), self._opts.pooling)
         if mask.dim() == 3:
-            weights = (batch.labels >= 0 if self._choices == "mean" else batch.labels == 1).float()
+            weights = (batch.labels >= 0 if self._opts.choices == "mean" else batch.labels == 1).float()
             weights = weights / weights.sum(1, keepdim=True)
             pooled = (pooled.unflatten(0, weights.shape) * weights.unsqueeze(2)).sum(1)
         return {"hidden": pooled}
@@ -76,6 +103,8 @@ class Hidden:
 
 def pool(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
     """Pool token vectors [b, t, d] under a right-padded mask [b, t] to [b, d]."""
+    import torch
+
     if how == "cls":
         return states[:, 0]
     if how == "last":

@@ -1,0 +1,101 @@
+"""Influence: what an example's gradient has in common with given directions, without any projection.
+
+A direction v has an entry for each trainable parameter's entry. ⟨g_i, v⟩ is Σ_t ⟨l_t, V r_t⟩ for the factors of a
+matrix parameter: one matrix product a batch in place of the one that would form the gradient (as in the ghost dot
+product of Wang et al. 2024, arXiv 2406.11011). Norms come from Gram matrices (norms.py). Nothing is drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from prune_cli.gradients.adam import Adam
+from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
+from prune_cli.gradients.norms import Norms
+
+Direction = dict[str, torch.Tensor]  # parameter -> a tensor of its shape
+
+
+class Influence:
+    """Collects the gradients of a batch, parameter by parameter, to `influence` [b, g] on g directions.
+
+    cosine: ⟨g_i, v⟩ / ‖g_i‖, and zero where the gradient is zero; otherwise ⟨g_i, v⟩. Directions are used as given.
+    adam: g_i is the step that Adam would take on the example, formed for a few examples at a time.
+    """
+
+    def __init__(self, directions: Sequence[Direction], *, cosine: bool, adam: Adam | None = None) -> None:
+        self._directions, self._cosine, self._adam = directions, cosine, adam
+        self._norms = Norms()
+        self._products = torch.empty(0)
+        self._seen: set[str] = set()
+
+    def begin(self, b: int, device: torch.device) -> None:
+        """Start a batch of b examples."""
+        self._seen = set()
+        self._norms.begin(b, device)
+        self._products = torch.zeros(b, len(self._directions), dtype=torch.float64, device=device)
+
+    def add(self, name: str, gradient: Factors) -> None:
+        """Add the gradients of a parameter."""
+        self._seen.add(name)
+        if self._adam:
+            self._add_steps(self._adam, name, gradient)
+            return
+        if self._cosine:
+            self._norms.add(gradient)
+        for group, direction in enumerate(self._directions):
+            if name in direction:
+                self._products[:, group] += product(gradient, direction[name])
+
+    def finish(self) -> torch.Tensor:
+        """The influence of each example on each direction, float64 [b, g]."""
+        if self._adam:
+            self._adam.check(self._seen)
+        if not self._cosine:
+            return self._products
+        norms = self._norms.norms().unsqueeze(1)
+        return torch.where(norms > 0, self._products / norms, 0)
+
+    def _add_steps(self, adam: Adam, name: str, gradient: Factors) -> None:
+        """Add Adam's steps for a parameter."""
+        directions = [direction.get(name) for direction in self._directions]
+
+        def add(some: slice, steps: Dense | Lookup, sign: int = 1) -> None:
+            if self._cosine:
+                self._norms.add(steps, some, sign)
+            for group, direction in enumerate(directions):
+                if direction is not None:
+                    self._products[some, group] += sign * product(steps, direction)
+
+        every = slice(None)
+        if isinstance(gradient, Lookup):
+            rest = adam.resting(name)
+            add(every, Dense(rest.unsqueeze(0)))  # rows that no example looks up move too
+            steps, once = adam.looked_up(name, gradient)
+            add(every, Lookup(steps.ids, steps.grads * once.unsqueeze(2), steps.rows))
+            add(every, Lookup(steps.ids, rest[steps.ids] * once.unsqueeze(2), steps.rows), sign=-1)
+        elif isinstance(gradient, Dense):
+            add(every, Dense(adam.step(name, gradient.grads)))
+        else:
+            for some, formed in adam.formed(name, gradient):
+                add(some, Dense(formed))
+
+
+def product(gradient: Factors, direction: torch.Tensor) -> torch.Tensor:
+    """⟨g, v⟩ of each example's gradient of a parameter with a direction of that parameter's shape: [b]."""
+    if isinstance(gradient, Outer):
+        left, right = gradient.left, gradient.right
+        v = direction.reshape(left.shape[2], right.shape[2]).to(left.dtype)
+        if v.shape[0] < v.shape[1]:  # the smaller of the two products
+            return torch.linalg.vecdot((right @ v.T).flatten(1), left.flatten(1))
+        return torch.linalg.vecdot((left @ v).flatten(1), right.flatten(1))
+    if isinstance(gradient, Lookup):
+        return torch.linalg.vecdot(
+            direction[gradient.ids].flatten(1).to(gradient.grads.dtype), gradient.grads.flatten(1)
+        )
+    if isinstance(gradient, Dense):
+        return gradient.grads.flatten(1) @ direction.flatten().to(gradient.grads.dtype)
+    parts = (product(part, direction) for part in gradient.parts)
+    return sum(parts, torch.zeros((), device=direction.device))

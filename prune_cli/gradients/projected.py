@@ -1,0 +1,80 @@
+"""Projected gradients and exact norms of a batch's examples, or projected steps that Adam would take on them."""
+
+from __future__ import annotations
+
+import torch
+
+from prune_cli.gradients.adam import Adam
+from prune_cli.gradients.factors import Dense, Factors, Lookup, Sum
+from prune_cli.gradients.norms import Norms
+from prune_cli.gradients.projection import Sketch
+
+_ROWS = 4096  # of a table, at a time
+
+
+class Projected:
+    """Collects the gradients of a batch, parameter by parameter, to `projected` [b, k] and `norms` [b].
+
+    dim, seed, side: of the projection (projection.py); k is the largest prime up to `dim`.
+    """
+
+    def __init__(self, dim: int, seed: int, side: int) -> None:
+        self._projection = dim, seed, side
+        self._sketch, self._norms = Sketch(dim, seed, side), Norms()
+        self._adam: Adam | None = None
+        self._rested: dict[str, torch.Tensor] = {}  # table -> the projection of its resting steps [1, k]
+        self._seen: set[str] = set()
+
+    def precondition(self, adam: Adam | None) -> None:
+        """From now on, project Adam's steps in place of gradients; None: gradients."""
+        self._adam = adam
+        self._rested = {}
+
+    def begin(self, b: int, device: torch.device) -> None:
+        """Start a batch of b examples."""
+        self._norms.begin(b, device)
+        self._sketch.begin(b, device)
+        self._seen = set()
+
+    def add(self, name: str, gradient: Factors) -> None:
+        """Add the gradients of a parameter."""
+        self._seen.add(name)
+        self._norms.add(gradient)
+        if self._adam:
+            self._add_steps(self._adam, name, gradient)
+        else:
+            self._sketch.add(name, gradient)
+
+    def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The projections [b, k], and the norms ‖g‖ of the plain gradients, float64 [b]."""
+        projected, norms = self._sketch.projected, self._norms.norms()
+        if self._adam:
+            self._adam.check(self._seen)
+            projected = sum(self._rested.values(), projected)
+        else:
+            projected = torch.where(norms.unsqueeze(1) > 0, projected, 0)  # rounding must not pass for a direction
+        return projected, norms
+
+    def _add_steps(self, adam: Adam, name: str, gradient: Factors) -> None:
+        """Add Adam's steps for a parameter."""
+        if isinstance(gradient, Lookup):
+            rest = adam.resting(name)
+            self._add_rest(name, rest)
+            steps, once = adam.looked_up(name, gradient)
+            self._sketch.add(name, Lookup(steps.ids, (steps.grads - rest[steps.ids]) * once.unsqueeze(2), len(rest)))
+        elif isinstance(gradient, Dense):
+            self._sketch.add(name, Dense(adam.step(name, gradient.grads)))
+        else:
+            tied = isinstance(gradient, Sum)
+            folded = [self._sketch.folded(name, formed, tied=tied) for _, formed in adam.formed(name, gradient)]
+            self._sketch.spread(name, torch.cat(folded))
+
+    def _add_rest(self, name: str, rest: torch.Tensor) -> None:
+        """Project the steps of a table's rows for a gradient of zero: rows that no example looks up move too."""
+        if name in self._rested:
+            return
+        alone = Sketch(*self._projection)
+        alone.begin(1, rest.device)
+        for rows in torch.arange(len(rest), device=rest.device).unsqueeze(0).split(_ROWS, 1):
+            alone.add(name, Lookup(rows, rest[rows], len(rest)))
+        self._rested[name] = alone.projected

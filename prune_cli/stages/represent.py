@@ -1,0 +1,209 @@
+"""`prune represent`: what a model makes of each row, as tensors for scores and selections to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prune_cli import tasks
+from prune_cli.artifacts import tensors
+from prune_cli.artifacts.code import digest_of_file, digest_of_module, source_of
+from prune_cli.artifacts.manifest import Recipe, digest_value
+from prune_cli.data import fingerprints
+from prune_cli.data.groups import groups
+from prune_cli.data.open import open_rows, task_name
+from prune_cli.data.rows import Rows
+from prune_cli.errors import PruneError
+from prune_cli.models import find
+from prune_cli.options import Represent
+from prune_cli.represent import kinds
+from prune_cli.represent.kinds import Kind
+from prune_cli.represent.observe import Given, Setup, Target
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.tasks import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CODE_OF_KINDS = ("prune_cli.represent", "prune_cli.gradients")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A kind that is asked for. opts: an instance of its Options. values: the options that its tensors depend on."""
+
+    kind: Kind
+    opts: Any
+    values: dict[str, Any]
+
+    @property
+    def walks(self) -> bool:
+        """Whether it is observed by the pass."""
+        return self.kind.walks(self.opts)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows to represent, those of the target set, and what they are encoded for."""
+
+    rows: Rows
+    target: Rows | None
+    group: NDArray[np.int64] | None  # of each target row
+    task: Task
+    named: find.NamedModel
+
+
+def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], how: How) -> Outcome:
+    """Represent rows: `<kind>.safetensors` for each kind, the rows in order, and their ids with fingerprints.
+
+    Tensors have the rows on the first axis and the checkpoints on the second. Raises PruneError for options, rows or
+    models that do not fit, before any work.
+    """
+    opts = kinds.build(kinds.flat(opts))
+    chosen = [kinds.load(name) for name in kinds.parse(opts.kind)]
+    _check_target(chosen, opts)
+    named = find.find(opts.model, opts.checkpoints)
+    opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
+    opts = replace(opts, max_length=opts.max_length or find.max_length(named))
+    task = tasks.load(opts.task)
+    _check_prompt(chosen, opts.task, task)
+    rows = open_rows(data, dict(fields), task.check)
+    target = open_rows(opts.target_data, dict(fields), task.check) if opts.target_data else None
+    grouped = groups(target) if target else None
+    asked = [_ask(kind, opts, task) for kind in chosen]
+    recipe = _recipe(asked, opts, rows, target, named)
+    places = {"rows": data, "model": opts.model, **({"target": opts.target_data} if opts.target_data else {})}
+
+    outcome = settle(out, recipe, places, how)
+    if outcome.settled:
+        return outcome
+    given = _Rows(rows, target, grouped[1] if grouped else None, task, named)
+    with making(outcome, recipe, places, resumable=True) as draft:
+        labels = find.head_labels(named, task.label_list(rows))
+        for some in (rows, target) if target else (rows,):
+            task.label_indices(some, labels)  # before any work: a label that the model does not know
+        draft.cached("rows.jsonl", rows.write)
+        draft.cached(fingerprints.IDS, partial(fingerprints.write_ids, rows))
+        for entry in asked:
+            if entry.kind.write and not entry.walks:
+                material = Given(rows, task, named, opts.checkpoints)
+                write = partial(entry.kind.write, given=material, opts=entry.opts)
+                draft.cached(f"{entry.kind.name}.safetensors", write)
+        if walked := [entry for entry in asked if entry.walks]:
+            _walk(draft.path, walked, given, labels, opts)
+        if not draft.joined:
+            draft.about = {
+                "rows": len(rows),
+                "digest": rows.digest,
+                "fields": dict(fields),
+                "labels": labels,
+                "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
+                "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},
+                **({"groups": grouped[0]} if grouped else {}),
+            }
+    return done(outcome, draft)
+
+
+def _check_target(chosen: list[Kind], opts: Represent) -> None:
+    """Whether a target set is given where one is needed, and nowhere else; and whether the kinds go together."""
+    about_target = [kind.name for kind in chosen if "target" in kind.needs]
+    if about_target and opts.target_data is None:
+        raise PruneError(f"kind: {about_target[0]}; it needs a target set", hint="--target-data DATA")
+    if opts.target_data is not None and not about_target:
+        raise PruneError(f"target_data: {opts.target_data}; {opts.kind} needs no target set; leave it out")
+    by_gradients = [kind.name for kind in chosen if "gradients" in kind.needs]
+    if len(by_gradients) > 1:
+        raise PruneError(f"kind: {' and '.join(by_gradients)}; one of them at a time is allowed")
+
+
+def _check_prompt(chosen: list[Kind], name: str, task: Task) -> None:
+    for kind in chosen:
+        if "prompt" in kind.needs and "prompt" not in task.OFFERS:
+            raise PruneError(f"kind: {kind.name}; it needs rows with a prompt, which the task {name} does not have")
+
+
+def _ask(kind: Kind, opts: Represent, task: Task) -> _Asked:
+    own = kinds.options_of(kind.name, opts)
+    if kind.resolved:
+        own = kind.resolved(own, task)
+    return _Asked(kind, own, kinds.depends_on(kind, own, opts, task.OPTIONS))
+
+
+def _recipe(asked: list[_Asked], opts: Represent, rows: Rows, target: Rows | None, named: find.NamedModel) -> Recipe:
+    """What decides the content: the options that the kinds depend on, what is read, and the code of kinds and task."""
+    checkpoints: Any = [checkpoint.name for checkpoint in named.checkpoints]
+    if not all(entry.walks for entry in asked):
+        checkpoints = opts.checkpoints
+    values: dict[str, Any] = {"task": opts.task, "kind": [entry.kind.name for entry in asked]}
+    values["checkpoints"] = checkpoints
+    for entry in asked:
+        values |= entry.values
+    made_of = {"rows": rows.digest, "model": named.digest, **({"target rows": target.digest} if target else {})}
+    code = {f"kind {entry.kind.name}": _code(entry.kind) for entry in asked}
+    return Recipe("represent", values, made_of, {**code, **task_code(opts.task)})
+
+
+def _code(kind: Kind) -> str:
+    """Digest of a kind's module and of what it imports; of its file alone where that is outside the package."""
+    if source_of(kind.module):
+        return digest_of_module(kind.module, CODE_OF_KINDS)
+    return digest_of_file(kind.path)
+
+
+def _space(entry: _Asked, opts: Represent, named: find.NamedModel) -> str:
+    """Digest of what two representations must have in common to be compared."""
+    checkpoints: Any = [checkpoint.name for checkpoint in named.checkpoints] if entry.walks else opts.checkpoints
+    return digest_value([named.digest, checkpoints, kinds.space(entry.kind, entry.values)])
+
+
+def _described(folder: Path, kind: Kind) -> dict[str, Any]:
+    """The tensors of a kind as they were written, for the manifest."""
+    written = tensors.load(folder / f"{kind.name}.safetensors")
+    shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in sorted(written.items())}
+    return {"features": kind.features, "tensors": shapes}
+
+
+def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], opts: Represent) -> None:
+    """One pass over checkpoints × batches for all the kinds that are observed."""
+    from prune_cli.models import load
+    from prune_cli.models.device import use_device
+    from prune_cli.represent.walk import Observed, walk
+    from prune_cli.tasks.tokens import pad_token_id
+
+    device = use_device(opts.device)
+    tokenizer = load.load_tokenizer(given.named)
+    headless = not any("head" in entry.kind.needs for entry in walked)
+    model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
+
+    def setup_of(rows: Rows) -> Setup:
+        encoded = given.task.encode(rows, tokenizer, opts.max_length, labels)
+        load.check_length(model, encoded, rows)
+        return Setup(
+            encoded=encoded,
+            pad_token_id=pad_token_id(tokenizer),
+            model=model,
+            named=given.named,
+            task=given.task,
+            device=device,
+            precision=opts.precision,
+            batch_size=opts.batch_size,
+            tokens_per_batch=opts.tokens_per_batch,
+        )
+
+    setup = setup_of(given.rows)
+    if given.target:
+        group = np.zeros(len(given.target), np.int64) if given.group is None else given.group
+        setup = replace(setup, target=Target(setup_of(given.target), group))
+    observed = {}
+    for entry in walked:
+        assert entry.kind.observe is not None  # it walks
+        observer = entry.kind.observe(setup, entry.opts)
+        specs = entry.kind.specs(observer.sizes(model), entry.opts)
+        backward = bool(entry.kind.needs & {"backward", "gradients"})
+        observed[entry.kind.name] = Observed(observer, specs, backward)
+    walk(folder, observed, setup, save_minutes=opts.save_minutes)
