@@ -87,7 +87,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
         labels = find.head_labels(named, task.label_list(rows))
         for some in (rows, target) if target else (rows,):
             task.label_indices(some, labels)  # before any work: a label that the model does not know
-        draft.cached("rows.jsonl", rows.write)
+        draft.cached("rows.jsonl", lambda path: _write(rows, path))
         draft.cached(fingerprints.IDS, partial(fingerprints.write_ids, rows))
         for entry in asked:
             if entry.kind.write and not entry.walks:
@@ -107,6 +107,10 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
                 **({"groups": grouped[0]} if grouped else {}),
             }
     return done(outcome, draft)
+
+
+def _write(rows: Rows, path: Path) -> None:
+    rows.write(path)
 
 
 def _check_target(chosen: list[Kind], opts: Represent) -> None:

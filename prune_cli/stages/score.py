@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from prune_cli import options
-from prune_cli.artifacts.jsonl import write_jsonl
+from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.data import fingerprints
 from prune_cli.errors import PruneError
 from prune_cli.methods import call as calls
@@ -30,8 +30,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, fields: Mapping[
         scores = np.asarray(call.method.function(**call.read()))
         if scores.shape != (len(rows),) or scores.dtype.kind not in "iuf" or not np.isfinite(scores).all():
             raise PruneError(f"{call.method.name}: gave scores that are not one finite number for each row")
-        lines = ({"id": key, "score": value} for key, value in zip(rows.ids, scores.tolist(), strict=True))
-        write_jsonl(draft.path / "score.jsonl", lines)
+        write_columns(draft.path / "score.jsonl", {"id": rows.ids, "score": scores.tolist()})
         fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {
             "rows": len(rows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli import options
-from prune_cli.artifacts.jsonl import write_jsonl
+from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import balance
@@ -45,7 +45,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
         kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
         rows.write(draft.path / "select.jsonl", kept.positions.tolist())
-        write_jsonl(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
+        write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
@@ -55,19 +55,16 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
     return done(outcome, draft)
 
 
-def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> Iterator[dict[str, Any]]:
-    """A line of `why.jsonl` for each row of the data."""
-    ranks = np.zeros(len(rows), np.int64)
+def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Iterable[Any]]:
+    """The columns of `why.jsonl`, an entry for each row given."""
+    ranks = np.full(len(rows), -1)
     ranks[kept.positions] = np.arange(1, len(kept.positions) + 1)
-    columns = {**({"score": score} if score is not None else {}), **kept.columns}
-    lists = {name: _entries(column) for name, column in columns.items()}
-    for i, (key, rank) in enumerate(zip(rows.ids, ranks.tolist(), strict=True)):
-        yield {
-            "id": key,
-            "kept": rank > 0,
-            "rank": rank or None,
-            **{name: entries[i] for name, entries in lists.items()},
-        }
+    columns = {"rank": ranks, **({"score": score} if score is not None else {}), **kept.columns}
+    return {
+        "id": rows.ids,
+        "kept": (ranks > 0).tolist(),
+        **{name: _entries(column) for name, column in columns.items()},
+    }
 
 
 def _entries(column: NDArray[Any]) -> list[Any]:
