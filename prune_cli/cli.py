@@ -430,10 +430,10 @@ def evaluate(
     **common: Any,
 ) -> Outcome:
     """Measure a trained model on test sets: loss, accuracy, F1, and every prediction."""
-    from prune_cli.methods.arguments import named_tests
+    from prune_cli.data.open import test_sets
     from prune_cli.stages import all as stages
 
-    return stages.evaluate(model, named_tests(data), out, opts, **common)
+    return stages.evaluate(model, test_sets(data), out, opts, **common)
 
 
 @app.command(epilog=_example("prune methods", "prune methods less"))

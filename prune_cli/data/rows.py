@@ -1,7 +1,7 @@
-"""Read, check and write examples: JSONL, JSON, CSV, TSV, Parquet, Arrow, hub names and stdin.
+"""Examples on disk: read and checked once, parsed again when they are asked for, and written as they came.
 
-One streaming pass at opening checks every row; afterwards a row is parsed when it is asked for, so that
-memory does not grow with the texts. A row that breaks a rule is an error that names it: none is ever dropped.
+One pass at opening checks every row, so that memory does not grow with the texts. A row that breaks a rule is an error
+that names it: none is ever dropped.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import json
 import os
 import tempfile
 import zlib
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prune_cli.data.readers import SOURCES, Row, open_source
+from prune_cli.artifacts.manifest import canonical
+from prune_cli.data import lines
+from prune_cli.data.lines import Block, Row
+from prune_cli.data.readers import READABLE, open_records
 from prune_cli.errors import PruneError
 
-KINDS: dict[type, str] = {
+TYPES: dict[type, str] = {
     bool: "boolean",
     int: "integer",
     float: "float",
@@ -31,26 +35,32 @@ KINDS: dict[type, str] = {
     list: "list",
     dict: "object",
 }
+AT_ONCE = 2**20  # bytes of rows that are read at once, if no single row is larger
+SCATTERED = 1000  # rows from anywhere that are written at once
+
+Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rows(Sequence[Row]):
-    """n checked rows on disk, each parsed when asked for, in the order of their source.
+    """n checked rows on disk, each parsed when asked for, in the order of their file.
 
-    `name` is the source's file stem, `ids` the n ids (the line number where a row has none), and `digest` the
-    sha256 of what `write` writes: the same rows have the same digest from a file, from stdin or compressed.
+    `name` is what the data is called. `fields` are the renames (name -> key) that apply to what is read, not to what
+    is written. `ids` are the n ids; a row without one has the number of its line. `digest` (hex) identifies the rows
+    under their ids: the same rows have the same digest from a file, from stdin or compressed.
     Reading a row raises PruneError where the file was changed after it was checked.
     """
 
     name: str
     ids: list[int | str]
     digest: str
+    fields: Mapping[str, str]
     _prefix: str  # what messages put before the number of a line or row
     _file: IO[bytes]
     _stamp: tuple[int, int]
-    _offsets: np.ndarray  # int64 [n + 1], bytes
-    _numbers: np.ndarray  # int64 [n], lines or rows from 1
-    _renames: Mapping[str, str]
+    _offsets: NDArray[np.int64]  # [n + 1], bytes
+    _numbers: NDArray[np.int64]  # [n], lines or rows from 1
+    _lacking: NDArray[np.bool_]  # [n], whether the row has no id of its own
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -63,15 +73,14 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
         """Row `index` with renames applied and `id` filled in; a slice gives a list of rows."""
         if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
+            start, stop, step = index.indices(len(self))
+            return list(self._between(start, stop)) if step == 1 else [self[i] for i in range(start, stop, step)]
         i = range(len(self))[index]
-        if _stamp(self._file) != self._stamp:
-            raise PruneError(f"{self.where(i)}: the file was changed while in use; allowed: an unchanged file")
-        start, end = int(self._offsets[i]), int(self._offsets[i + 1])
-        row = json.loads(os.pread(self._file.fileno(), end - start, start).decode())
-        row = _renamed(row, self._renames)
-        row.setdefault("id", int(self._numbers[i]))
-        return row
+        return self._row(i, self._lines(i, i + 1)[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows in order, read by blocks."""
+        return self._between(0, len(self))
 
     def __del__(self) -> None:
         """Close the file."""
@@ -81,66 +90,116 @@ class Rows(Sequence[Row]):
         """The place of row `i` for messages: `data.jsonl:7`, or `data.parquet:row 7` without lines."""
         return f"{self._prefix}{self._numbers[i]}"
 
-    def write(self, path: str | Path, positions: Iterable[int] | None = None) -> None:
-        """Write the rows, or those at `positions` in that order, as JSONL.
+    def write(self, path: str | Path, positions: Iterable[int] | None = None) -> str:
+        """Write the rows, or those at `positions` in that order, as JSONL. Returns the digest of what is written.
 
-        A row keeps its keys and their order; an `id` that it did not have comes last.
+        A row of JSONL is written byte for byte as it came, any other as JSON with its own keys in their own order.
         """
+        chosen = None if positions is None else np.arange(len(self))[np.fromiter(positions, np.int64)]
+        digest = hashlib.sha256()
         with Path(path).open("wb") as out:
-            out.writelines(_line(self[i]) for i in (range(len(self)) if positions is None else positions))
+            for some in self._all_lines() if chosen is None else self._lines_at(chosen):
+                data = b"\n".join([*some, b""])
+                digest.update(data)
+                out.write(data)
+        if chosen is None:
+            return self.digest
+        ids = [self.ids[i] for i in chosen.tolist()]
+        return _digest(digest.hexdigest(), self.fields, ids, self._lacking[chosen])
+
+    def _row(self, i: int, line: bytes) -> Row:
+        row = lines.parse(line)
+        if self.fields:
+            row = _renamed(row, {key: name for name, key in self.fields.items()})
+        row["id"] = self.ids[i]
+        return row
+
+    def _between(self, start: int, stop: int) -> Iterator[Row]:
+        for some in self._blocks(start, stop):
+            for i, line in zip(some, self._lines(some.start, some.stop), strict=True):
+                yield self._row(i, line)
+
+    def _blocks(self, start: int, stop: int) -> Iterator[range]:
+        """Rows from `start` to before `stop`, in parts of AT_ONCE bytes or one row."""
+        while start < stop:
+            end = int(np.searchsorted(self._offsets, self._offsets[start] + AT_ONCE, "right")) - 1
+            end = min(max(end, start + 1), stop)
+            yield range(start, end)
+            start = end
+
+    def _lines(self, start: int, stop: int) -> list[bytes]:
+        """The lines of the rows from `start` to before `stop`, as they are written, without their ends."""
+        first, end = int(self._offsets[start]), int(self._offsets[stop])
+        data = os.pread(self._file.fileno(), end - first, first)
+        if _stamp(self._file) != self._stamp:
+            raise PruneError(f"{self.where(start)}: the file was changed while in use; allowed: an unchanged file")
+        return lines.split(data)
+
+    def _all_lines(self) -> Iterator[list[bytes]]:
+        return (self._lines(some.start, some.stop) for some in self._blocks(0, len(self)))
+
+    def _lines_at(self, positions: NDArray[np.int64]) -> Iterator[list[bytes]]:
+        wanted = iter(positions.tolist())
+        while some := [self._lines(i, i + 1)[0] for i in islice(wanted, SCATTERED)]:
+            yield some
 
 
-def read_rows(source: str | Path, fields: Mapping[str, str] = {}, *, check: Callable[[Row], str | None] | None) -> Rows:
-    """Open `source` and check all of its rows in one pass.
+def read_rows(
+    data: str | Path,
+    fields: Mapping[str, str] = {},
+    *,
+    check: Check | None,
+    ids: Sequence[int | str] | None = None,
+) -> Rows:
+    """Open `data` and check all of its rows in one pass.
 
-    `source` is a file (.jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet, .arrow), `hf:NAME[:SPLIT]` (`train` if not
+    `data` is a file (.jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet, .arrow), `hf:NAME[:SPLIT]` (`train` if not
     given) or `-` for JSONL on stdin. `fields` {"text": "sentence"} reads the key `sentence` as `text`. `check`
     is the task's: the problem of a row in words, or None. Blank lines are no rows but count as lines. In CSV and
-    TSV every cell is a string, but a label column that holds integers alone is read as integers.
+    TSV every cell is a string, but a label column that holds integers alone is read as integers. `ids` [n] are used
+    for rows that have no id of their own, in place of line numbers.
 
     Raises PruneError, with file:line where a row is at fault.
     """
-    renames = {old: new for new, old in fields.items()}
-    ids: list[int | str] = []
-    numbers, offsets, end = array("q"), array("q"), 0
-    digest = hashlib.sha256()
+    own_ids: list[int | str | None] = []
+    numbers, starts, end = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    written = hashlib.sha256()
     label_type: type | None = None
     with contextlib.ExitStack() as stack:
         try:
-            name, prefix, records, own = open_source(str(source), fields)
+            records = open_records(str(data), fields)
+            own = records.file
             store = stack.enter_context(own) if own else stack.enter_context(tempfile.TemporaryFile())
             before = _stamp(store)
-            for number, start, raw in records:
-                row = _renamed(raw, renames)
-                problem = _key_problem(raw, row, renames) or (check(row) if check else None)
-                if not problem and "label" in row:
-                    label_type = label_type or type(row["label"])
-                    problem = _label_problem(row["label"], label_type)
-                if problem:
-                    raise PruneError(f"{prefix}{number}: {problem}")
-                row.setdefault("id", number)
-                try:
-                    line = _line(row)
-                except (TypeError, ValueError):
-                    raise PruneError(f"{prefix}{number}: {_value_problem(row)}") from None
-                digest.update(line)
-                ids.append(row["id"])
-                numbers.append(number)
-                offsets.append(start if own else end)
-                if not own:
-                    end += store.write(line)
+            for block in records.blocks:
+                some_ids, some_lines, label_type = _checked(block, records.prefix, fields, check, label_type)
+                text = b"\n".join([*some_lines, b""])
+                written.update(text)
+                own_ids += some_ids
+                numbers.append(block.numbers)
+                if own:
+                    assert block.starts is not None
+                    starts.append(block.starts)
+                else:
+                    lengths = np.fromiter(map(len, some_lines), np.int64, len(some_lines))
+                    starts.append(end + np.cumsum(lengths + 1) - lengths - 1)
+                    end += store.write(text)
             store.flush()
         except (OSError, EOFError, zlib.error) as error:
-            raise PruneError(f"{source}: cannot be read ({error}); allowed: {SOURCES}") from error
-        if own and _stamp(own) != before:
-            raise PruneError(f"{source}: the file was changed while it was read; allowed: an unchanged file")
-        if not ids:
-            raise PruneError(f"{prefix}1: no rows; allowed: at least one row")
-        _check_unique(ids, numbers, prefix)
-        offsets.append(os.fstat(store.fileno()).st_size)
+            raise PruneError(f"{data}: cannot be read ({error}); allowed: {READABLE}") from error
+        if own and _stamp(store) != before:
+            raise PruneError(f"{data}: the file was changed while it was read; allowed: an unchanged file")
+        if not own_ids:
+            raise PruneError(f"{records.prefix}1: no rows; allowed: at least one row")
+        lines_of = np.concatenate(numbers)
+        full_ids, lacking = _filled(own_ids, lines_of if ids is None else ids, str(data))
+        if not (ids is None and lacking.all()):  # line numbers differ
+            _check_unique(full_ids, lines_of, records.prefix)
+        offsets = np.concatenate([*starts, [os.fstat(store.fileno()).st_size]])
         stack.pop_all()  # the store stays open: Rows closes it
-    places = np.array(offsets, dtype=np.int64), np.array(numbers, dtype=np.int64)
-    return Rows(name, ids, digest.hexdigest(), prefix, store, _stamp(store), *places, renames if own else {})
+    digest = _digest(written.hexdigest(), fields, full_ids, lacking)
+    prefix, stamp = records.prefix, _stamp(store)
+    return Rows(records.name, full_ids, digest, dict(fields), prefix, store, stamp, offsets, lines_of, lacking)
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
@@ -165,10 +224,10 @@ def described(key: str, value: object) -> str:
     """A bad value in words, on one line: `label 1.0 is a float`, `text is null`."""
     if value is None:
         return f"{key} is null"
-    kind = KINDS.get(type(value), type(value).__name__)
+    type_name = TYPES.get(type(value), type(value).__name__)
     shown = json.dumps(value, ensure_ascii=False, default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"{key} {shown} is {'an' if kind[0] in 'aeio' else 'a'} {kind}"
+    return f"{key} {shown} is {'an' if type_name[0] in 'aeio' else 'a'} {type_name}"
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int]:
@@ -176,46 +235,78 @@ def _stamp(file: IO[bytes]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _renamed(row: Row, renames: Mapping[str, str]) -> Row:
-    return {renames.get(key, key): value for key, value in row.items()} if renames else row
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    """The row under the names that keys are read as; names: key -> name."""
+    return {names.get(key, key): value for key, value in row.items()}
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def _line(row: Row) -> bytes:
-    """The row as `write` and `digest` have it."""
-    return (_encode(row) + "\n").encode()
+def _checked(
+    block: Block, prefix: str, fields: Mapping[str, str], check: Check | None, label_type: type | None
+) -> tuple[list[int | str | None], list[bytes], type | None]:
+    """Check the rows of a block: the id of each, None where it has none; its line; and the type of all labels.
+
+    Raises PruneError for the first row that breaks a rule. The loop stays flat: it runs for every row of the data.
+    """
+    names = {key: name for name, key in fields.items()}
+    ids: list[int | str | None] = []
+    texts: list[bytes] = []
+    for raw in block.rows:
+        row = _renamed(raw, names) if names else raw
+        row_id, group = row.get("id"), row.get("group")  # null is missing
+        problem = _field_problem(raw, fields) if names else None
+        if row_id is not None and not (type(row_id) is str and row_id.strip()) and type(row_id) is not int:
+            problem = problem or _name_problem("id", row_id)
+        if group is not None and not (type(group) is str and group.strip()) and type(group) is not int:
+            problem = problem or _name_problem("group", group)
+        if problem is None and check is not None:
+            problem = check(row)
+        if problem is None and "label" in row and type(row["label"]) is not label_type:
+            if label_type is None:
+                label_type = type(row["label"])
+            else:
+                problem = _label_problem(row["label"], label_type)
+        if problem is None and not block.plain:
+            try:
+                texts.append(_encode(raw).encode())
+            except (TypeError, ValueError):
+                problem = _value_problem(row)
+        if problem is not None:
+            raise PruneError(f"{prefix}{block.numbers[len(ids)]}: {problem}")
+        ids.append(row_id)
+    return ids, texts if block.lines is None else block.lines, label_type
 
 
-def _key_problem(raw: Row, row: Row, renames: Mapping[str, str]) -> str | None:
-    """What is wrong with the renaming of `raw` to `row`, or with the keys that every task has."""
-    for old, new in renames.items():
-        if old not in raw:
-            return f'no key "{old}" to read as "{new}"; the row has: {keys_of(raw)}'
-        if new in raw and new not in renames:
-            return f'both "{old}" and "{new}"; allowed: one of them, as "{old}" is read as "{new}"'
-    for key in ("id", "group"):
-        if key in row and type(row[key]) not in (int, str):
-            return f"{described(key, row[key])}; allowed: an integer or a string"
-        if not str(row.get(key, key)).strip():
-            return f"{key} is blank; allowed: an integer or a string that is not blank"
+def _field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
+    """What is wrong with a row whose keys are to be read under other names."""
+    for name, key in fields.items():
+        if key not in raw:
+            return f'no key "{key}" to read as "{name}"; the row has: {keys_of(raw)}'
+        if name in raw and name not in fields.values():
+            return f'both "{key}" and "{name}"; allowed: one of them, as "{key}" is read as "{name}"'
     return None
 
 
-def _label_problem(label: object, first: type) -> str | None:
+def _name_problem(key: str, value: object) -> str:
+    """What is wrong with an id or a group."""
+    if type(value) is str:
+        return f"{key} is blank; allowed: an integer or a string that is not blank"
+    return f"{described(key, value)}; allowed: an integer or a string"
+
+
+def _label_problem(label: object, first: type) -> str:
     """What is wrong with a label whose type is not that of the first row's."""
-    if type(label) is first:
-        return None
-    kinds = f"the rows before it have {KINDS.get(first, 'null')} labels; allowed: all integers or all strings"
-    return f"{described('label', label)}, but {kinds}"
+    of_others = f"the rows before it have {TYPES.get(first, 'null')} labels; allowed: all integers or all strings"
+    return f"{described('label', label)}, but {of_others}"
 
 
 def _value_problem(row: Row) -> str:
     """Why the row cannot be written as JSON, by the first key at fault."""
     for key, value in row.items():
         try:
-            _line({key: value})
+            _encode({key: value}).encode()
         except UnicodeEncodeError:
             return f"{key} holds half of a surrogate pair; allowed: Unicode text"
         except TypeError:
@@ -225,14 +316,34 @@ def _value_problem(row: Row) -> str:
     raise AssertionError("called for a row that can be written")
 
 
-def _check_unique(ids: Sequence[int | str], numbers: Sequence[int], prefix: str) -> None:
-    """Raise PruneError if two ids are equal as strings. Hashes first: a set of a million strings is dear."""
-    hashes = np.fromiter((hash(str(row_id)) for row_id in ids), np.int64, len(ids))
-    if len(np.unique(hashes)) == len(ids):
+def _filled(
+    own: list[int | str | None], others: Sequence[int | str] | NDArray[np.int64], data: str
+) -> tuple[list[int | str], NDArray[np.bool_]]:
+    """The ids, those of `others` where a row has none of its own, and which rows these are."""
+    if len(others) != len(own):
+        raise PruneError(f"{data}: {len(own)} rows, but {len(others)} ids; allowed: an id for each row")
+    lacking = np.fromiter((row_id is None for row_id in own), np.bool_, len(own))
+    given = others.tolist() if isinstance(others, np.ndarray) else others
+    return [other if row_id is None else row_id for row_id, other in zip(own, given, strict=True)], lacking
+
+
+def _check_unique(ids: Sequence[int | str], numbers: NDArray[np.int64], prefix: str) -> None:
+    """Raise PruneError if two ids are equal as strings. Hashes first: a set of a million strings takes much memory."""
+    alike = len(set(map(type, ids))) == 1  # as strings two are equal, then, if they are equal
+    hashes = np.fromiter(map(hash, ids if alike else map(str, ids)), np.int64, len(ids))
+    hashes.sort()
+    if (hashes[1:] != hashes[:-1]).all():
         return
     seen: dict[str, int] = {}
-    for row_id, number in zip(ids, numbers, strict=True):
+    for row_id, number in zip(ids, numbers.tolist(), strict=True):
         first = seen.setdefault(str(row_id), number)
         if first != number:
             problem = f"id {json.dumps(row_id)} is that of {prefix}{first} too; allowed: ids that differ"
             raise PruneError(f"{prefix}{number}: {problem}", hint="a row without an id gets its line number")
+
+
+def _digest(written: str, fields: Mapping[str, str], ids: Sequence[int | str], lacking: NDArray[np.bool_]) -> str:
+    """sha256 (hex) of rows, `written` being that of their lines: with what the lines do not say, names and ids."""
+    if not fields and not lacking.any():
+        return written
+    return hashlib.sha256("\n".join([written, canonical(fields), canonical(ids)]).encode()).hexdigest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from prune_cli import tasks
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
-from prune_cli.data import fingerprints as joins
-from prune_cli.data.readers import source_name
-from prune_cli.data.rows import Rows, read_rows
+from prune_cli.data import fingerprints
+from prune_cli.data.groups import groups
+from prune_cli.data.open import open_rows
+from prune_cli.data.rows import Check, Rows
 from prune_cli.errors import PruneError
 from prune_cli.numeric.blocks import take
 from prune_cli.tasks import Task
@@ -51,79 +52,11 @@ FLAT = ("dynamics", "unprompted")  # kinds of one number a checkpoint [n, e]: th
 BY_GROUP = "--balance-by group"
 OF_CHOICE = ("features", "trajectory", "learning_rate")  # of the representation that --on names
 
-Check = Callable[[dict[str, Any]], str | None]  # a task's: the problem of a row in words
-
-
-def open_rows(source: str, fields: dict[str, str], check: Check | None) -> Rows:
-    """Rows of a data source, or of an artifact that holds rows (represent: all of them, select: the kept ones)."""
-    path = Path(source)
-    if is_artifact(path):
-        found = open_artifact(path, "represent", "select")
-        path, fields = found.file("rows.jsonl" if found.stage == "represent" else "select.jsonl"), {}
-        source = str(path)
-    elif source == "-" or not path.is_file():
-        return read_rows(source, fields, check=check)
-    status = path.stat()
-    stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return _read_once(source, stamp, tuple(sorted(fields.items())), check)
-
-
-def task_name(source: str, wanted: str) -> str:
-    """The task meant by `wanted`, where rows are to be worked on: that of the artifact that holds them, if one does."""
-    if not is_artifact(Path(source)):
-        return wanted
-    own = str(open_artifact(Path(source), "represent", "select").options["task"])
-    if wanted not in ("auto", own):
-        raise PruneError(f"task: {wanted}; {source} is of the task {own}; leave it out")
-    return own
-
-
-@lru_cache(maxsize=8)
-def _read_once(
-    source: str, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], check: Check | None
-) -> Rows:
-    """`read_rows`, once as long as the file stays the same: all steps of a pipeline open the same few files.
-
-    The rows hold their file open, so that no other can have its inode.
-    """
-    return read_rows(source, dict(fields), check=check)
-
-
-def groups(rows: Rows) -> tuple[list[str], NDArray[np.int64]] | None:
-    """The groups in order of name, and the index of each row's group among them [n]; None where no row has one."""
-    names = [row.get("group") for row in rows]
-    lacking = [i for i, name in enumerate(names) if name is None]
-    if len(lacking) == len(names):
-        return None
-    if lacking:
-        raise PruneError(
-            f"{rows.where(lacking[0])}: key group is missing, which other rows have; "
-            "allowed: a group in every row, or in none"
-        )
-    order = {name: i for i, name in enumerate(sorted({str(name) for name in names}))}
-    return list(order), np.array([order[str(name)] for name in names], np.int64)
-
 
 def kinds_named(names: Sequence[str]) -> list[str]:
     """The kinds whose tensors are among the names of a method's arguments, those of the target set too."""
     bare = [name.removeprefix("target_") for name in names]
     return sorted({KIND_OF[name] for name in bare if name in KIND_OF})
-
-
-def named_tests(given: Sequence[str]) -> dict[str, str]:
-    """Test sets by name: `ood=data/test.jsonl` says its own, any other is called by its file stem."""
-    tests: dict[str, str] = {}
-    for test in given:
-        name, equals, source = test.partition("=")
-        if not equals or "/" in name or Path(test).exists():
-            name, source = source_name(test), test
-        if name in tests:
-            raise PruneError(
-                f"two test sets are called {name}: {tests[name]} and {source}; allowed: names that differ",
-                hint=f"name one yourself: {name}2={source}",
-            )
-        tests[name] = source
-    return tests
 
 
 @dataclass
@@ -204,7 +137,7 @@ class Inputs:
             files = self.holder(kind).files
             return {
                 f"{self.role}{kind}": files[f"{kind}.safetensors"],
-                f"{self.role}{kind} rows": files["rows.jsonl"],
+                f"{self.role}{kind} rows": self.holder(kind).manifest["recipe"]["inputs"]["rows"],
             }
         if name not in ("n", "label", "group", "text"):
             known = [*KIND_OF, *OF_CHOICE, "n", "score", "label", "group", "text"]
@@ -215,12 +148,14 @@ class Inputs:
         """A stored tensor [n, e, …] in the rows' order, memory-mapped where it is large."""
         found = self.holder(KIND_OF[name])
         array = tensors.load(found.file(f"{KIND_OF[name]}.safetensors"))[name]
-        if found.files["rows.jsonl"] == self.digest:
+        if found.manifest["recipe"]["inputs"]["rows"] == self.digest:
             return array
         return take(
             array,
-            joins.positions(
-                self.rows, found.file("rows.jsonl"), f"is not in {found.path}; all inputs must be about the same rows"
+            fingerprints.positions(
+                self.rows,
+                found.file(fingerprints.IDS),
+                f"is not in {found.path}; all inputs must be about the same rows",
             ),
         )
 
@@ -236,8 +171,8 @@ class Inputs:
             values = np.fromiter((json.loads(line)["score"] for line in stream), np.float64)
         if found.manifest["recipe"]["inputs"]["rows"] == self.digest:
             return values
-        order = joins.positions(
-            self.rows, found.file(joins.IDS), f"is not in {found.path}; all inputs must be about the same rows"
+        order = fingerprints.positions(
+            self.rows, found.file(fingerprints.IDS), f"is not in {found.path}; all inputs must be about the same rows"
         )
         ordered: NDArray[np.float64] = values[order]
         return ordered
@@ -324,13 +259,13 @@ def collect(sources: Sequence[str], fields: dict[str, str], role: str = "", task
     check = tasks.load(task).check
     opened: Callable[[], Rows]
     if selected:
-        n, digest = selected[0].about["kept"], selected[0].files["select.jsonl"]
+        n, digest = selected[0].about["kept"], selected[0].about["digest"]
         opened = partial(open_rows, data[0], {}, check)
     elif data:
         rows = open_rows(data[0], fields, check)
         n, digest, opened = len(rows), rows.digest, lambda: rows
     elif represented:
-        n, digest = represented[0].about["rows"], represented[0].files["rows.jsonl"]
+        n, digest = represented[0].about["rows"], represented[0].manifest["recipe"]["inputs"]["rows"]
         opened = partial(open_rows, str(represented[0].path), {}, None)
     else:
         n, digest = scored[0].about["rows"], scored[0].manifest["recipe"]["inputs"]["rows"]

@@ -10,9 +10,10 @@ from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.artifacts.manifest import digest_value
+from prune_cli.data.groups import groups
+from prune_cli.data.open import open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
-from prune_cli.methods import arguments as inputs
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.method import PublishedMethod
 from prune_cli.models import load as models
@@ -301,7 +302,7 @@ class _Check:
 
         def opened(data: str) -> Rows | None:
             try:
-                return inputs.open_rows(data, plan.fields, task.check)
+                return open_rows(data, plan.fields, task.check)
             except PruneError as mistake:
                 self.mistakes.append(mistake.message)
                 return None
@@ -311,7 +312,7 @@ class _Check:
         others = [validation, *(opened(data) for data in plan.tests.values())]
         if validation is not None and any(_reads_target_groups(c.method) for c in plan.chosen):
             try:
-                inputs.groups(validation)
+                groups(validation)
             except PruneError as mistake:
                 self.mistakes.append(mistake.message)
         if train is None:

@@ -16,7 +16,9 @@ from prune_cli import options, tasks
 from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe, open_artifact
-from prune_cli.data import fingerprints as joins
+from prune_cli.data import fingerprints
+from prune_cli.data.groups import groups as groups_of
+from prune_cli.data.open import open_rows, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import arguments as inputs
@@ -44,13 +46,13 @@ def represent(
     if target is not None and "influence" not in kinds:
         raise PruneError(f"--target {target}: {opts.kind} is about no target set; leave --target out")
     source = models.find(opts.model, opts.checkpoints)
-    opts = replace(opts, task=models.task_name(source, inputs.task_name(data, opts.task)))
+    opts = replace(opts, task=models.task_name(source, task_name(data, opts.task)))
     if "unprompted" in kinds and opts.task != "generation":
         raise PruneError(f"kind: unprompted; rows of the task {opts.task} have no prompt to leave out")
     task = tasks.load(opts.task)
-    rows = inputs.open_rows(data, dict(fields), task.check)
-    aim = inputs.open_rows(target, dict(fields), task.check) if target else None
-    groups = inputs.groups(aim) if aim else None
+    rows = open_rows(data, dict(fields), task.check)
+    aim = open_rows(target, dict(fields), task.check) if target else None
+    groups = groups_of(aim) if aim else None
     opts = replace(
         opts,
         max_length=opts.max_length or models.max_length(source),
@@ -74,6 +76,7 @@ def represent(
             task.label_indices(given, labels)  # before any work: a label that the model does not know
         walked = [kind for kind in kinds if kind != "dynamics" or opts.dynamics == "recompute"]
         draft.cached("rows.jsonl", rows.write)
+        draft.cached(fingerprints.IDS, partial(fingerprints.write_ids, rows))
         if recorded:
             draft.cached("dynamics.safetensors", partial(dynamics.write_recorded, source, opts.checkpoints, rows))
         if walked:
@@ -81,6 +84,7 @@ def represent(
             _walk(draft.path, walked, rows, target_rows, labels, source, task, opts)
         draft.about = {
             "rows": len(rows),
+            "fields": rows.fields,
             "labels": labels,
             "kinds": kinds,
             "space": {
@@ -194,7 +198,7 @@ def score(
         with (draft.path / "score.jsonl").open("w", encoding="utf-8") as stream:
             for key, value in zip(rows.ids, scores.tolist(), strict=True):
                 stream.write(json.dumps({"id": key, "score": value}, ensure_ascii=False) + "\n")
-        joins.write_ids(rows, draft.path / joins.IDS)
+        fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {"rows": len(rows), "labels": call.given.labels, "meaning": call.method.summary}
 
     return _make(out, call.recipe("score"), call.places, how, work)
@@ -234,8 +238,9 @@ def select(
         rows = call.given.rows
         part = call.given.parts(balance_by) if balance != "none" else None
         positions = select_balanced(call.method.function, call.arguments(), part, n_keep, balance, len(rows))
-        rows.write(draft.path / "select.jsonl", positions.tolist())
+        digest = rows.write(draft.path / "select.jsonl", positions.tolist())
         draft.about = {"rows": len(rows), "kept": n_keep, "labels": call.given.labels}
+        draft.about |= {"fields": rows.fields, "digest": digest}
 
     return _make(out, call.recipe("select", n_keep=n_keep, **balanced), call.places, how, work)
 
@@ -295,10 +300,10 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     """Fine-tune on rows, or on what a select artifact kept: weights, checkpoints, recorded dynamics, log."""
     options.check(opts)
     source = models.find(opts.model)
-    wanted = inputs.task_name(data, opts.task)
+    wanted = task_name(data, opts.task)
     opts = replace(opts, task=models.task_name(source, wanted) if wanted == "auto" else wanted)
     task = tasks.load(opts.task)
-    rows = inputs.open_rows(data, dict(fields), task.check)
+    rows = open_rows(data, dict(fields), task.check)
     given = Path(data)
     labels = open_artifact(given).about["labels"] if artifact.is_artifact(given) else task.label_list(rows)
     head = models.head_labels(source, labels)
@@ -329,7 +334,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
             model = with_adapters(model, drawn, opts, task)
         models.check_length(model, encoded, rows)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
-        joins.write_ids(rows, draft.path / joins.IDS)
+        fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {
             "rows": len(rows),
             "labels": labels,
@@ -355,7 +360,7 @@ def evaluate(
         max_length=opts.max_length or models.max_length(source),
     )
     task = tasks.load(opts.task)
-    rows = {name: inputs.open_rows(test, dict(fields), task.check) for name, test in tests.items()}
+    rows = {name: open_rows(test, dict(fields), task.check) for name, test in tests.items()}
     opened = {f"test {name}": found.digest for name, found in rows.items()}
     recipe = Recipe("eval", options.of_eval(opts), {"model": source.digest, **opened})
 

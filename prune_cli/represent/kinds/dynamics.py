@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from prune_cli.artifacts import tensors
-from prune_cli.data import fingerprints as joins
+from prune_cli.data import fingerprints
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import load as models
@@ -71,7 +71,7 @@ def write_recorded(source: models.Source, which: str, rows: Rows, path: Path) ->
         order = np.arange(len(rows))
     else:
         lacking = f"was not trained on by {source.name}; only its own rows are recorded"
-        order = joins.positions(rows, trained.file(joins.IDS), lacking, hint="--dynamics recompute")
+        order = fingerprints.positions(rows, trained.file(fingerprints.IDS), lacking, hint="--dynamics recompute")
     found = {name: array[order][:, epochs] for name, array in tensors.load(recorded).items()}
     names = [str(e + 1) for e in epochs]
     tensors.save(path, found, {"checkpoints": names, "learning_rate": [rates[e] for e in epochs], "recorded": True})
