@@ -12,6 +12,7 @@ from prune_cli import tasks
 from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data import open as opening
 from prune_cli.data import rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import arguments as inputs
@@ -229,20 +230,20 @@ def test_rows_are_read_once_while_their_file_stays_the_same(here: Path, monkeypa
     """Opening a file twice reads it once; another check, other fields, or a changed file are read anew."""
     read: list[str] = []
 
-    def counted(source: str, fields: dict[str, str], *, check: Any) -> rows.Rows:
-        read.append(source)
-        return rows.read_rows(source, fields, check=check)
+    def counted(data: str, fields: dict[str, str], **options: Any) -> rows.Rows:
+        read.append(data)
+        return rows.read_rows(data, fields, **options)
 
-    monkeypatch.setattr(inputs, "read_rows", counted)
+    monkeypatch.setattr(opening, "read_rows", counted)
     path, check = write_rows(here / "data.jsonl", sentences(6)), tasks.load("classification").check
-    first = inputs.open_rows("data.jsonl", {}, check)
-    assert inputs.open_rows("data.jsonl", {}, check) is first
+    first = opening.open_rows("data.jsonl", {}, check)
+    assert opening.open_rows("data.jsonl", {}, check) is first
     assert len(read) == 1
-    inputs.open_rows("data.jsonl", {}, None)
-    inputs.open_rows("data.jsonl", {"words": "text"}, None)
+    opening.open_rows("data.jsonl", {}, None)
+    opening.open_rows("data.jsonl", {"words": "text"}, None)
     assert len(read) == 3
     write_rows(path, sentences(6)[::-1])  # as long as before
-    second = inputs.open_rows("data.jsonl", {}, check)
+    second = opening.open_rows("data.jsonl", {}, check)
     assert [row["id"] for row in second] == [row["id"] for row in sentences(6)[::-1]]
     with pytest.raises(PruneError, match="was changed while in use"):
         first[0]
@@ -314,7 +315,7 @@ def test_an_up_to_date_stage_reads_no_input(
         raise AssertionError("read")
 
     monkeypatch.setattr(artifact.Artifact, "file", unread)
-    monkeypatch.setattr(inputs, "read_rows", unread)
+    monkeypatch.setattr(opening, "read_rows", unread)
     monkeypatch.setattr(tensors, "load", unread)
     for command in (score, select):
         again = prune(*command)

@@ -77,7 +77,7 @@ class Draft:
     made: dict[str, Any] = field(default_factory=dict)
     joined: bool = False
 
-    def cached(self, name: str, build: Callable[[Path], None]) -> Path:
+    def cached(self, name: str, build: Callable[[Path], object]) -> Path:
         """Make a file of the draft unless an earlier, interrupted run has already finished it."""
         path = self.path / name
         if not self.joined and not path.exists():

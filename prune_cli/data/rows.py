@@ -168,7 +168,8 @@ def read_rows(
     with contextlib.ExitStack() as stack:
         try:
             records = open_records(str(data), fields)
-            store = stack.enter_context(records.file or tempfile.TemporaryFile())
+            own = records.file
+            store = stack.enter_context(own) if own else stack.enter_context(tempfile.TemporaryFile())
             before = _stamp(store)
             for block in records.blocks:
                 some_ids, some_lines, label_type = _checked(block, records.prefix, fields, check, label_type)
@@ -176,7 +177,7 @@ def read_rows(
                 written.update(text)
                 own_ids += some_ids
                 numbers.append(block.numbers)
-                if records.file:
+                if own:
                     assert block.starts is not None
                     starts.append(block.starts)
                 else:
@@ -186,7 +187,7 @@ def read_rows(
             store.flush()
         except (OSError, EOFError, zlib.error) as error:
             raise PruneError(f"{data}: cannot be read ({error}); allowed: {READABLE}") from error
-        if records.file and _stamp(store) != before:
+        if own and _stamp(store) != before:
             raise PruneError(f"{data}: the file was changed while it was read; allowed: an unchanged file")
         if not own_ids:
             raise PruneError(f"{records.prefix}1: no rows; allowed: at least one row")
