@@ -46,13 +46,15 @@ def test_padded_by_hand() -> None:
 def test_rows_are_tokenised_block_by_block(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of two rows, texts and pairs mixed: the same tokens, in the same order, as each row by itself."""
     monkeypatch.setattr(tokens, "BLOCK", 2)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, model_input_names=names)
     given: list[dict[str, Any]] = sentences(7)
     for i in (1, 2, 5):
         given[i]["text_pair"] = "very " * (7 - i)
     rows = open_rows(write_rows(tmp_path / "rows.jsonl", given), check=classification.check)
     encoded = classification.encode(rows, tokenizer, 32, classification.label_list(rows))
     assert encoded.token_type_ids is not None and encoded.offsets.shape == (8,)
+    assert encoded.gold.tolist() == [0, 1, 1, 0, 1, 1, 0]  # negative, positive
     for i, row in enumerate(given):
         part = slice(encoded.offsets[i], encoded.offsets[i + 1])
         alone = tokenizer(row["text"], row.get("text_pair"))
