@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def load_moments(checkpoint: Checkpoint | None, names: Collection[str]) -> Momen
     return Moments(first, second, (beta1, beta2), about["eps"])
 
 
-def adam_of(checkpoint: Checkpoint | None, parameters: dict[str, torch.Tensor]) -> Adam:
+def adam_of(checkpoint: Checkpoint | None, parameters: Mapping[str, torch.Tensor]) -> Adam:
     """Adam as it stood at a checkpoint, for the parameters that gradients are taken of."""
     from prune_cli.gradients.adam import Adam
 
