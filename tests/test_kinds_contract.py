@@ -211,7 +211,7 @@ def test_an_option_of_two_kinds_is_declared_alike(own: Path) -> None:
 def test_kinds_named_together() -> None:
     """Several kinds are named with commas, each counted once; an unknown one is told with what is allowed."""
     assert kinds.parse("hidden, dynamics,hidden") == ["dynamics", "hidden"]
-    with pytest.raises(PruneError, match="kind: foo; allowed: .*hidden.*, or several with commas"):
+    with pytest.raises(PruneError, match=r"kind: foo; allowed: .*hidden.*, or several with commas"):
         kinds.parse("hidden,foo")
     for name in ("foo", "_shared", "hidden.x", ""):
         with pytest.raises(PruneError, match="kind: "):
