@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from prune_cli.artifacts import tensors
+from prune_cli.errors import PruneError
 from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.factors import Lookup, Outer, Sum
+from prune_cli.gradients.factors import Dense, Lookup, Outer, Sum
+from prune_cli.gradients.influence import Influence
+from prune_cli.gradients.projected import Projected
 from prune_cli.gradients.projection import Sketch
 from prune_cli.models.load import Checkpoint
 from prune_cli.represent.kinds.gradient import Gradient, Options
@@ -259,3 +262,25 @@ def test_moments_that_are_not_there_are_asked_for(
         (tmp_path / "pipeline.toml").write_text(wrong)
         ran = prune("pipeline", tmp_path / "pipeline.toml", "-o", tmp_path / "runs")
         assert f"less-adam: precondition: adam; moments are needed, and {lacking}" in ran.errors[0]
+
+
+@pytest.mark.parametrize("made_by", ["projected", "influence"])
+def test_moments_of_a_parameter_that_a_batch_does_not_use(made_by: str) -> None:
+    """A parameter that training moved but a batch does not use would be left out of the step: an error names it."""
+    held = {name: torch.ones(2, 3) for name in ("used", "unused")}
+    adam, cpu = Adam(held, held, (0.9, 0.999), 1e-8), torch.device("cpu")
+    collector: Any
+    if made_by == "projected":
+        collector = Projected(16, 0, 256)
+        collector.precondition(adam)
+    else:
+        collector = Influence([held], cosine=True, adam=adam)
+    gradient = Dense(torch.ones(1, 2, 3))
+    collector.begin(1, cpu)
+    collector.add("used", gradient)
+    with pytest.raises(PruneError, match="precondition: adam; unused has moments, but a batch made no use of it"):
+        collector.finish()
+    collector.begin(1, cpu)
+    for name in held:
+        collector.add(name, gradient)
+    assert collector.finish() is not None

@@ -278,7 +278,8 @@ def test_gradient_checkpointing(name: str, train: bool) -> None:
     model.train(train)
     compare(model, rows(), classified, tolerance=tolerance(name))
     after = factors(model, rows(), classified)
-    assert all(torch.equal(before[key], after[key].dense()) for key in before)
+    for key, grads in before.items():  # rounding may differ where a forward is run again in train mode
+        assert torch.allclose(grads, after[key].dense(), rtol=1e-9, atol=1e-12), key
 
 
 def test_gradient_checkpointing_with_lora() -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli.artifacts import tensors
 from prune_cli.represent.kinds.hidden import pool
+from prune_cli.represent.observe import Batch, Setup
 from prune_cli.represent.output import Output
 from tests.conftest import Prune, read_rows
 
@@ -126,3 +127,121 @@ def test_a_layer_of_choice(made: Path, data: Path, tmp_path: Path, prune: Prune)
     hidden = stored(out, "hidden")["hidden"]
     assert hidden.shape == (24, 1, 16)
     assert np.array_equal(hidden, np.broadcast_to(hidden[:1], hidden.shape))
+
+
+def recipe(folder: Path) -> dict[str, Any]:
+    """The options that decided what an artifact holds."""
+    options: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["recipe"]["options"]
+    return options
+
+
+def test_the_recipe_has_what_values_depend_on(made: Path, data: Path, tmp_path: Path, prune: Prune) -> None:
+    """The seed of the projection makes gradients stale and nothing else; device and batch limits make nothing stale."""
+    start = ["represent", data / "train.jsonl", "--model", made / "warmup", "--dim", 64, "-o"]
+    for kind in ("gradient", "hidden", "dynamics"):
+        assert prune(*start, tmp_path / kind, "--kind", kind).code == 0
+        ran = prune(*start, tmp_path / kind, "--kind", kind, "--seed", 1)
+        if kind == "gradient":
+            assert "options.seed 0 -> 1" in ran.errors[0]
+        else:
+            assert "up to date" in ran.err
+        more = ["--device", "cpu", "--batch-size", 3, "--tokens-per-batch", 99, "--save-minutes", 9]
+        assert "up to date" in prune(*start, tmp_path / kind, "--kind", kind, *more).err
+    shared = {"task", "kind", "checkpoints", "max_length", "precision"}
+    assert set(recipe(tmp_path / "dynamics")) == {*shared, "dynamics"}
+    assert set(recipe(tmp_path / "hidden")) == {*shared, "layer", "pooling", "dtype"}
+    own = {"params", "precondition", "projection", "dim", "dtype", "seed"}
+    assert set(recipe(tmp_path / "gradient")) == {*shared, *own}
+    assert recipe(tmp_path / "hidden")["pooling"] == "mean"  # the task's own
+
+
+def test_the_length_is_that_of_training(tiny_model: Path, data: Path, tmp_path: Path, prune: Prune) -> None:
+    """Without --max-length, rows are cut as in training; a model that was not trained here has 512."""
+    quick = ["--steps", 1, "--max-length", 5, "--batch-size", 8]
+    assert prune("finetune", data / "train.jsonl", "-o", tmp_path / "model", "--model", tiny_model, *quick).code == 0
+    start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", tmp_path / "model"]
+    assert prune(*start).code == 0
+    assert recipe(tmp_path / "out")["max_length"] == 5
+    assert "up to date" in prune(*start, "--max-length", 5).err
+    assert prune(*start[:3], tmp_path / "whole", *start[4:], "--max-length", 32).code == 0
+    cut, whole = (stored(tmp_path / name, "hidden")["hidden"] for name in ("out", "whole"))
+    assert not np.allclose(cut, whole, atol=1e-2)
+    assert prune(*start[:3], tmp_path / "plain", "--model", tiny_model).code == 0
+    assert recipe(tmp_path / "plain")["max_length"] == 512
+
+
+def test_batches_keep_their_limits(
+    made: Path, data: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No batch has more rows or tokens, padding counted, than asked for; fewer tokens give more batches."""
+    shapes: list[tuple[int, ...]] = []
+    batch = Setup.batch
+
+    def seen(self: Setup, positions: Any) -> Batch:
+        shapes.append(tuple(batch(self, positions).inputs["input_ids"].shape))
+        return batch(self, positions)
+
+    monkeypatch.setattr(Setup, "batch", seen)
+    start = ["represent", data / "train.jsonl", "--model", made / "warmup", "--checkpoints", "last", "-o"]
+    for rows, tokens in ((24, 8192), (5, 8192), (24, 30), (4, 33)):
+        shapes.clear()
+        ran = prune(*start, tmp_path / f"{rows}-{tokens}", "--batch-size", rows, "--tokens-per-batch", tokens)
+        assert ran.code == 0, ran.err
+        assert all(b <= rows and b * t <= tokens for b, t in shapes)
+        assert sum(b for b, _ in shapes) == 24
+        least = -(-24 // min(rows, tokens // min(t for _, t in shapes)))
+        assert len(shapes) >= least
+
+
+def test_a_file_of_the_same_size_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    """A half-filled file is filled on only where its header agrees: names, shapes, types and metadata."""
+    own = {"a": tensors.Spec((2, 1, 2), "float32")}
+
+    def written(specs: dict[str, tensors.Spec], metadata: dict[str, Any]) -> list[float]:
+        """What the file holds before anything is written, after another writer has filled it."""
+        path = tmp_path / "t.safetensors"
+        with tensors.RowWriter(path, specs, metadata) as writer:
+            name = next(iter(specs))
+            writer.write(name, np.arange(2), 0, np.ones((2, *specs[name].shape[2:]), np.float32))
+        size = path.stat().st_size
+        with tensors.RowWriter(path, own, {"n": 1}):
+            pass
+        assert path.stat().st_size == size
+        return [float(value) for value in tensors.load(path)["a"].ravel()]
+
+    assert written(own, {"n": 1}) == [1.0] * 4
+    assert written({"b": own["a"]}, {"n": 1}) == [0.0] * 4
+    assert written({"a": tensors.Spec((2, 2, 1), "float32")}, {"n": 1}) == [0.0] * 4
+    assert written(own, {"n": 2}) == [0.0] * 4
+
+
+def test_the_manifest_says_what_is_in_the_files(made: Path, data: Path) -> None:
+    """Kinds with their tensors, the rows' digest, and ids with fingerprints stand beside the rows."""
+    about = json.loads((made / "train/manifest.json").read_text())["about"]
+    assert list(about["kinds"]) == ["dynamics", "gradient", "hidden"]
+    assert about["kinds"]["hidden"] == {
+        "features": "hidden",
+        "tensors": {"hidden": {"shape": [24, 2, 16], "dtype": "float16"}},
+    }
+    assert about["kinds"]["gradient"]["tensors"]["grad_norm"] == {"shape": [24, 2], "dtype": "float32"}
+    assert about["fields"] == {}
+    assert about["digest"] == json.loads((made / "train/manifest.json").read_text())["recipe"]["inputs"]["rows"]
+    assert [row["id"] for row in read_rows(made / "train/ids.jsonl")] == [f"row-{i}" for i in range(24)]
+
+
+def test_hidden_and_recorded_dynamics_compare_with_hidden_alone(
+    made: Path, data: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """What must agree for a comparison hangs on the kind and not on the others in its pass, nor on stored types."""
+    start = ["represent", data / "train.jsonl", "--model", made / "warmup", "--dim", 64, "-o"]
+
+    def spaces(name: str, *more: object) -> dict[str, str]:
+        assert prune(*start, tmp_path / name, *more).code == 0
+        found: dict[str, str] = json.loads((tmp_path / name / "manifest.json").read_text())["about"]["space"]
+        return found
+
+    both = spaces("both", "--kind", "hidden,dynamics", "--dynamics", "recorded")
+    assert both["hidden"] == spaces("alone", "--kind", "hidden", "--dtype", "float32")["hidden"]
+    assert both["hidden"] != spaces("layer", "--kind", "hidden", "--layer", 1)["hidden"]
+    plain = spaces("seed", "--kind", "gradient")["gradient"]
+    assert plain != spaces("other", "--kind", "gradient", "--seed", 1)["gradient"]

@@ -213,7 +213,7 @@ def _problems(name: str, module: ModuleType) -> list[str]:
     if module.FEATURES not in module.TENSORS:
         problems.append(f"FEATURES: {module.FEATURES}; allowed: {', '.join(module.TENSORS)}")
     problems += [f"NEEDS: {need}; allowed: {', '.join(NEEDED)}" for need in sorted(set(module.NEEDS) - set(NEEDED))]
-    if not is_dataclass(module.Options):
+    if not (isinstance(module.Options, type) and is_dataclass(module.Options)):
         problems.append("Options: not a dataclass; allowed: a frozen dataclass")
     elif DTYPE not in _names(module.Options) and any(tensor.dtype is None for tensor in module.TENSORS.values()):
         problems.append(f"a tensor has no dtype; allowed: a dtype, or an option {DTYPE}")
