@@ -150,7 +150,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, prune: Prune, tiny_model: Pat
     kinds = ["--kind", "hidden,dynamics,gradient", "--dim", 64]
     less = ["--method", "less", "--on", "gradient", "--target", target]
     for command in (
-        ["finetune", train, "-o", warmup, "--model", tiny_model, "--checkpoints", "epoch", *quick],
+        ["finetune", train, "-o", warmup, "--model", tiny_model, "--keep-checkpoints", "epoch", *quick],
         ["represent", train, "-o", represented, "--model", warmup, *kinds],
         ["represent", validation, "-o", target, "--model", warmup, *kinds],
         ["score", represented, "-o", score, *less],

@@ -54,9 +54,9 @@ def case(request: Any, tmp_path_factory: pytest.TempPathFactory, prune: Prune, t
     train, target = (write_rows(folder / f"{name}.jsonl", make(n, at)) for name, n, at in (("a", 16, 0), ("b", 6, 50)))
     base = language_model(folder / "lm", "llama", None) if language else tiny_model
     options: list[Any] = ["--task", "generation"] if language else []
-    options += ["--method", "lora", "--lora-rank", 2] if request.param == "LoRA" else []
-    options += ["--epochs", 2, "--batch-size", 4, "--learning-rate", "1e-2", "--checkpoints", "epoch"]
-    ran = prune("finetune", train, "-o", folder / "warmup", "--model", base, "--moments", "yes", *options)
+    options += ["--tune", "lora", "--lora-rank", 2] if request.param == "LoRA" else []
+    options += ["--epochs", 2, "--batch-size", 4, "--learning-rate", "1e-2", "--keep-checkpoints", "epoch"]
+    ran = prune("finetune", train, "-o", folder / "warmup", "--model", base, "--keep-moments", *options)
     assert ran.code == 0, ran.err
     model, losses = loaded(folder / "warmup", base, request.param)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -123,7 +123,7 @@ def test_influence_is_that_of_whole_steps(case: dict[str, Any], prune: Prune) ->
     """The mean cosine of an example's step with the target's gradients, to 1e-4; not that of its plain gradient."""
     folder = case["folder"]
     start = ["represent", case["train"], "-o", folder / "rep", "--model", folder / "warmup", "--checkpoints", 2]
-    ran = prune(*start, "--kind", "influence", "--target", case["target"], "--precondition", "adam")
+    ran = prune(*start, "--kind", "influence", "--target-data", case["target"], "--precondition", "adam")
     assert ran.code == 0, ran.err
     found = tensors.load(folder / "rep/influence.safetensors")["influence"][:, 0, 0]
     true = cosines(case["steps"], case["v"]).mean(1)
@@ -238,7 +238,7 @@ def test_moments_that_are_not_there_are_asked_for(
     start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--kind", "gradient", "--precondition", "adam"]
     ran = prune(*start, "--model", made / "warmup")
     assert ran.errors == ["precondition: adam; no moments are kept with the model's weights"]
-    assert "--moments yes" in ran.err
+    assert "--keep-moments" in ran.err
     ran = prune(*start, "--model", made / "warmup", "--checkpoints", "last")
     assert "name those with --checkpoints all, or numbers" in ran.err
     for name, n, at in (("train", 24, 0), ("validation", 8, 100), ("test", 12, 200)):

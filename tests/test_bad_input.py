@@ -269,9 +269,9 @@ def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path
         (["--epochs", "nan"], ("epochs: nan",)),
         (["--learning-rate", "inf"], ("learning_rate: inf",)),
         (["--steps", "-1"], ("steps: -1",)),
-        (["--warmup", "1.5"], ("warmup: 1.5; a share below 1",)),
-        (["--method", "lora", "--lora-targets", "nothing"], ("lora_targets: nothing",)),
-        (["--method", "lora", "--lora-rank", "0"], ("lora_rank: 0; a number above 0",)),
+        (["--warmup-ratio", "1.5"], ("warmup_ratio: 1.5; allowed: a number, 0 or more, below 1",)),
+        (["--tune", "lora", "--lora-targets", "nothing"], ("lora_targets: nothing",)),
+        (["--tune", "lora", "--lora-rank", "0"], ("lora_rank: 0; a number above 0",)),
         (["--learning-rate", "1e30"], ("training diverged",)),
     ],
 )

@@ -53,7 +53,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, prune: Prune, tiny_model: Pat
     quick = ["--task", "choice", "--epochs", 2, "--learning-rate", "1e-2", "--batch-size", 6]
     kinds = ["--kind", "hidden,dynamics,gradient", "--dim", 64, "--dtype", "float32"]
     for command in (
-        ["finetune", train, "-o", warmup, "--model", tiny_model, "--checkpoints", "epoch", *quick],
+        ["finetune", train, "-o", warmup, "--model", tiny_model, "--keep-checkpoints", "epoch", *quick],
         ["represent", train, "-o", represented, "--model", warmup, *kinds],
         ["represent", validation, "-o", target, "--model", warmup, "--task", "choice", *kinds],
         ["score", represented, "-o", score, "--method", "less", "--on", "gradient", "--target", target],
@@ -153,7 +153,7 @@ def test_identical_choices_have_no_gradient(tokens: str, done: Path, asked: Path
     for name, rows in (("mixed", [*ordinary, *same]), ("same", same)):
         data = write_rows(tmp_path / f"{name}.jsonl", rows)
         start = ["represent", data, "--model", done / "warmup", "--tokens-per-batch", tokens, "--checkpoints", "last"]
-        kinds = {"gradient": ["--dim", 64], "influence": ["--target", asked / "validation.jsonl"]}
+        kinds = {"gradient": ["--dim", 64], "influence": ["--target-data", asked / "validation.jsonl"]}
         for kind, more in kinds.items():
             ran = prune(*start, "--kind", kind, "-o", tmp_path / f"{name}-{kind}", *more)
             assert ran.code == 0, ran.err
@@ -241,7 +241,18 @@ def test_hidden_of_the_gold_choice(done: Path, asked: Path, tmp_path: Path, prun
 def test_adapters_come_with_the_head(done: Path, asked: Path, tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
     """LoRA trains the new head and saves it whole, adapters elsewhere; every kind and `eval` read the same model."""
     out = tmp_path / "lora"
-    quick = ["--task", "choice", "--method", "lora", "--epochs", 2, "--learning-rate", "1e-2", "--checkpoints", "epoch"]
+    quick = [
+        "--task",
+        "choice",
+        "--tune",
+        "lora",
+        "--epochs",
+        2,
+        "--learning-rate",
+        "1e-2",
+        "--keep-checkpoints",
+        "epoch",
+    ]
     told = prune("finetune", asked / "train.jsonl", "-o", out, "--model", tiny_model, *quick)
     assert told.code == 0, told.err
     from safetensors import safe_open

@@ -204,7 +204,7 @@ def test_streams_that_close_or_fill(prune_process: Prune, made: Path) -> None:
 def test_training_on_a_full_disk_is_one_line(blocks: int, here: Path, tiny_model: Path, data: Path) -> None:
     """Where the libraries cannot write weights or a resume point, that is one line; what is saved stays."""
     train = ["finetune", str(data / "train.jsonl"), "-o", "out", "--model", str(tiny_model)]
-    train += ["--epochs", "2", "--checkpoints", "epoch", "--save-minutes", "0"]
+    train += ["--epochs", "2", "--keep-checkpoints", "epoch", "--save-minutes", "0"]
     command = shlex.join([sys.executable, "-m", "prune_cli", *train])
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
@@ -323,8 +323,8 @@ def test_training_is_adamw_by_hand(here: Path, prune: Prune, tiny_model: Path, d
     train = data / "train.jsonl"
     still = ["--steps", 1, "--learning-rate", "1e-30"]
     assert prune("finetune", train, "-o", "start", "--model", tiny_model, *still).code == 0
-    steps = ["--epochs", 4, "--batch-size", 12, "--accumulate", 2, "--warmup", 0.5, "--learning-rate", "1e-2"]
-    assert prune("finetune", train, "-o", "out", "--model", "start", *steps, "--checkpoints", "epoch").code == 0
+    steps = ["--epochs", 4, "--batch-size", 12, "--accumulate", 2, "--warmup-ratio", 0.5, "--learning-rate", "1e-2"]
+    assert prune("finetune", train, "-o", "out", "--model", "start", *steps, "--keep-checkpoints", "epoch").code == 0
     rates = [0.0, 0.5e-2, 1e-2, 0.5e-2]
     kept = prune("show", "out", "--json").json()["checkpoints"]
     assert list(kept.values()) == pytest.approx(rates)
@@ -383,7 +383,7 @@ def test_checkpoints_of_begun_and_dynamics_of_whole_epochs(
         "out",
         "--model",
         tiny_model,
-        "--checkpoints",
+        "--keep-checkpoints",
         "epoch",
     ]
     ran = prune(*finetune, "--batch-size", 8, *length)
@@ -454,8 +454,8 @@ def test_lora_end_to_end(here: Path, prune: Prune, tiny_model: Path, data: Path)
     from transformers import AutoModelForSequenceClassification
 
     train, test = data / "train.jsonl", data / "test.jsonl"
-    lora = ["--method", "lora", "--lora-rank", 4, "--lora-alpha", 8, "--learning-rate", "3e-2", "--epochs", 2]
-    lora += ["--checkpoints", "epoch", "--batch-size", 8, "--lora-targets", "query,dense"]
+    lora = ["--tune", "lora", "--lora-rank", 4, "--lora-alpha", 8, "--learning-rate", "3e-2", "--epochs", 2]
+    lora += ["--keep-checkpoints", "epoch", "--batch-size", 8, "--lora-targets", "query,dense"]
     assert prune("finetune", train, "-o", "lora", "--model", tiny_model, *lora).code == 0
     kinds = ["--kind", "hidden,dynamics,gradient", "--dim", 64]
     assert prune("represent", train, "-o", "rep", "--model", "lora", *kinds).code == 0
@@ -485,7 +485,7 @@ def test_lora_end_to_end(here: Path, prune: Prune, tiny_model: Path, data: Path)
     assert config["target_modules"] == ["dense", "query"]  # in one order, or the same run gives other bytes
     # and on: a model trained on from adapters has them in its weights
     for method in ("full", "lora"):
-        more = ["--method", method, "--steps", 1, "--learning-rate", "1e-30"]
+        more = ["--tune", method, "--steps", 1, "--learning-rate", "1e-30"]
         ran = prune("finetune", train, "-o", f"more-{method}", "--model", "lora", *more)
         assert ran.code == 0, ran.err
         ran = prune("eval", f"more-{method}", test, "-o", f"{method}-metrics", "--json")
@@ -507,7 +507,7 @@ def test_what_is_drawn_at_random_comes_with_the_adapters(
     train = data / "train.jsonl"
     for out, model in (("lora", "model"), ("full", "lora"), ("again", "full")):
         method = "full" if out == "full" else "lora"
-        arguments = ["--method", method, "--steps", 3, "--learning-rate", "1e-2"]
+        arguments = ["--tune", method, "--steps", 3, "--learning-rate", "1e-2"]
         ran = prune("finetune", train, "-o", out, "--model", model, *arguments)
         assert ran.code == 0, ran.err
         losses = []
@@ -526,8 +526,8 @@ def same_artifact(one: Path, other: Path) -> bool:
 
 
 RESUMED = {
-    "finetune": ["--epochs", "2.5", "--batch-size", "4", "--save-minutes", "0", "--checkpoints", "epoch"],
-    "lora": ["--method", "lora", "--lora-dropout", "0.2", "--epochs", "2", "--batch-size", "4"],
+    "finetune": ["--epochs", "2.5", "--batch-size", "4", "--save-minutes", "0", "--keep-checkpoints", "epoch"],
+    "lora": ["--tune", "lora", "--lora-dropout", "0.2", "--epochs", "2", "--batch-size", "4"],
     "represent": ["--kind", "hidden,dynamics,gradient", "--dim", "64", "--batch-size", "4"],
 }
 

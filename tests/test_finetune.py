@@ -66,7 +66,7 @@ def test_a_checkpoint_after_each_epoch(
 ) -> None:
     """Every epoch that was begun leaves a checkpoint with the mean of its steps' rates."""
     out = tmp_path / "tuned"
-    training = ["--epochs", epochs, "--batch-size", 8, "--checkpoints", "epoch", "--schedule", "constant"]
+    training = ["--epochs", epochs, "--batch-size", 8, "--keep-checkpoints", "epoch", "--schedule", "constant"]
     done = prune("finetune", data / "train.jsonl", "-o", out, "--model", tiny_model, *training)
     assert done.code == 0, done.err
     checkpoints = open_artifact(out).about["checkpoints"]
@@ -80,7 +80,12 @@ STEPS: dict[str, tuple[list[object], float, float, list[float]]] = {  # options,
     "decay": (["--clip", 0, "--weight-decay", 20], 20, math.inf, [1, 0.75, 0.5, 0.25]),
     "clip": (["--clip", 0.01], 0, 0.01, [1, 0.75, 0.5, 0.25]),
     "constant": (["--clip", 0, "--schedule", "constant"], 0, math.inf, [1, 1, 1, 1]),
-    "constant after a warm-up": (["--clip", 0, "--schedule", "constant", "--warmup", 0.5], 0, math.inf, [0, 0.5, 1, 1]),
+    "constant after a warm-up": (
+        ["--clip", 0, "--schedule", "constant", "--warmup-ratio", 0.5],
+        0,
+        math.inf,
+        [0, 0.5, 1, 1],
+    ),
 }
 
 
@@ -96,7 +101,7 @@ def test_each_option_of_a_step_is_adamws(case: str, prune: Prune, data: Path, ti
     still = ["--steps", 1, "--learning-rate", "1e-30", "--model", tiny_model]
     assert prune("finetune", train, "-o", tmp_path / "start", *still).code == 0
     steps = ["--epochs", 4, "--batch-size", 12, "--accumulate", 2, "--learning-rate", peak, "--model"]
-    kept = ["--checkpoints", "epoch", "--moments", "yes"]
+    kept = ["--keep-checkpoints", "epoch", "--keep-moments"]
     ran = prune("finetune", train, "-o", tmp_path / "out", *steps, tmp_path / "start", *kept, *options)
     assert ran.code == 0, ran.err
 

@@ -256,7 +256,7 @@ def done(folder: Path, prune: Prune) -> Path:
     quick = ["--task", "generation", "--epochs", 2, "--learning-rate", "1e-2", "--batch-size", 4]
     kinds = ["--kind", "hidden,dynamics,gradient", "--dim", 64, "--dtype", "float32"]
     for command in (
-        ["finetune", train, "-o", warmup, "--model", folder / "llama", "--checkpoints", "epoch", *quick],
+        ["finetune", train, "-o", warmup, "--model", folder / "llama", "--keep-checkpoints", "epoch", *quick],
         ["represent", train, "-o", represented, "--model", warmup, "--pooling", "response", *kinds],
         ["represent", validation, "-o", target, "--model", warmup, "--pooling", "response", *kinds],
         ["score", represented, "-o", score, "--method", "less", "--on", "gradient", "--target", target],
@@ -310,7 +310,7 @@ def test_eval_writes_the_texts(done: Path, prune: Prune) -> None:
 def test_gradient_checkpointing_changes_no_loss(done: Path, prune: Prune) -> None:
     """The recorded log-probabilities of training are the same when activations are computed again."""
     command = ["finetune", done / "train.jsonl", "--model", done / "llama", "--task", "generation", "--epochs", 1]
-    for name, more in (("plain", []), ("again", ["--gradient-checkpointing", "yes"])):
+    for name, more in (("plain", []), ("again", ["--gradient-checkpointing"])):
         ran = prune(*command, "-o", done / name, *more)
         assert ran.code == 0, ran.err
     first, second = (tensors.load(done / name / "dynamics.safetensors")["logprob"] for name in ("plain", "again"))
@@ -321,7 +321,7 @@ def test_gradient_checkpointing_changes_no_loss(done: Path, prune: Prune) -> Non
 def test_lora_runs_end_to_end(done: Path, prune: Prune, kind: str) -> None:
     """Adapters are trained without the head, represented at each checkpoint, and judged."""
     out = done / f"lora-{kind}"
-    common = ["--task", "generation", "--method", "lora", "--lora-rank", 2, "--epochs", 1, "--checkpoints", "epoch"]
+    common = ["--task", "generation", "--tune", "lora", "--lora-rank", 2, "--epochs", 1, "--keep-checkpoints", "epoch"]
     for command in (
         ["finetune", done / "train.jsonl", "-o", out, "--model", done / kind, *common],
         ["represent", done / "train.jsonl", "-o", f"{out}-rep", "--model", out, "--kind", "dynamics,gradient"],
@@ -401,7 +401,7 @@ def test_options_that_do_not_fit_are_refused(done: Path, folder: Path, tmp_path:
     start += ["--task", "generation", "--load-in", "4bit", "--device", "cpu"]
     assert "weights of 4 bits cannot be trained" in prune(*start).errors[0]
     told = "load_in: 4bit; on the device cpu; a CUDA device is needed"
-    assert prune(*start, "--method", "lora").errors == [told]
+    assert prune(*start, "--tune", "lora").errors == [told]
     balanced = ["select", done / "score", "-o", tmp_path / "kept", "--method", "top", "--keep", "4"]
     assert "no labels to balance by" in prune(*balanced, "--balance", "keep").errors[0]
 

@@ -32,7 +32,7 @@ def test_rows_are_represented_as_on_the_cpu(kinds: str, made: Path, data: Path, 
         "--dtype",
         "float32",
     ]
-    start += ["--target", data / "validation.jsonl"] if kinds == "influence" else ["--dim", 64]
+    start += ["--target-data", data / "validation.jsonl"] if kinds == "influence" else ["--dim", 64]
     for device in ("cpu", "cuda"):
         ran = prune(*start, "--device", device, "-o", tmp_path / device)
         assert ran.code == 0, ran.err

@@ -53,7 +53,7 @@ def whole(made: Path, data: Path, target: Path) -> list[tuple[np.ndarray, np.nda
 
 def run(prune: Prune, made: Path, data: Path, target: Path, out: Path, *more: Any) -> np.ndarray:
     """The influence of the training rows [n, e, g]."""
-    common = ["--model", made / "warmup", "--kind", "influence", "--target", target, "--batch-size", 7]
+    common = ["--model", made / "warmup", "--kind", "influence", "--target-data", target, "--batch-size", 7]
     ran = prune("represent", data / "train.jsonl", "-o", out, *common, *more)
     assert ran.code == 0, ran.err
     return tensors.load(out / "influence.safetensors")["influence"]
@@ -125,12 +125,12 @@ def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_
     assert "one of them at a time" in prune(*start, "gradient,influence", "--target", target).errors[0]
     assert "hidden needs no target set; leave it out" in prune(*start, "hidden", "--target", target).errors[0]
     odd = write_rows(tmp_path / "odd.jsonl", [*sentences(2), {"text": "the film", "label": "odd"}])
-    assert "odd.jsonl:3: " in prune(*start, "influence", "--target", odd).errors[0]
-    ran = prune(*start, "influence", "--target", target)
+    assert "odd.jsonl:3: " in prune(*start, "influence", "--target-data", odd).errors[0]
+    ran = prune(*start, "influence", "--target-data", target)
     assert ran.code == 0, ran.err
-    assert "up to date" in prune(*start, "influence", "--target", target).err
+    assert "up to date" in prune(*start, "influence", "--target-data", target).err
     other = write_rows(tmp_path / "other.jsonl", sentences(3))
-    assert "input target rows changed" in prune(*start, "influence", "--target", other).errors[0]
+    assert "input target rows changed" in prune(*start, "influence", "--target-data", other).errors[0]
     assert (
         "compares with no target set"
         in prune(

@@ -192,7 +192,7 @@ def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path,
     """Adapters say that the model beneath them was changed since; unchanged, and moved with them, it is found."""
     shutil.copytree(tiny_model, tmp_path / "a" / "base")
     train = ["finetune", data / "train.jsonl", "-o", tmp_path / "a" / "lora", "--model", tmp_path / "a" / "base"]
-    ran = prune(*train, "--method", "lora", "--steps", 1)
+    ran = prune(*train, "--tune", "lora", "--steps", 1)
     assert ran.code == 0, ran.err
     (tmp_path / "a").rename(tmp_path / "b")
     eval_ = ["eval", tmp_path / "b" / "lora", data / "test.jsonl", "-o"]

