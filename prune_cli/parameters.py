@@ -1,0 +1,163 @@
+"""The options of the stages as Typer takes them: declared in their records, put into the signatures of commands here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prune_cli import options
+from prune_cli.errors import PruneError
+from prune_cli.represent import kinds
+
+if TYPE_CHECKING:
+    from prune_cli.stages.common import Outcome
+
+PANEL = "Options of every stage"
+Report = Callable[["Outcome", bool], None]
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, hf:NAME, - for JSONL on stdin, "
+        "or an artifact that holds rows.",
+        show_default=False,
+    ),
+]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="What to work on: represent and score artifacts, or a data file.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="NAME=KEY",
+        help="Read the rows' key KEY as NAME, as in text=sentence. Repeatable.",
+        rich_help_panel=PANEL,
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Make the artifact again if it is not up to date.", rich_help_panel=PANEL),
+]
+Force = Annotated[bool, typer.Option("--force", help="Make the artifact again in any case.", rich_help_panel=PANEL)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.", rich_help_panel=PANEL)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=PANEL)]
+
+
+def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+COMMON = [
+    _option("fields", Fields, None),
+    _option("replace", Replace, False),
+    _option("force", Force, False),
+    _option("dry_run", DryRun, False),
+    _option("as_json", AsJson, False),
+]
+
+
+def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[..., None]:
+    """Make a stage's function a command that reports the outcome, as JSON if asked to.
+
+    In the command's signature its parameter `opts` becomes an option for each option of the record that it is
+    annotated with, and `common` the options of every stage.
+    """
+    function.__annotations__.pop("return")  # the one name here that is not imported yet
+    parameters: list[inspect.Parameter] = []
+    record: type | None = None
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.name == "opts":
+            record = parameter.annotation
+            parameters += [_parameter(option) for option in _declared(record).values()]
+        elif parameter.name == "common":
+            parameters += COMMON
+        else:
+            parameters.append(_option(parameter.name, parameter.annotation, parameter.default))
+
+    @functools.wraps(function)
+    def command(fields: Any, replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
+        from prune_cli.stages.common import How
+
+        if record:
+            given = {name: values.pop(name) for name in _declared(record)}
+            values["opts"] = _build(record, given)
+        how = How(force=force, replace=replace, dry_run=dry_run)
+        report(function(**values, fields=_fields(fields), how=how), as_json)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _declared(record: type) -> dict[str, options.Option]:
+    """The options of a stage's record as the command line has them: `represent` has those of its kinds too."""
+    declared = options.declared(record)
+    if record is not options.Represent:
+        return declared
+    del declared["kind_options"]
+    for name, option in kinds.options().items():
+        text = f"{', '.join(kinds.users(name))}: {option.help.text}"
+        declared[name] = dataclasses.replace(option, help=dataclasses.replace(option.help, text=text))
+    return declared
+
+
+def _build(record: type, given: dict[str, Any]) -> Any:
+    """The record of the values given; what was left out is left to the record."""
+    values = {name: value for name, value in given.items() if value is not None}
+    if "set" in values:
+        values["set"] = _pairs(values["set"], "--set")
+    return kinds.build(values) if record is options.Represent else options.build(record, values)
+
+
+def _parameter(option: options.Option) -> inspect.Parameter:
+    """An option as Typer takes it: its help names few choices, any other value is wrong usage."""
+    text, default = option.help.text, option.default
+    if option.choices:
+        text = f"{text} One of {', '.join(option.choices)}."
+        return _option(option.name, Annotated[option.type, typer.Option(help=text, show_choices=False)], default)
+    if option.type is Mapping:
+        hint = Annotated[list[str] | None, typer.Option(f"--{option.name}", metavar="KEY=VALUE", help=text)]
+        return _option(option.name, hint, None)
+    if default is None:
+        return _option(option.name, Annotated[option.type | None, typer.Option(help=text)], None)
+    missing = default is dataclasses.MISSING
+    return _option(
+        option.name,
+        Annotated[option.type, typer.Option(help=text, show_default=not missing)],
+        inspect.Parameter.empty if missing else default,
+    )
+
+
+def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
+    """`["k=3"]` -> {"k": "3"}."""
+    pairs: dict[str, str] = {}
+    for text in given or ():
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals and value) or key in pairs:
+            raise typer.BadParameter(f"{text}; allowed: KEY=VALUE, each key once", param_hint=option)
+        pairs[key] = value
+    return pairs
+
+
+def _fields(given: list[str] | None) -> dict[str, str]:
+    """`["text=sentence"]` -> {"text": "sentence"}."""
+    from prune_cli.data.rows import parse_fields
+
+    try:
+        return parse_fields(given or ())
+    except PruneError as error:
+        raise typer.BadParameter(error.message.removeprefix("field: "), param_hint="--field") from error
