@@ -1,4 +1,4 @@
-"""The options of the stages as Typer takes them: declared in their records, put into the signatures of commands here."""
+"""The options of the stages as Typer takes them: declared in their records, put into signatures of commands here."""
 
 from __future__ import annotations
 
