@@ -20,7 +20,8 @@ from prune_cli.represent import resume as marks
 from prune_cli.represent.output import Found, Output
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import progress
-from prune_cli.tasks import Encoded, Task
+from prune_cli.tasks import Task
+from prune_cli.tasks.tokens import Encoded
 
 
 @dataclass

@@ -27,7 +27,8 @@ from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
 from prune_cli.models import load as models
 from prune_cli.runtime.progress import progress
-from prune_cli.tasks import Encoded, Task
+from prune_cli.tasks import Task
+from prune_cli.tasks.tokens import Encoded
 
 WHOLE = "whole"  # marks a resume point as completely written
 RECORD = "record.safetensors"
