@@ -48,7 +48,8 @@ def test_a_bad_row_of_a_format_is_told_in_words(name: str) -> None:
     known = formats._formats()[name]
     for key in known.KEYS:
         without = {other: value for other, value in known.EXAMPLE.items() if other != key}
-        for bad in (without, *({**known.EXAMPLE, key: value} for value in (None, 3, " ", [], {}, [None]))):
+        values: list[Any] = [None, 3, " ", [], {}, [None]]
+        for bad in (without, *({**known.EXAMPLE, key: value} for value in values)):
             problem = formats.check(bad)
             assert problem and "; allowed: " in problem and "\n" not in problem, bad
             assert key in problem or "message 1 " in problem, bad

@@ -18,7 +18,8 @@ from prune_cli import tasks
 from prune_cli.data.rows import Rows
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
-from prune_cli.tasks import Encoded, Judging, Task
+from prune_cli.tasks import Judging, Task
+from prune_cli.tasks.tokens import Encoded
 from tests.conftest import sentences, write_rows
 
 PACKAGE = Path(prune_cli.__file__).parent
@@ -246,16 +247,16 @@ def test_a_name_without_a_task_is_refused(name: str) -> None:
 
 
 def test_finding_and_loading_imports_no_heavy_library() -> None:
-    """Listing and loading tasks, and checking a row, need neither torch nor transformers."""
+    """Listing and loading tasks, and checking a row, need neither torch nor transformers; listing needs no numpy."""
     code = (
-        "import sys; from prune_cli import tasks\n"
+        "import sys; from prune_cli import tasks; tasks.names(); listing = 'numpy' in sys.modules\n"
         "loaded = 'prune_cli.tasks.choice' in sys.modules\n"
         "for name in tasks.names(): task = tasks.load(name); task.check(task.EXAMPLE)\n"
         "heavy = {'torch', 'transformers', 'datasets', 'sklearn', 'rouge_score'} & set(sys.modules)\n"
-        "print(loaded, heavy, 'prune_cli.models' in sys.modules, 'prune_cli.options' in sys.modules)"
+        "print(listing, loaded, heavy, 'prune_cli.models' in sys.modules, 'prune_cli.options' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False set() False False\n"
+    assert done.stdout == "False False set() False False\n"
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -13,18 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import numpy as np
-
 from prune_cli.errors import PruneError
-from prune_cli.tasks.tokens import Encoded
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line's help lists the tasks, so this module needs no library
+    import numpy as np
     import torch
     from transformers import PreTrainedTokenizerBase
 
     from prune_cli.data.rows import Rows
-
-__all__ = ["Encoded", "Judging", "Task", "load", "names"]
+    from prune_cli.tasks.tokens import Encoded
 
 _ASSIGNED = re.compile(r"^AUTO_MODEL\b.*=", re.MULTILINE)
 

@@ -11,7 +11,8 @@ from prune_cli.data.problems import text_problem
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows, described, keys_of
 from prune_cli.errors import PruneError
-from prune_cli.tasks import Encoded, Judging, tokens
+from prune_cli.tasks import Judging, tokens
+from prune_cli.tasks.tokens import Encoded
 
 if TYPE_CHECKING:
     import torch

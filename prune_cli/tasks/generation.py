@@ -21,8 +21,8 @@ from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
-from prune_cli.tasks import Encoded, Judging, classification, tokens
-from prune_cli.tasks.tokens import BLOCK, OUTSIDE
+from prune_cli.tasks import Judging, classification, tokens
+from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
 
 if TYPE_CHECKING:
     import torch
