@@ -36,7 +36,7 @@ def in_process(program: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_finding_a_model_needs_no_heavy_library(tiny_model: Path, made: Path, tmp_path: Path) -> None:
-    """A folder, an artifact and a hub model in the cache are found, with their labels, without torch or transformers."""
+    """A folder, an artifact and a hub model in the cache are found, with their labels, without torch."""
     repository = tmp_path / "models--someone--tiny"
     snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
