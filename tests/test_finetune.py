@@ -125,7 +125,7 @@ def test_each_option_of_a_step_is_adamws(case: str, prune: Prune, data: Path, ti
         for name, g in grads.items():
             m = first[name].lerp_(g * scale, 0.1)
             v = second[name].mul_(0.999).add_((g * scale) ** 2, alpha=0.001)
-            sizable = v.sqrt() > 1e-4 * scale
+            sizable = v.sqrt() > 1e-5 * scale
             compared += int(sizable.sum())
             torch.testing.assert_close(moments[f"exp_avg.{name}"], m, rtol=2e-3, atol=1e-5 * scale)
             torch.testing.assert_close(moments[f"exp_avg_sq.{name}"], v, rtol=4e-3, atol=1e-7 * scale**2)
@@ -136,4 +136,4 @@ def test_each_option_of_a_step_is_adamws(case: str, prune: Prune, data: Path, ti
             torch.testing.assert_close(weights[name][sizable], named[name][sizable].detach(), rtol=1e-3, atol=5e-5)
             with torch.no_grad():
                 named[name].copy_(weights[name])  # so that what rounding chose does not add up
-    assert compared > 4 * 1000
+    assert compared > 1000
