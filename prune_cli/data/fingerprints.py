@@ -1,4 +1,4 @@
-"""Finding a row again by its id: what one file holds about a row is used for a row of another only if both are the same.
+"""Finding a row again by its id: what a file holds about a row is used for another row only if both are the same.
 
 An id alone does not say so: where a row has none it is the number of its line, and a file can change under its ids.
 So each row has a fingerprint, made of all that it holds but its id, and rows are the same if fingerprints are equal.
