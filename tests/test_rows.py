@@ -100,7 +100,10 @@ def test_a_digest_tells_rows_and_ids_apart(tmp_path: Path) -> None:
     digests = {name: read_rows(made(tmp_path, text, f"{name}.jsonl"), check=None).digest for name, text in data.items()}
     digests["field"] = read_rows(tmp_path / "named.jsonl", {"text": "words"}, check=None).digest
     digests["ids"] = read_rows(tmp_path / "plain.jsonl", check=None, ids=[2, 1]).digest
-    assert len(set(digests.values())) == 7
+    own = write_rows(tmp_path / "own.jsonl", [{"words": "a", "id": 1}, {"words": "b", "id": 2}])
+    digests["own"] = read_rows(own, check=None).digest
+    digests["own field"] = read_rows(own, {"text": "words"}, check=None).digest
+    assert len(set(digests.values())) == 9
     assert read_rows(made(tmp_path, data["plain"], "copy.jsonl"), check=None).digest == digests["plain"]
     lines_digest = hashlib.sha256(data["plain"] + b"\n").hexdigest()
     assert digests["plain"] == hashlib.sha256(f"{lines_digest}\n{{}}\n[1,2]".encode()).hexdigest()
@@ -116,8 +119,7 @@ def test_what_is_written_is_known_by_its_digest(tmp_path: Path) -> None:
         again = read_rows(tmp_path / "out.jsonl", {"text": "words"}, check=None, ids=ids)
         assert (again.digest, again.ids) == (digest, ids)
         assert list(again) == [rows[i] for i in (range(9) if positions is None else positions)]
-    plain = read_rows(write_rows(tmp_path / "plain.jsonl", [row for row in data if "id" in row]), check=None)
-    digest = plain.write(tmp_path / "out.jsonl", [4, 2])
+    digest = read_rows(tmp_path / "data.jsonl", check=None).write(tmp_path / "out.jsonl", [4, 2])  # these have ids
     assert digest == hashlib.sha256((tmp_path / "out.jsonl").read_bytes()).hexdigest()
 
 
@@ -211,6 +213,16 @@ def test_ids_and_groups_are_integers_or_strings(key: str, value: Any, problem: s
 
 
 # Order and place of errors
+
+
+def test_a_key_that_stands_twice_behind_blank_lines(tmp_path: Path) -> None:
+    """Blank lines do not shift what is counted on the lines behind them."""
+    path = made(tmp_path, b'\n{"b": 1}\n \n{"a": 1, "a": 2}\n')
+    with pytest.raises(PruneError, match=r"data.jsonl:4: broken JSON \(a key stands twice"):
+        read_rows(path, check=None)
+    path = made(tmp_path, b'\n{"b": 1}\n{"a": 1, "a": 2}\n')
+    with pytest.raises(PruneError, match=r"data.jsonl:3: broken JSON \(a key stands twice"):
+        read_rows(path, check=None)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 2**20])
