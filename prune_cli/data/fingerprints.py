@@ -1,4 +1,4 @@
-"""Finding a row again by its id: what a file holds about a row is used for a row of another only if both are the same.
+"""Finding a row again by its id: what a file holds about a row is used for another row only if both are the same.
 
 An id alone does not say so: where a row has none it is the number of its line, and a file can change under its ids.
 So each row has a fingerprint, made of all that it holds but its id, and rows are the same if fingerprints are equal.
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.artifacts.jsonl import read_jsonl, write_columns
-from prune_cli.artifacts.manifest import canonical
 from prune_cli.data.lines import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
@@ -29,11 +28,7 @@ def fingerprint(row: Row) -> str:
     """The first 16 hex digits of sha256 over a row's canonical JSON without its id."""
     content = row.copy()
     content.pop("id", None)
-    try:
-        data = _encode(content)
-    except OverflowError:  # msgspec writes no integers beyond 64 bits
-        data = canonical(content).encode()
-    return hashlib.sha256(data).hexdigest()[:16]
+    return hashlib.sha256(_encode(content)).hexdigest()[:16]
 
 
 def write_ids(rows: Rows, path: Path) -> None:
