@@ -245,3 +245,29 @@ def test_hidden_and_recorded_dynamics_compare_with_hidden_alone(
     assert both["hidden"] != spaces("layer", "--kind", "hidden", "--layer", 1)["hidden"]
     plain = spaces("seed", "--kind", "gradient")["gradient"]
     assert plain != spaces("other", "--kind", "gradient", "--seed", 1)["gradient"]
+
+
+def test_batches_that_do_not_fit_are_halved(
+    made: Path, data: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the device's memory runs out above five rows, the batches are cut smaller, to the same numbers."""
+    forward, failed, seen = Setup.forward, 0, []
+
+    def scarce(self: Setup, inputs: dict[str, torch.Tensor]) -> Any:
+        nonlocal failed
+        rows = len(inputs["input_ids"])
+        if rows > 5 and failed < 20:
+            failed += 1
+            raise torch.OutOfMemoryError
+        seen.append(rows)
+        return forward(self, inputs)
+
+    start = ["represent", data / "train.jsonl", "--model", made / "warmup", "--dtype", "float32", "-o"]
+    assert prune(*start, tmp_path / "whole").code == 0
+    monkeypatch.setattr(Setup, "forward", scarce)
+    ran = prune(*start, tmp_path / "halved")
+    assert ran.code == 0, ran.err
+    assert 0 < failed < 5  # what fits is remembered
+    assert max(seen) <= 5
+    whole, halved = (stored(tmp_path / name, "hidden")["hidden"] for name in ("whole", "halved"))
+    assert np.allclose(whole, halved, atol=1e-5)
