@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prune_cli.options_next import Represent
 
 from prune_cli.artifacts import code, tensors
 from prune_cli.artifacts.code import digest_of_module
 from prune_cli.errors import PruneError
-from prune_cli.options_next import Represent
 from prune_cli.represent import kinds
 from prune_cli.stages.common import How
 from prune_cli.stages.represent import CODE_OF_KINDS, represent

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from prune_cli.data.rows import Rows
     from prune_cli.models.find import Checkpoint, NamedModel
-    from prune_cli.tasks import Encoded, Task
+    from prune_cli.tasks import Task
+    from prune_cli.tasks.tokens import Encoded
 
 
 @dataclass(frozen=True)

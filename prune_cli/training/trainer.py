@@ -18,8 +18,8 @@ from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import progress
-from prune_cli.tasks import Encoded, Task
-from prune_cli.tasks.tokens import pad_token_id
+from prune_cli.tasks import Task
+from prune_cli.tasks.tokens import Encoded, pad_token_id
 from prune_cli.training import checkpoints, resume
 from prune_cli.training.record import Record
 
