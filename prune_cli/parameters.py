@@ -93,7 +93,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
         from prune_cli.stages.common import How
 
         if record:
-            given = {name: values.pop(name) for name in _declared(record)}
+            given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         how = How(force=force, replace=replace, dry_run=dry_run)
         report(function(**values, fields=_fields(fields), how=how), as_json)
