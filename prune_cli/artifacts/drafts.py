@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prune_cli.artifacts.files import replace_file, sync
 from prune_cli.artifacts.manifest import (
     FORMAT,
     MANIFEST,
@@ -81,9 +82,7 @@ class Draft:
         """Make a file of the draft unless an earlier, interrupted run has already finished it."""
         path = self.path / name
         if not self.joined and not path.exists():
-            scratch = _scratch(path)
-            build(scratch)
-            scratch.replace(path)
+            replace_file(path, build)
         return path
 
 
@@ -196,7 +195,7 @@ def _begin(part: Path, recipe: Recipe) -> None:
     started = part / RECIPE
     if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
         _empty(part)
-        _write_durably(started, canonical(recipe.content))
+        replace_file(started, lambda path: path.write_text(canonical(recipe.content), "utf-8"))
     (part / MANIFEST).unlink(missing_ok=True)  # the files are about to change
 
 
@@ -205,7 +204,7 @@ def _empty(part: Path) -> None:
     (part / MANIFEST).unlink(missing_ok=True)
     started = part / RECIPE
     started.write_bytes(b"")
-    _sync(started)
+    sync(started)
     _remove(path for path in part.iterdir() if path != started)
 
 
@@ -213,7 +212,7 @@ def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str,
     kept = (p for p in sorted(work.path.iterdir()) if p.name[0] != "." and p.name != MANIFEST)
     files = [p for top in kept for p in ([top] if top.is_file() else sorted(top.rglob("*"))) if p.is_file()]
     for path in files:
-        _sync(path)
+        sync(path)
     manifest = {
         "prune": __version__,
         "format": FORMAT,
@@ -226,7 +225,7 @@ def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str,
         "made": {**work.made, "inputs": {role: _relative(path, out) for role, path in inputs.items()}},
     }
     text = json.dumps(sealed(manifest), indent=1, ensure_ascii=False, allow_nan=False)
-    _write_durably(work.path / MANIFEST, text + "\n")
+    replace_file(work.path / MANIFEST, lambda path: path.write_text(text + "\n", "utf-8"))
 
 
 def _relative(source: str, out: Path) -> str:
@@ -241,7 +240,7 @@ def _commit(part: Path, out: Path) -> None:
         _tidy(out)
         out.rename(_replaced(out))
     part.rename(out)
-    _sync(out.parent)
+    sync(out.parent)
     _tidy(out)
 
 
@@ -277,23 +276,3 @@ def _remove(paths: Iterable[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _scratch(path: Path) -> Path:
-    """Where a file is written until it is whole: a dot name, so that it goes when the artifact is committed."""
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _write_durably(path: Path, text: str) -> None:
-    scratch = _scratch(path)
-    scratch.write_text(text, "utf-8")
-    _sync(scratch)
-    scratch.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

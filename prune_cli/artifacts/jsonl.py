@@ -1,4 +1,4 @@
-"""JSONL as artifacts hold it: one line for each row, and a file that is replaced as a whole.
+"""JSONL as artifacts hold it: one line for each row.
 
 A line is what `json.dumps(row, ensure_ascii=False)` gives, so that files stay the same byte for byte.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +42,6 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 yield _decode(line)
             except msgspec.DecodeError:  # NaN and Infinity, which only json reads
                 yield json.loads(line)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that a reader sees the old one or the new one, both whole, even after a power cut.
-
-    `write` is given a scratch path beside `path`, whose name starts with a dot. If it fails, `path` stays as it was.
-    """
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        write(scratch)
-        sync(scratch)
-        scratch.replace(path)
-    except BaseException:
-        with suppress(OSError):  # the failure itself is what the user has to see
-            scratch.unlink()
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _value(value: Any) -> str:
