@@ -222,7 +222,7 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--kind", "hiden"], ("kind: hiden; allowed: hidden, dynamics, gradient",)),
+        (["--kind", "hiden"], ("kind: hiden; allowed: dynamics, gradient, hidden",)),
         (["--layer", "3"], ("layer: 3; the model has layers 0 (embeddings) to 2",)),
         (["--layer", "-4"], ("layer: -4",)),
         (["--dim", "0"], ("dim: 0; a number above 0",)),
