@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,15 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         stream.writelines(_encode(row) + "\n" for row in rows)
 
 
-def write_columns(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write rows that all have the same keys, given as key -> the n values; about three times as fast.
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write rows that all have the same keys, given as key -> the n values; several times as fast as row by row.
 
-    The columns are read side by side, so they may be iterators. Raises ValueError if one is shorter than another.
+    Raises ValueError if one column is shorter than another.
     """
     keys = (f"{_encode(key)}: ".replace("%", "%%") + "%s" for key in columns)
     line = "{" + ", ".join(keys) + "}\n"
     with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.writelines(map(line.__mod__, zip(*(map(_value, column) for column in columns.values()), strict=True)))
+        stream.writelines(map(line.__mod__, zip(*map(_texts, columns.values()), strict=True)))
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
@@ -44,8 +45,13 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 yield json.loads(line)
 
 
-def _value(value: Any) -> str:
-    """One value as JSON. `repr` is what json itself uses for numbers, without the cost of an encoder for each."""
-    if (type(value) is float and math.isfinite(value)) or type(value) is int:
-        return repr(value)
-    return _encode(value)
+def _texts(column: Sequence[Any]) -> Iterator[str]:
+    """The values of a column as JSON: by one C function where all are of one type, as they mostly are."""
+    types = set(map(type, column))
+    if types == {str}:
+        return map(encode_basestring, column)
+    if types == {int} or (types == {float} and all(map(math.isfinite, column))):
+        return map(repr, column)  # which is what json itself uses for numbers
+    if types <= {bool, type(None)} or types <= {int, type(None)}:  # not both: to a dict True and 1 are one key
+        return map({value: _encode(value) for value in set(column)}.__getitem__, column)
+    return map(_encode, column)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
     return done(outcome, draft)
 
 
-def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Iterable[Any]]:
+def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Sequence[Any]]:
     """The columns of `why.jsonl`, an entry for each row given."""
     ranks = np.full(len(rows), -1)
     ranks[kept.positions] = np.arange(1, len(kept.positions) + 1)
