@@ -150,7 +150,7 @@ def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "aut
     else:
         first = of["score"][0]
         n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
-        opened = partial(_rows_behind, first, check)
+        opened = partial(_rows_behind, first)
     return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
 
 
@@ -165,15 +165,15 @@ def _task(artifacts: Sequence[Artifact], wanted: str) -> str:
     return next(iter(named), "classification" if wanted == "auto" else wanted)
 
 
-def _rows_behind(scored: Artifact, check: Callable[[dict[str, Any]], str | None]) -> Rows:
-    """The rows that a score was made of."""
+def _rows_behind(scored: Artifact) -> Rows:
+    """The rows that a score was made of: the same by their digest, so they need no other check."""
     origin = scored.origin("rows")
     if not origin.exists():
         raise PruneError(
             f"{scored.path}: the rows that it scored are no longer at {origin}",
             hint="name the represent artifact or the data file as well",
         )
-    rows = open_rows(str(origin), dict(scored.about["fields"]), check)
+    rows = open_rows(str(origin), dict(scored.about["fields"]), None)
     if rows.digest != scored.inputs["rows"]:
         raise PruneError(
             f"{origin}: changed since {scored.path} scored its rows",
