@@ -155,7 +155,7 @@ def test_scratch_files_stay_out(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), drafts.draft(out, ONE, {}, resumable=True) as draft:
         draft.cached("rows.jsonl", killed)
     part = tmp_path / "kept.part"
-    assert len(names(part)) == 2  # the recipe and the half-written file
+    (part / ".rows.jsonl.tmp").write_text("half")  # as after a kill that nothing could tidy up
     (part / ".manifest.json.tmp").write_text("{")
     with drafts.draft(out, ONE, {}, resumable=True) as draft:
         draft.cached("scores.jsonl", lambda path: path.write_text("[1]") and None)
