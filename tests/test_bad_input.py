@@ -450,8 +450,8 @@ def test_places_that_cannot_be_written(here: Path, prune: Prune, made: Path, tin
     (here / "mine" / "notes.txt").write_text("mine")
     (here / "file").write_text("mine")
     for out, part in (
-        ("mine", "mine: is there already and was not made by prune"),
-        ("file", "file: is there already and was not made by prune"),
+        ("mine", "mine: exists and was not made by prune"),
+        ("file", "file: exists and was not made by prune"),
         ("file/out", "Not a directory"),
         (".", "not a name"),
         ("..", "not a name"),
