@@ -1,4 +1,4 @@
-"""Drafts: an artifact is made in a folder beside its place, locked against other processes, and moved when it is done."""
+"""Drafts: an artifact is made in a folder beside its place, locked against other processes, and moved when finished."""
 
 from __future__ import annotations
 
@@ -289,7 +289,8 @@ def check_removable(out: Path) -> None:
     listed = _listed(out)
     if listed is None:
         raise PruneError(
-            f"{out / MANIFEST}: damaged, so prune does not know which files are its own", hint=f"remove the folder {out}"
+            f"{out / MANIFEST}: damaged, so prune does not know which files are its own",
+            hint=f"remove the folder {out}",
         )
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()

@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prune_cli.errors import PruneError
 from prune_cli.version import __version__
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -130,6 +132,12 @@ class Artifact:
                 hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
             )
         return path
+
+    def read(self, name: str, read: Callable[[Path], T]) -> T:
+        """What `read` makes of a file. Its hash is checked before, and after it that the file is still the same one."""
+        value = read(self.file(name))
+        self.file(name)
+        return value
 
     def origin(self, role: str) -> Path:
         """Where the input of that role was when this was made (kept relative, so that a tree can move)."""

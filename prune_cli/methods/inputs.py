@@ -49,8 +49,11 @@ class Inputs:
 
     @cached_property
     def rows(self) -> Rows:
-        """The rows themselves, read when first asked for."""
-        return self.open()
+        """The rows themselves, read when first asked for. Raises PruneError if they are no longer those of `digest`."""
+        rows = self.open()
+        if rows.digest != self.digest:
+            raise PruneError(f"{self.place}: its rows changed while the command ran; run it again")
+        return rows
 
     @cached_property
     def labels(self) -> list[Any]:
