@@ -1,6 +1,6 @@
 """How fast rows are read and checked, beside reading the bytes alone and parsing them with the standard library.
 
-    python tests/benchmarks/rows.py [--rows 1000000] [--repeats 3]
+    python -m tests.benchmarks.rows [--rows 1000000] [--repeats 3]
 
 Files of classification rows of about 150 bytes and of instruction rows of about 700 bytes, as prompt and response and
 as messages, are written into a temporary folder. Each way is timed on one core (CPU time), the ways in turn; the best
@@ -16,11 +16,12 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prune_cli.data import fingerprints
-from prune_cli.data.rows import read_rows
+from prune_cli.data.rows import Rows, read_rows
 from prune_cli.tasks import classification, generation
 
 WORDS = (
@@ -86,6 +87,12 @@ def loads(path: Path) -> None:
             json.loads(line)
 
 
+def iterate(rows: Rows) -> None:
+    """Look at every row."""
+    for _ in rows:
+        pass
+
+
 def seconds(work: Callable[[], object]) -> float:
     """CPU time of a call."""
     start = time.process_time()
@@ -106,14 +113,14 @@ def main() -> None:
             size = path.stat().st_size
             rows = read_rows(path, check=check)
             ways: dict[str, Callable[[], object]] = {
-                "read the bytes": lambda path=path: read_bytes(path),
-                "read and hash the bytes": lambda path=path: hash_bytes(path),
-                "json.loads loop": lambda path=path: loads(path),
-                "read_rows, no task check": lambda path=path: read_rows(path, check=None),
-                "read_rows": lambda path=path, check=check: read_rows(path, check=check),
-                "iterate over the rows": lambda rows=rows: sum(1 for _ in rows),
-                "write all rows": lambda rows=rows: rows.write(Path(folder) / "out"),
-                "write_ids": lambda rows=rows: fingerprints.write_ids(rows, Path(folder) / "ids.jsonl"),
+                "read the bytes": partial(read_bytes, path),
+                "read and hash the bytes": partial(hash_bytes, path),
+                "json.loads loop": partial(loads, path),
+                "read_rows, no task check": partial(read_rows, path, check=None),
+                "read_rows": partial(read_rows, path, check=check),
+                "iterate over the rows": partial(iterate, rows),
+                "write all rows": partial(rows.write, Path(folder) / "out"),
+                "write_ids": partial(fingerprints.write_ids, rows, Path(folder) / "ids.jsonl"),
             }
             best = dict.fromkeys(ways, float("inf"))
             for _ in range(given.repeats):
