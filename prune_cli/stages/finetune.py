@@ -46,15 +46,15 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
+    device = devices.use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
+    if opts.load_in == "4bit" and device.type != "cuda":
+        raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
     with making(outcome, recipe, places, resumable=True) as draft:
         from transformers import set_seed
 
         from prune_cli.models import adapters, load
         from prune_cli.training.trainer import train
 
-        device = devices.use_device(opts.device)
-        if opts.load_in == "4bit" and device.type != "cuda":
-            raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
         tokenizer = load.load_tokenizer(named)
         encoded = task.encode(rows, tokenizer, opts.max_length, labels)
         set_seed(opts.seed)  # a new head is drawn from it
