@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from prune_cli.artifacts import files
 from prune_cli.runtime import interrupt
-from prune_cli.artifacts import files, resume, trainer
+from prune_cli.training import resume, trainer
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
