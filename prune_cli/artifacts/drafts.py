@@ -103,8 +103,12 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
         with _joined(part) as work:
             yield work
         return
-    if not part.exists():
+    try:
         part.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file, which is told below
+        pass
+    except FileNotFoundError as failure:  # in /proc, say
+        raise PruneError(f"{out}: no folder can be made there ({failure.strerror})") from failure
     with _locked(part) as lock:
         if lock is None:
             raise _taken(part)
@@ -158,8 +162,8 @@ def _place(out: Path) -> Path:
     if out.is_symlink() and not out.exists():
         raise PruneError(f"{out}: a link that leads nowhere; another name is needed")
     out = followed(out)
-    if out.name in ("", ".."):
-        raise PruneError(f"{out}: not a name; the name of a folder to make is needed")
+    if out.name in ("", "..", "-"):
+        raise PruneError(f"{out}: not a name; allowed: the name of a folder to make")
     if out.name.endswith(".part"):
         raise PruneError(f"{out}: .part is for artifacts in the making; another name is needed")
     return out

@@ -126,9 +126,14 @@ class Artifact:
         if name not in self.files:
             raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
         path = self.path / name
+        if not path.exists():
+            raise PruneError(
+                f"{path}: missing; it is part of the artifact",
+                hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
+            )
         if not path.is_file() or digest_once(path, path.stat()) != self.files[name]:
             raise PruneError(
-                f"{path}: differs from what was written (truncated, edited or gone)",
+                f"{path}: differs from what was written (truncated or edited)",
                 hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
             )
         return path
