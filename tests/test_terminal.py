@@ -46,7 +46,8 @@ def test_a_place_that_is_no_name(out: str, tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_argument_that_is_no_text(tmp_path: Path) -> None:
     """A path whose bytes are not UTF-8 is refused in one line, before any work."""
-    command: list[str | bytes] = [sys.executable, "-m", "prune_cli", "select", b"caf\xe9.jsonl", "-o", "kept", "--method", "random"]
+    command: list[str | bytes] = [sys.executable, "-m", "prune_cli", "select", b"caf\xe9.jsonl"]
+    command += ["-o", "kept", "--method", "random"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([*command, "--keep", "1"], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert done.returncode == 1
