@@ -132,6 +132,9 @@ def _parameter(option: options.Option) -> inspect.Parameter:
     if option.type is Mapping:
         hint = Annotated[list[str] | None, typer.Option(f"--{option.name}", metavar="KEY=VALUE", help=text)]
         return _option(option.name, hint, None)
+    if default is False:  # a flag: nothing is gained by its opposite, and the help has no room for both
+        flag = typer.Option(f"--{option.name.replace('_', '-')}", help=text)
+        return _option(option.name, Annotated[bool, flag], False)
     if default is None:
         return _option(option.name, Annotated[option.type | None, typer.Option(help=text)], None)
     missing = default is dataclasses.MISSING

@@ -63,8 +63,9 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("command", RECORDS)
-def test_help_shows_every_option(command: str, prune: Prune) -> None:
+def test_help_shows_every_option(command: str, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage's help has every option of its record, and of its kinds, with its text, its choices and its default."""
+    monkeypatch.setenv("COLUMNS", "100")
     text = " ".join(re.sub(r"[│\s]+", " ", prune(command, "--help").out).split())
     declared = options.declared(RECORDS[command])
     if command == "represent":
