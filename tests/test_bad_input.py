@@ -222,7 +222,7 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--kind", "hiden"], ("kind: hiden; allowed: dynamics, gradient, hidden, influence, unprompted, or several with commas",)),
+        (["--kind", "hiden"], ("kind: hiden; allowed: dynamics, gradient, hidden",)),
         (["--layer", "3"], ("layer: 3; the model has layers 0 (embeddings) to 2",)),
         (["--layer", "-4"], ("layer: -4",)),
         (["--dim", "0"], ("dim: 0; allowed: a whole number, 2 or more",)),
@@ -457,8 +457,8 @@ def test_places_that_cannot_be_written(here: Path, prune: Prune, made: Path, tin
     (here / "mine" / "notes.txt").write_text("mine")
     (here / "file").write_text("mine")
     for out, part in (
-        ("mine", "mine: is there already and was not made by prune"),
-        ("file", "file: is there already and was not made by prune"),
+        ("mine", "mine: exists and was not made by prune"),
+        ("file", "file: exists and was not made by prune"),
         ("file/out", "Not a directory"),
         (".", "not a name"),
         ("..", "not a name"),

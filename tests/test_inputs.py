@@ -253,7 +253,8 @@ def test_on_is_for_methods_that_run_on_any_representation(here: Path, prune: Pru
     """A method that names its tensors has no choice, whether or not it also reads the learning rate."""
     for method, on in (("memorization", "hidden"), ("memorization", "gradient"), ("el2n", "dynamics")):
         check(
-            prune("score", made / "train", "-o", "out", "--method", method, "--on", on), f"--on {on}: this method runs on no representation"
+            prune("score", made / "train", "-o", "out", "--method", method, "--on", on),
+            f"--on {on}: this method runs on no representation",
         )
     assert prune("score", made / "train", "-o", "out", "--method", "memorization").code == 0
     assert open_artifact(here / "out").options["on"] == "gradient"

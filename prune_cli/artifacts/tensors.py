@@ -70,8 +70,8 @@ def _header(specs: Mapping[str, Spec], metadata: Mapping[str, Any]) -> tuple[byt
 class RowWriter:
     """Write rows of tensors to a safetensors file in any order.
 
-    The whole file is reserved when it is created, so a full disk shows at once and not after hours. A file that an
-    interrupted run left behind is opened again as it is, when its head agrees.
+    The whole file is reserved when it is created, so that a full disk is an error at the start and not after hours. A
+    file that an interrupted run left is used again if its header agrees.
 
     vanished: name -> rows written so far that are not zero, but are once cast to the tensor's type.
     """
@@ -93,7 +93,7 @@ class RowWriter:
             raise PruneError(f"{path}: cannot reserve {size / 1e9:.2f} GB: {failure.strerror}") from failure
 
     def __enter__(self) -> Self:
-        """Open already."""
+        """The writer itself, whose file is open."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -33,7 +33,7 @@ def fingerprint(row: Row) -> str:
 
 def write_ids(rows: Rows, path: Path) -> None:
     """Write which rows the other files beside it are about: {"id", "fingerprint"}, in row order."""
-    write_columns(path, {"id": rows.ids, "fingerprint": map(fingerprint, rows)})
+    write_columns(path, {"id": rows.ids, "fingerprint": list(map(fingerprint, rows))})
 
 
 def positions(rows: Rows, ids_file: Path, lacking: str, hint: str | None = None) -> NDArray[np.int64]:

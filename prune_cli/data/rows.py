@@ -14,7 +14,6 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, overload
 
@@ -131,17 +130,25 @@ class Rows(Sequence[Row]):
         """The lines of the rows from `start` to before `stop`, as they are written, without their ends."""
         first, end = int(self._offsets[start]), int(self._offsets[stop])
         data = os.pread(self._file.fileno(), end - first, first)
-        if _stamp(self._file) != self._stamp:
-            raise PruneError(f"{self.where(start)}: the file was changed while in use; allowed: an unchanged file")
+        self._check_unchanged(start)
         return lines.split(data)
+
+    def _check_unchanged(self, i: int) -> None:
+        """Raise PruneError, for row `i`, if the file is no longer what was checked."""
+        if _stamp(self._file) != self._stamp:
+            raise PruneError(f"{self.where(i)}: the file was changed while in use; allowed: an unchanged file")
 
     def _all_lines(self) -> Iterator[list[bytes]]:
         return (self._lines(some.start, some.stop) for some in self._blocks(0, len(self)))
 
     def _lines_at(self, positions: NDArray[np.int64]) -> Iterator[list[bytes]]:
-        wanted = iter(positions.tolist())
-        while some := [self._lines(i, i + 1)[0] for i in islice(wanted, SCATTERED)]:
-            yield some
+        handle, starts, ends = self._file.fileno(), self._offsets[positions], self._offsets[positions + 1]
+        for at in range(0, len(positions), SCATTERED):
+            some = slice(at, at + SCATTERED)
+            places = zip((ends - starts)[some].tolist(), starts[some].tolist(), strict=True)
+            texts = [os.pread(handle, length, start) for length, start in places]
+            self._check_unchanged(int(positions[at]))
+            yield [lines.split(text)[0] for text in texts]
 
 
 def read_rows(
@@ -200,6 +207,29 @@ def read_rows(
     digest = _digest(written.hexdigest(), fields, full_ids, lacking)
     prefix, stamp = records.prefix, _stamp(store)
     return Rows(records.name, full_ids, digest, dict(fields), prefix, store, stamp, offsets, lines_of, lacking)
+
+
+def reopen_rows(path: Path, fields: Mapping[str, str], ids: Sequence[int | str], digest: str) -> Rows | None:
+    """The rows of a JSONL file that were checked before, under the ids that they had then; None if they are others.
+
+    They are known by their digest, so that nothing is parsed.
+    """
+    numbers, starts, written = [np.empty(0, np.int64)], [np.empty(0, np.int64)], hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        before = _stamp(file)
+        for texts, some_numbers, some_starts in lines.filled(file):
+            written.update(b"\n".join([*texts, b""]))
+            numbers.append(some_numbers)
+            starts.append(some_starts)
+        lines_of = np.concatenate(numbers)
+        lacking = np.full(len(lines_of), written.hexdigest() != digest)  # or the lines alone would not have it
+        same = len(ids) == len(lines_of) and _digest(written.hexdigest(), fields, ids, lacking) == digest
+        if not same or _stamp(file) != before:
+            return None
+        stack.pop_all()  # the file stays open: Rows closes it
+    offsets = np.concatenate([*starts, [before[0]]])
+    return Rows(path.stem, list(ids), digest, dict(fields), f"{path}:", file, before, offsets, lines_of, lacking)
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str]:

@@ -8,10 +8,11 @@ later, with more processes or other batches: what is written stays written.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from prune_cli.artifacts.files import replace_file
 
 Point = tuple[int, int]
 
@@ -43,12 +44,8 @@ def read(folder: Path) -> dict[int, ResumeState]:
 
 def save(folder: Path, process: int, state: ResumeState) -> None:
     """Write the state of a process; the rows that it speaks of must be on disk."""
-    scratch = folder / f".progress.{process}.tmp"
-    with scratch.open("w", encoding="utf-8") as stream:
-        json.dump(asdict(state), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(folder / f".progress.{process}.json")
+    text = json.dumps(asdict(state))
+    replace_file(folder / f".progress.{process}.json", lambda path: path.write_text(text, "utf-8"))
 
 
 def resume(states: Mapping[int, ResumeState], process: int, processes: int, limits: tuple[int, int]) -> ResumeState:

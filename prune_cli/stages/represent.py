@@ -20,6 +20,7 @@ from prune_cli.data.open import open_rows, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import find
+from prune_cli.models.device import use_device
 from prune_cli.options import Represent
 from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
@@ -82,6 +83,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
+    use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
     given = _Rows(rows, target, grouped[1] if grouped else None, task, named)
     with making(outcome, recipe, places, resumable=True) as draft:
         labels = find.head_labels(named, task.label_list(rows))
@@ -175,7 +177,6 @@ def _described(folder: Path, kind: Kind) -> dict[str, Any]:
 def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], opts: Represent) -> None:
     """One pass over checkpoints × batches for all the kinds that are observed."""
     from prune_cli.models import load
-    from prune_cli.models.device import use_device
     from prune_cli.represent.walk import Observed, walk
     from prune_cli.tasks.tokens import pad_token_id
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +44,19 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
         kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
-        rows.write(draft.path / "select.jsonl", kept.positions.tolist())
+        digest = rows.write(draft.path / "select.jsonl", kept.positions.tolist())
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
+            "digest": digest,
             "labels": call.given.labels,
             "fields": dict(rows.fields),
         }
     return done(outcome, draft)
 
 
-def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Iterable[Any]]:
+def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Sequence[Any]]:
     """The columns of `why.jsonl`, an entry for each row given."""
     ranks = np.full(len(rows), -1)
     ranks[kept.positions] = np.arange(1, len(kept.positions) + 1)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from prune_cli.artifacts.files import sync, sync_folder
 from prune_cli.models import moments
-from prune_cli.training.durable import sync, sync_folder
 
 FOLDER = "checkpoints"
 _SCRATCH = ".checkpoint"  # a dot name, so that it is gone when the artifact is committed

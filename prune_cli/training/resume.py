@@ -11,10 +11,10 @@ import json
 import shutil
 from pathlib import Path
 
+from prune_cli.artifacts.files import sync, sync_folder
 from prune_cli.artifacts.manifest import digest_file, digest_once
 from prune_cli.runtime.progress import note
 from prune_cli.training.checkpoints import FOLDER as CHECKPOINTS
-from prune_cli.training.durable import sync, sync_folder
 
 FOLDER = ".resume"  # in the draft of a finetune artifact
 WHOLE = "whole"

@@ -1,0 +1,53 @@
+"""Files that are whole or not there, and that outlast a power cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of the system call renameat2
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a reader sees the old one or the new one, both whole, even after a power cut.
+
+    `write` is given a scratch path beside `path`, whose name starts with a dot. If it fails, `path` stays as it was.
+    """
+    scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        write(scratch)
+        sync(scratch)
+        scratch.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the failure itself is what the user has to see
+            scratch.unlink()
+        raise
+    sync(path.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step, so that a reader finds one or the other; False where it cannot be."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2  # Linux; Python has no function for it
+    except (AttributeError, OSError):
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder with everything in it is on the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
