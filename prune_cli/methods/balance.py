@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
+from prune_cli.methods.call import as_array
 from prune_cli.methods.method import Method
 from prune_cli.numeric.blocks import rows_at
 from prune_cli.numeric.shares import equal_shares, proportional_shares
 
+OF_EVERY_ROW = ("id", "kept", "rank", "score")  # columns that every selection has
 NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
 
 Columns = dict[str, NDArray[Any]]
@@ -75,15 +77,21 @@ def _run(method: Method, arguments: Mapping[str, Any], n_keep: int, n: int) -> S
     names = {*method.inputs, *method.options}
     function: Callable[..., Any] = method.function
     returned = function(**{name: value for name, value in arguments.items() if name in names})
-    positions, columns = returned if isinstance(returned, tuple) else (returned, {})
-    positions = np.asarray(positions)
-    known = np.unique(positions[(positions >= 0) & (positions < n)])
-    if positions.dtype.kind not in "iu" or positions.ndim != 1 or not len(positions) == len(known) == n_keep:
+    positions, told = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
+    positions = as_array(positions)
+    fits = positions.ndim == 1 and positions.dtype.kind in "iu"
+    known = np.unique(positions[(positions >= 0) & (positions < n)]) if fits else []
+    if not fits or not len(positions) == len(known) == n_keep:
         raise PruneError(f"{method.name}: gave positions that are not {n_keep} different ones of {n} rows")
+    if not isinstance(told, Mapping):
+        raise PruneError(f"{method.name}: gave columns that are not a dict; allowed: name -> one number for each row")
+    columns = {name: as_array(column) for name, column in told.items()}
     for name, column in columns.items():
-        if np.shape(column) != (n,) or np.asarray(column).dtype.kind not in "iufb":
+        if name in OF_EVERY_ROW or not isinstance(name, str):
+            raise PruneError(f"{method.name}: column {name}; allowed: a name other than {', '.join(OF_EVERY_ROW)}")
+        if column.shape != (n,) or column.dtype.kind not in "iufb" or np.isinf(column).any():
             raise PruneError(f"{method.name}: column {name} is not one number for each of {n} rows")
-    return Selection(positions.astype(np.int64), {name: np.asarray(column) for name, column in columns.items()})
+    return Selection(positions.astype(np.int64), columns)
 
 
 def _empty(column: NDArray[Any]) -> Any:

@@ -98,6 +98,14 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     return Call(chosen, given, target, kind, arguments, values, opts.seed, places)
 
 
+def as_array(returned: Any) -> NDArray[Any]:
+    """What a method returned as an array; of no axis and no number type where it cannot be one."""
+    try:
+        return np.asarray(returned)
+    except ValueError:  # lists of different lengths
+        return np.asarray(None)
+
+
 def _kind(names: Sequence[str], given: Inputs, on: str | None) -> str | None:
     """The representation that the arguments are of, if they are of one."""
     bare = [name.removeprefix(TARGET) for name in names]

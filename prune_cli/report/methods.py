@@ -18,8 +18,16 @@ def all_methods() -> dict[str, Any]:
     """The published methods; name -> summary of each score and selection, those of other packages too."""
     return {
         "published": [dataclasses.asdict(method) for method in published().values()],
-        **{stage: {name: methods.load(stage, name).summary for name in _names(stage)} for stage in STAGES},
+        **{stage: {name: _summary(stage, name) for name in _names(stage)} for stage in STAGES},
     }
+
+
+def _summary(stage: str, name: str) -> str:
+    """What a method is; of one of another package that does not load, why it does not."""
+    try:
+        return methods.load(stage, name).summary
+    except PruneError as problem:
+        return problem.message
 
 
 def all_methods_text(facts: dict[str, Any]) -> str:
