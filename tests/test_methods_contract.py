@@ -1,6 +1,5 @@
 """What holds for every score and selection, whatever it computes; and how methods are found and loaded."""
 
-import ast
 import subprocess
 import sys
 import warnings
@@ -13,6 +12,7 @@ import pytest
 import prune_cli
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
+from prune_cli.options import option
 
 E, D, M = 3, 4, 5  # checkpoints, features, target rows
 PACKAGE = Path(prune_cli.__file__).parent
@@ -60,8 +60,16 @@ def take(inputs: dict[str, Any], rows: Any) -> dict[str, Any]:
     return taken
 
 
-def is_selection(positions: np.ndarray, n_keep: int, n: int) -> bool:
-    """Whether positions are n_keep different ones of n, as int64."""
+def run(method: methods.Method, inputs: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The scores, or the positions of a selection; and the columns that say why, where there are any."""
+    returned = method.function(**inputs)
+    return returned if isinstance(returned, tuple) else (returned, {})
+
+
+def is_selection(method: methods.Method, inputs: dict[str, Any], n_keep: int, n: int) -> bool:
+    """Whether positions are n_keep different ones of n, as int64, and each column has a number for each row."""
+    positions, columns = run(method, inputs)
+    assert all(column.shape == (n,) and column.dtype.kind in "iufb" for column in columns.values())
     return (
         positions.dtype == np.int64
         and positions.shape == (n_keep,)
@@ -101,9 +109,10 @@ def test_docstring_says_what_it_is_where_from_and_what_higher_means(stage, name)
 def test_options_have_defaults_of_a_type_that_strings_can_become(stage, name):
     """Options are numbers, text, true or false, and each default is a value that the option accepts."""
     method = methods.load(stage, name)
-    assert methods.parse_options(method, {}) == method.options
-    as_text = {key: str(value).lower() for key, value in method.options.items()}
-    assert methods.parse_options(method, as_text) == method.options
+    assert methods.parse_options(method, {}) == method.defaults
+    as_text = {key: str(value).lower() for key, value in method.defaults.items()}
+    assert methods.parse_options(method, as_text) == method.defaults
+    assert all(option.help.text.endswith(".") for option in method.options.values())
 
 
 @pytest.mark.parametrize("n", [1, 2, 40])
@@ -120,15 +129,16 @@ def test_score_gives_a_finite_float64_for_each_row(name, n):
 def test_selection_is_exactly_n_keep_different_rows(name, n, n_keep):
     """A selection is int64 [n_keep] of different positions, from one row to all of them."""
     method = methods.load("select", name)
-    assert is_selection(method.function(**make_inputs(method.inputs, n, n_keep)), n_keep, n)
+    assert is_selection(method, make_inputs(method.inputs, n, n_keep), n_keep, n)
 
 
 @pytest.mark.parametrize(("stage", "name"), METHODS)
 def test_same_seed_same_answer(stage, name):
     """Two calls with equal inputs and generators of one seed give the same bytes."""
     method = methods.load(stage, name)
-    first, second = (method.function(**make_inputs(method.inputs, 40, 13)) for _ in range(2))
+    (first, ours), (second, theirs) = (run(method, make_inputs(method.inputs, 40, 13)) for _ in range(2))
     assert first.tobytes() == second.tobytes()
+    assert {name: c.tobytes() for name, c in ours.items()} == {name: c.tobytes() for name, c in theirs.items()}
 
 
 @pytest.mark.parametrize(("stage", "name"), METHODS)
@@ -136,7 +146,7 @@ def test_optional_inputs_can_be_left_out(stage, name):
     """Without its optional inputs a method still answers for all rows."""
     method = methods.load(stage, name)
     needed = tuple(i for i in method.inputs if i not in method.optional)
-    assert len(method.function(**make_inputs(needed, 40, 13))) == (40 if stage == "score" else 13)
+    assert len(run(method, make_inputs(needed, 40, 13))[0]) == (40 if stage == "score" else 13)
 
 
 @pytest.mark.parametrize(("stage", "name"), [m for m in METHODS if "rng" not in methods.load(*m).inputs])
@@ -145,7 +155,7 @@ def test_permuting_rows_permutes_the_answer(stage, name):
     method = methods.load(stage, name)
     inputs = make_inputs(method.inputs, 40, 13)
     order = np.random.default_rng(5).permutation(40)
-    before, after = method.function(**inputs), method.function(**take(inputs, order))
+    before, after = run(method, inputs)[0], run(method, take(inputs, order))[0]
     if stage == "score":
         np.testing.assert_allclose(after, before[order], rtol=1e-12)
     else:
@@ -170,37 +180,13 @@ def test_selection_of_equal_rows_is_still_exact(name):
     for rows in (np.zeros(12, int), np.repeat(np.arange(4), 3)):
         for n_keep in (1, 5, 12):
             inputs = take(make_inputs(method.inputs, 40, n_keep), rows)
-            assert is_selection(method.function(**inputs), n_keep, 12)
-
-
-def imported(path: Path) -> set[str]:
-    """Names of the modules of prune_cli that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import"
-            module = node.module or ""
-            whole = (PACKAGE.parent / module.replace(".", "/")).is_dir()
-            found |= {f"{module}.{alias.name}" for alias in node.names} if whole else {module}
-    return {name for name in found if name.partition(".")[0] == "prune_cli"}
-
-
-@pytest.mark.parametrize("path", sorted([*PACKAGE.glob("score/*.py"), *PACKAGE.glob("select/*.py")]), ids=str)
-def test_methods_import_nothing_of_the_package_but_helpers_beside_them(path):
-    """score/ and select/ see `_` helpers only, select/ those of score/ too; helpers may raise PruneError."""
-    stages = {"score": ["score"], "select": ["score", "select"]}[path.parent.name]
-    allowed = {f"prune_cli.{s}.{p.stem}" for s in stages for p in (PACKAGE / s).glob("_*.py")}
-    if path.stem.startswith("_"):
-        allowed.add("prune_cli.errors")
-    assert imported(path) <= allowed
+            assert is_selection(method, inputs, n_keep, 12)
 
 
 def test_finding_and_loading_methods_imports_no_heavy_library():
     """Listing the methods and reading every signature needs neither torch nor scikit-learn."""
     code = (
-        "import sys; from prune_cli import methods; methods.published()\n"
+        "import sys; from prune_cli.methods import method as methods, published; published.published()\n"
         "for stage in ('score', 'select'):\n    for name in methods.names(stage): methods.load(stage, name)\n"
         "print({'torch', 'sklearn', 'scipy', 'transformers', 'datasets', 'pandas'} & set(sys.modules))"
     )
@@ -211,7 +197,7 @@ def test_finding_and_loading_methods_imports_no_heavy_library():
 def test_listing_methods_imports_none_of_them():
     """The names come from the files alone."""
     code = (
-        "import sys; from prune_cli import methods; methods.names('score')\n"
+        "import sys; from prune_cli.methods import method as methods; methods.names('score')\n"
         "print('prune_cli.score.less' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -226,7 +212,8 @@ def test_load_reads_a_signature():
     assert less.optional == ("target_group",) and less.options == {}
     assert less.wants_target and less.wants_representation
     kmeans = methods.load("select", "kmeans")
-    assert kmeans.inputs == ("features", "n_keep", "rng") and kmeans.options == {"k": 100}
+    assert kmeans.inputs == ("features", "n_keep", "rng") and kmeans.defaults == {"k": 100}
+    assert kmeans.options["k"].help.text == "Number of clusters."
     assert not kmeans.wants_target and kmeans.wants_representation
     top = methods.load("select", "top")
     assert not top.wants_target and not top.wants_representation
@@ -243,7 +230,7 @@ def test_summary_says_what_higher_means():
     assert summary.startswith("Loss at the last checkpoint, in nats. Higher: ") and "\n" not in summary
 
 
-@pytest.mark.parametrize("name", ["lesss", "_kmeans", "", "../less", "top"])
+@pytest.mark.parametrize("name", ["lesss", "_kmeans", "", "../less"])
 def test_unknown_method_is_named_with_those_there_are(name):
     """A name that is no method is an error that lists the methods, with the nearest one as a hint."""
     with pytest.raises(PruneError) as caught:
@@ -252,7 +239,16 @@ def test_unknown_method_is_named_with_those_there_are(name):
     assert caught.value.hint == ("did you mean less?" if "less" in name else None)
 
 
-def method_with(**options: Any) -> methods.Method:
+def test_a_selection_is_no_score():
+    """A selection that is asked of `prune score`, or the other way round, is told where it belongs."""
+    with pytest.raises(PruneError, match=r"^score method: top; that is a method of prune select$"):
+        methods.load("score", "top")
+    with pytest.raises(PruneError, match=r"^select method: less; that is a method of prune score$"):
+        methods.load("select", "less")
+
+
+def method_with(**defaults: Any) -> methods.Method:
+    options = {name: option(name, None, default) for name, default in defaults.items()}
     return methods.Method("shape", lambda: None, (), (), options, doc="", code="")
 
 
@@ -275,7 +271,7 @@ def test_option_names_may_have_dashes():
     ("default", "value", "allowed"),
     [
         (5, "five", "a whole number above 0"),
-        (5, "5.0", "a whole number above 0"),
+        (5, "5.5", "a whole number above 0"),
         (5, 5.0, "a whole number above 0"),
         (5, True, "a whole number above 0"),
         (5, "0", "a whole number above 0"),
@@ -295,12 +291,13 @@ def test_bad_option_value_is_refused(default, value, allowed):
     """A value of another type, or a number of the wrong sign, is an error that says what is allowed."""
     with pytest.raises(PruneError) as caught:
         methods.parse_options(method_with(k=default), {"k": value})
-    assert caught.value.message == f"k: {value}; allowed: {allowed}"
+    shown = {"None": "missing", "True": "true"}.get(str(value), value)
+    assert caught.value.message == f"shape: k: {shown}; allowed: {allowed}"
 
 
 def test_unknown_option_is_refused():
     """An option that a method lacks is an error that names those it has."""
-    with pytest.raises(PruneError, match=r"^kmeans: no option clusters; allowed: k$"):
+    with pytest.raises(PruneError, match=r"^kmeans: clusters: unknown option; allowed: k$"):
         methods.parse_options(methods.load("select", "kmeans"), {"clusters": "3"})
-    with pytest.raises(PruneError, match=r"^top: no option k; allowed: no options$"):
+    with pytest.raises(PruneError, match=r"^top: k: unknown option; allowed: none$"):
         methods.parse_options(methods.load("select", "top"), {"k": "3"})

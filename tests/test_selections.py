@@ -1,5 +1,6 @@
 """Selections, budgets and balance against cases worked out by hand, and against what defines them."""
 
+import inspect
 import sys
 import tracemalloc
 from collections import Counter
@@ -11,14 +12,17 @@ from hypothesis import strategies as st
 
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
-from prune_cli.methods.balance import select_balanced
+from prune_cli.methods.balance import select as run_balanced
 from prune_cli.methods.budget import parse_keep
 from prune_cli.numeric import blocks as _blocks
 from prune_cli.numeric.shares import equal_shares, proportional_shares
+from prune_cli.options import option
 
 
 def select(name, *args, **options):
-    return methods.load("select", name).function(*args, **options).tolist()
+    returned = methods.load("select", name).function(*args, **options)
+    positions = returned[0] if isinstance(returned, tuple) else returned
+    return positions.tolist()
 
 
 def rng(seed=0):
@@ -131,6 +135,14 @@ def test_kmeans_draws_within_a_cluster_at_random():
     assert all(abs(counts[row] - 400 * 2 / 3) < 4 * error for row in (0, 1, 3))
 
 
+def test_kmeans_tells_the_cluster_of_every_row():
+    """The column `cluster` is the partition {0, 1, 3}, {2, 4}, {5}, of kept rows and others."""
+    _, columns = methods.load("select", "kmeans").function(CLUSTERS, 2, rng(), k=3)
+    assert list(columns) == ["cluster"]
+    parts = [np.flatnonzero(columns["cluster"] == j).tolist() for j in range(3)]
+    assert sorted(parts) == [[0, 1, 3], [2, 4], [5]]
+
+
 sizes_and_total = (
     st.lists(st.integers(0, 40), min_size=1, max_size=8)
     .filter(any)
@@ -170,6 +182,13 @@ AIMS = np.array([[np.cos(np.pi / 18), np.sin(np.pi / 18)], [np.sin(np.pi / 18), 
 def test_round_robin_gives_each_target_row_its_nearest_free_row_in_turn():
     """10° takes 0° and 80° takes 90°; then 30° (20° off), 60° (20° off); for 10° alone 180° is left."""
     assert select("round_robin", COMPASS, AIMS, 5) == [0, 3, 1, 2, 4]
+
+
+def test_round_robin_tells_the_target_row_of_each_kept_row():
+    """Rows 0, 3 and 1 are kept for target rows 0, 1 and 0; rows 2 and 4 for none."""
+    positions, columns = methods.load("select", "round_robin").function(COMPASS, AIMS, 3)
+    assert positions.tolist() == [0, 3, 1]
+    assert {name: column.tolist() for name, column in columns.items()} == {"target": [0, 0, -1, 1, -1]}
 
 
 def test_round_robin_passes_on_to_the_next_free_row():
@@ -233,21 +252,23 @@ LABEL = np.array([0, 1, 0, 2, 0, 1])
 BY_LABEL = np.array([0.1, 0.6, 0.9, 0.2, 0.5, 0.7])  # label 0: rows 2, 4, 0; label 1: rows 5, 1; label 2: row 3
 
 
+def method_of(function):
+    """A function as a selection method."""
+    parameters = inspect.signature(function).parameters.values()
+    inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+    options = {p.name: option(p.name, None, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return methods.Method("mine", function, inputs, (), options, doc="", code="")
+
+
 def top_balanced(n_keep, balance):
-    function = methods.load("select", "top").function
-    arguments = {"score": BY_LABEL, "n_keep": n_keep}
-    return select_balanced(function, arguments, LABEL, n_keep, balance, 6).tolist()
+    top = methods.load("select", "top")
+    return run_balanced(top, {"score": BY_LABEL}, LABEL, n_keep, balance, 6).positions.tolist()
 
 
 def test_balance_none_is_the_method_itself():
     """Without balance the highest scores are kept whatever their label."""
-    function = methods.load("select", "top").function
-    assert select_balanced(function, {"score": BY_LABEL, "n_keep": 4}, None, 4, "none", 6).tolist() == [
-        2,
-        5,
-        1,
-        4,
-    ]
+    top = methods.load("select", "top")
+    assert run_balanced(top, {"score": BY_LABEL}, None, 4, "none", 6).positions.tolist() == [2, 5, 1, 4]
 
 
 def test_balance_keep_gives_each_label_its_share_of_the_data():
@@ -288,7 +309,7 @@ def test_every_method_can_be_balanced(name, balance):
             "target_features": rng(3).normal(size=(6, 3)),
         }
         arguments = {key: every[key] for key in method.inputs}
-        rows = select_balanced(method.function, arguments | method.options, label, n_keep, balance, 40)
+        rows = run_balanced(method, arguments | method.defaults, label, n_keep, balance, 40).positions
         assert len(set(rows.tolist())) == n_keep == len(rows)
         assert np.bincount(label[rows], minlength=4).tolist() == shares(np.bincount(label), n_keep).tolist()
 
@@ -297,9 +318,8 @@ def test_every_method_can_be_balanced(name, balance):
 def test_every_beginning_of_a_balanced_selection_is_balanced(n_keep):
     """Of labels 90 : 9 : 1 any first m rows have their proportion of m, within one row."""
     label = rng().permutation(np.repeat([0, 1, 2], [900, 90, 10]))
-    function = methods.load("select", "top").function
-    arguments = {"score": rng(1).normal(size=1000), "n_keep": n_keep}
-    rows = select_balanced(function, arguments, label, n_keep, "keep", 1000)
+    arguments = {"score": rng(1).normal(size=1000)}
+    rows = run_balanced(methods.load("select", "top"), arguments, label, n_keep, "keep", 1000).positions
     picked = np.eye(3)[label[rows]]
     proportion = picked.mean(axis=0) * np.arange(1, n_keep + 1)[:, None]
     assert np.abs(picked.cumsum(axis=0) - proportion).max() <= 1
@@ -309,8 +329,8 @@ def test_balance_gives_a_method_its_label_s_part_of_every_input():
     """Inputs by row are cut to the label; target set, rates, rng and options stay; n and n_keep are new."""
     seen = []
 
-    def spy(features, text, n, n_keep, rng, learning_rate, target_features, *, score=5):
-        seen.append((features.tolist(), text, n, n_keep, rng, learning_rate, target_features, score))
+    def spy(features, text, n, n_keep, rng, learning_rate, target_features, *, size=5):
+        seen.append((features.tolist(), text, n, n_keep, rng, learning_rate, target_features, size))
         return np.arange(n_keep)
 
     generator, rates, target = rng(), np.ones(6), np.ones((6, 2))
@@ -322,9 +342,9 @@ def test_balance_gives_a_method_its_label_s_part_of_every_input():
         "rng": generator,
         "learning_rate": rates,
         "target_features": target,
-        "score": 7,
+        "size": 7,
     }
-    rows = select_balanced(spy, arguments, LABEL, 2, "keep", 6).tolist()
+    rows = run_balanced(method_of(spy), arguments, LABEL, 2, "keep", 6).positions.tolist()
     assert seen == [
         ([[0], [2], [4]], ["a", "c", "e"], 3, 1, generator, rates, target, 7),
         ([[1], [5]], ["b", "f"], 2, 1, generator, rates, target, 7),
@@ -332,17 +352,40 @@ def test_balance_gives_a_method_its_label_s_part_of_every_input():
     assert rows == [0, 1]
 
 
-def test_unknown_balance_is_refused():
-    """A balance that is none of the three is an error that names them."""
-    with pytest.raises(PruneError, match=r"^balance: even; allowed: none, keep, equal$"):
-        top_balanced(3, "even")
+def test_balance_puts_the_columns_together():
+    """Each label's rows have their own entries; the rows of a label without a share have none, by type of column."""
+
+    def explained(score, n_keep):
+        n = len(score)
+        columns = {"first": np.arange(n), "half": score / 2, "high": score > 0.6}
+        return np.argsort(-score, kind="stable")[:n_keep], columns
+
+    kept = run_balanced(method_of(explained), {"score": BY_LABEL}, LABEL, 3, "keep", 6)
+    assert kept.positions.tolist() == [2, 5, 4]
+    assert kept.columns["first"].tolist() == [0, 0, 1, -1, 2, 1]  # label 2, row 3, has no share
+    np.testing.assert_array_equal(kept.columns["half"], [0.05, 0.3, 0.45, np.nan, 0.25, 0.35])
+    assert kept.columns["high"].tolist() == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (np.arange(5), "column why is not one number for each of 6 rows"),
+        (np.arange(12).reshape(6, 2), "column why is not one number"),
+        (np.array(list("abcdef")), "column why is not one number"),
+    ],
+)
+def test_a_column_that_is_not_a_number_for_each_row_is_found_out(column, problem):
+    """A column that is too short, has two axes or holds text is an error that names it."""
+    with pytest.raises(PruneError, match=f"^mine: {problem}"):
+        run_balanced(method_of(lambda: (np.arange(3), {"why": column})), {}, None, 3, "none", 6)
 
 
 @pytest.mark.parametrize("answer", [[0, 0, 1], [0, 1], [0, 1, 6], [-1, 0, 1]])
 def test_a_method_that_gives_wrong_positions_is_found_out(answer):
     """Positions twice, too few or out of range are an error, not a selection."""
-    with pytest.raises(PruneError, match=r"test_selections: gave positions that are not 3 different ones of 6 rows"):
-        select_balanced(lambda: np.array(answer), {}, None, 3, "none", 6)
+    with pytest.raises(PruneError, match=r"^mine: gave positions that are not 3 different ones of 6 rows$"):
+        run_balanced(method_of(lambda: np.array(answer)), {}, None, 3, "none", 6)
 
 
 @pytest.mark.parametrize(
