@@ -1,7 +1,7 @@
 """Scores and selections against what their sources say: formulas by hand, published code, and what they are for.
 
-Published code was read at princeton-nlp/LESS 8abf962, BigML-CS-UCLA/S2L 2bc84dd, hamishivi/automated-instruction-selection
-0227547, tianyi-lab/Cherry_LLM 6c200ba, and the code of Du et al. 2025 (arXiv 2507.03648).
+Published code was read at princeton-nlp/LESS 8abf962, BigML-CS-UCLA/S2L 2bc84dd, tianyi-lab/Cherry_LLM 6c200ba,
+hamishivi/automated-instruction-selection 0227547, and the code of Du et al. 2025 (arXiv 2507.03648).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def crowd_and_outliers(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("k", [1, 5, 10, 20, 21, 39, 40, 100])
 def test_kmeans_keeps_no_more_of_a_crowd_than_a_random_draw_does(k: int) -> None:
-    """Of 40 rows, half of them alike, 20 kept: at most 10 are alike on average, one or two with a cluster a row kept."""
+    """Of 40 rows, half of them alike, 20 kept: at most 10 are alike on average, 3 with a cluster a row."""
     kept = []
     for seed in range(30):
         features, crowd = crowd_and_outliers(seed)
@@ -98,3 +98,21 @@ def test_shares_in_random_order_are_still_exact() -> None:
             proportional_shares(sizes, total, rng(seed)),
         ):
             assert shares.sum() == total and (shares <= sizes).all()
+
+
+def test_a_step_of_adam_is_that_of_the_published_code_of_less() -> None:
+    """Six entries of very different size through `obtain_gradients_with_adam` of princeton-nlp/LESS 8abf962, float64.
+
+    Entries whose root of the second moment is below 1e-4, the third and on, tell ε within the root from ε beside it.
+    """
+    torch = pytest.importorskip("torch")
+    from prune_cli.gradients.adam import Adam
+
+    grads = [0.5, -2e-3, 3e-5, 0.0, 1e-6, -0.04]
+    first, second = np.array([0.1, 1e-3, -2e-5, 4e-6, 0.0, -0.01]), np.array([0.02, 4e-6, 9e-10, 1e-12, 0.0, 1e-4])
+    theirs = [0.98430567029, 0.34956331861, -0.14367394278, 0.03599820193, 0.00099999995, -1.29029477441]
+    weight = torch.zeros(6, dtype=torch.float64)
+    adam = Adam.of({"w": first}, {"w": second}, (0.9, 0.999), 1e-8, {"w": weight})
+    ours = adam.step("w", torch.tensor([grads], dtype=torch.float64))[0]
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-9)
+    assert adam.resting("w")[3].item() == pytest.approx(theirs[3], rel=1e-9)
