@@ -306,7 +306,7 @@ def test_every_method_can_be_balanced(name, balance):
             "features": rng(2).normal(size=(40, 3)),
             "target_features": rng(3).normal(size=(6, 3)),
         }
-        arguments = {key: every[key] for key in method.inputs}
+        arguments = {key: every[key] for key in method.inputs if key in every}
         rows = run_balanced(method, arguments | method.defaults, label, n_keep, balance, 40).positions
         assert len(set(rows.tolist())) == n_keep == len(rows)
         assert np.bincount(label[rows], minlength=4).tolist() == shares(np.bincount(label), n_keep).tolist()

@@ -25,13 +25,21 @@ if TYPE_CHECKING:
 class Tensor:
     """A tensor of a kind, [n, e, *axes].
 
-    axes: a letter for each axis after rows and checkpoints; the observer's `sizes` gives their sizes. dtype: the stored
-    type; None: the kind's option `dtype`. about: what the numbers are, with units and direction.
+    axes: a letter for each axis after rows and checkpoints; the observer's `sizes` gives their sizes. dtype: the
+    stored type; None: the kind's option `dtype`. about: what the numbers are, with units and direction. scaled:
+    stored as float16 each row at a checkpoint is divided by a power of two, which stands in a second tensor
+    (`scale_of`), so that its numbers keep their digits however small or large they are.
     """
 
     axes: tuple[str, ...]
     dtype: str | None
     about: str
+    scaled: bool = False
+
+
+def scale_of(tensor: str) -> str:
+    """The name of the tensor float32 [n, e] that a scaled tensor is to be multiplied by; where it is absent, by one."""
+    return f"{tensor}_scale"
 
 
 @dataclass
