@@ -6,6 +6,7 @@ hamishivi/automated-instruction-selection 0227547, and the code of Du et al. 202
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from prune_cli.numeric import blocks
 from prune_cli.numeric.shares import equal_shares, proportional_shares, smallest_first
 from prune_cli.numeric.vectors import vectors
 from prune_cli.tasks import classification
-from tests.conftest import Prune, read_rows, sentences, write_rows
+from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -382,3 +383,76 @@ def test_hidden_methods_read_the_first_token_of_the_last_checkpoint(
         assert ran.code == 0, ran.err
     held = {how: tensors.load(tmp_path / how / "hidden.safetensors")["hidden"] for how in ("summary", "cls", "last")}
     assert np.array_equal(held["summary"], held["cls"]) and not np.array_equal(held["cls"], held["last"])
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory, prune: Prune) -> dict[str, Any]:
+    """Short answers to prompts, represented with and without the end-of-sequence token by the sample model."""
+    folder = tmp_path_factory.mktemp("answers")
+    shutil.copytree(REPOSITORY / "sample_data/lm", folder / "lm", ignore=shutil.ignore_patterns("chat_template.jinja"))
+    rows = [
+        {"prompt": f"question {i} is {'long ' * (i % 3)}", "response": "yes no maybe".split()[i % 3]} for i in range(8)
+    ]
+    rows.append({"prompt": "say nothing", "response": "</s>"})
+    data = write_rows(folder / "rows.jsonl", rows)
+    for name, more in (("with", []), ("without", ["--no-count-eos"])):
+        made: list[Any] = ["represent", data, "-o", folder / name, "--model", folder / "lm"]
+        ran = prune(*made, "--task", "generation", "--kind", "dynamics,unprompted", *more)
+        assert ran.code == 0, ran.err
+    return {"folder": folder, "rows": rows, "data": data}
+
+
+def script_losses(path: Path, rows: list[dict[str, str]], *, eos: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Each response's mean loss with its prompt and behind the first token, by transformers alone; eos: the end too."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    start = model.config.bos_token_id if model.config.bos_token_id is not None else model.config.eos_token_id
+    end = [tokenizer.eos_token_id] if eos else []
+    found: list[list[float]] = [[], []]
+    for row in rows:
+        answer = tokenizer(row["response"], add_special_tokens=False)["input_ids"] + end
+        for side, before in enumerate((tokenizer(row["prompt"])["input_ids"], [start])):
+            labels = torch.tensor([[-100] * len(before) + answer])
+            found[side].append(model(input_ids=torch.tensor([before + answer]), labels=labels).loss.item())
+    return np.array(found[0]), np.array(found[1])
+
+
+@pytest.mark.parametrize(("name", "eos"), [("with", True), ("without", False)])
+def test_ifd_counts_the_end_of_sequence_token_or_not(
+    name: str, eos: bool, answers: dict[str, Any], prune: Prune
+) -> None:
+    """Both losses, and the score, are those of Cherry_LLM's script, whose responses have no end-of-sequence token."""
+    folder = answers["folder"]
+    prompted, alone = script_losses(folder / "lm", answers["rows"][:-1], eos=eos)
+    held = {
+        **tensors.load(folder / name / "dynamics.safetensors"),
+        **tensors.load(folder / name / "unprompted.safetensors"),
+    }
+    np.testing.assert_allclose(-held["logprob"][:-1, 0], prompted, rtol=1e-4)
+    np.testing.assert_allclose(-held["logprob_unprompted"][:-1, 0], alone, rtol=1e-4)
+    ran = prune("score", folder / name, "-o", folder / f"ifd-{name}", "--method", "ifd", "--set", "unhelped_last=false")
+    assert ran.code == 0, ran.err
+    scores = [row["score"] for row in read_rows(folder / f"ifd-{name}/score.jsonl")]
+    np.testing.assert_allclose(scores[:-1], prompted / alone, rtol=1e-4)
+
+
+def test_a_response_of_the_end_of_sequence_token_alone_keeps_it(answers: dict[str, Any]) -> None:
+    """No row is left without a token: its values are finite, and those with the token where there is no other."""
+    from prune_cli.represent.kinds._ends import without_ends
+
+    torch = pytest.importorskip("torch")
+    for name in ("dynamics", "unprompted"):
+        for array in tensors.load(answers["folder"] / "without" / f"{name}.safetensors").values():
+            assert np.isfinite(array).all()
+    labels = torch.tensor([[-100, 5, 2, 6, 2], [-100, -100, 2, -100, -100]])
+    assert without_ends(labels, (2,)).tolist() == [[-100, 5, -100, 6, -100], [-100, -100, 2, -100, -100]]
+    assert without_ends(labels, ()) is labels
+
+
+def test_ifd_as_published_does_not_count_the_end_of_sequence_token() -> None:
+    """The option stands in the table, and has a say for generation alone."""
+    assert published()["ifd"].represent_options == {"count_eos": False}
+    assert [name for name in tasks.names() if "count_eos" in tasks.load(name).OPTIONS] == ["generation"]

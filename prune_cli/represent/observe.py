@@ -69,8 +69,8 @@ class Setup:
     """What a pass works with: n encoded rows, a model, and how they are computed.
 
     named: the model as it was named, with its checkpoints; `model` holds their weights in turn. precision: of the
-    forward, float32 or bfloat16. batch_size, tokens_per_batch: most rows and tokens in a batch. target: the target
-    set, for kinds that need one.
+    forward, float32 or bfloat16. eos_token_id: the tokenizer's token that ends a text. batch_size, tokens_per_batch:
+    most rows and tokens in a batch. target: the target set, for kinds that need one.
     """
 
     encoded: Encoded
@@ -83,6 +83,7 @@ class Setup:
     batch_size: int
     tokens_per_batch: int
     target: Target | None = None
+    eos_token_id: int | None = None
 
     def batch(self, positions: NDArray[np.int64]) -> Batch:
         """The rows at `positions`, on the device."""

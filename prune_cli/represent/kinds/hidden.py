@@ -59,7 +59,7 @@ def observe(setup: Setup, opts: Options) -> Hidden:
 
 
 def summarising(config: Any, task: Task) -> Literal["cls", "last"]:
-    """The pooling that takes the token which has seen all others, by the type of model and what the task loads it as."""
+    """The pooling that takes the token which has seen all others, by the type of model and its use."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
     return "cls" if config.model_type in MASKED and task.AUTO_MODEL != "AutoModelForCausalLM" else "last"
