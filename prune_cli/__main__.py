@@ -1,6 +1,17 @@
-"""`python -m prune_cli`, the same as `prune`."""
+"""The program: `prune`, or `python -m prune_cli`. Ctrl-C while it is loading ends it as quietly as later."""
 
-from prune_cli.cli import main
+import sys
+
+
+def main() -> None:
+    """Load the command line and run it."""
+    try:
+        from prune_cli.cli import main as run
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

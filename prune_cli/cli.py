@@ -21,6 +21,7 @@ from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.parameters import AsJson, Data, DryRun, Inputs, Out, stage_command
 from prune_cli.runtime import interrupt, processes
+from prune_cli.runtime.terminal import clean
 from prune_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def hush() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status: 0 done, 1 expected error, 2 usage, 130 interrupted."""
     try:
+        _check_encoding(arguments)
         status = app(arguments, prog_name="prune", standalone_mode=False) or 0
         if status == 130 and processes.tells(INTERRUPTED):
             _tell(INTERRUPTED)
@@ -94,6 +96,15 @@ def run(arguments: Sequence[str]) -> int:
         return _failed("cannot write: no space left", "the same command again goes on from what is saved")
 
 
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Raise PruneError for an argument whose bytes are no text: it could be written to no file that we make."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise PruneError(f"{argument}: an argument that is not UTF-8; allowed: UTF-8") from None
+
+
 def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:
     if not processes.tells(message):
         return status
@@ -105,7 +116,12 @@ def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequen
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(clean(line), file=sys.stderr, flush=True)
+
+
+def _show(facts: Any, text: str, as_json: bool) -> None:
+    """The result on stdout: as one JSON object, or in words."""
+    print(json.dumps(facts, ensure_ascii=False) if as_json else clean(text))
 
 
 def _drop_output() -> None:
@@ -122,7 +138,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     facts = report.facts(outcome)
     for line in report.lines(facts):
         _tell(line)
-    print(json.dumps(facts, ensure_ascii=False) if as_json else outcome.out)
+    _show(facts, str(outcome.out), as_json)
 
 
 def _stage(function: Callable[..., Outcome]) -> Callable[..., None]:
@@ -247,7 +263,7 @@ def methods(
 
     facts = report.one_method(name) if name else report.all_methods()
     text = report.one_method_text if name else report.all_methods_text
-    print(json.dumps(facts, ensure_ascii=False) if as_json else text(facts))
+    _show(facts, text(facts), as_json)
 
 
 @app.command("show", epilog=_example("prune show runs/kept"))
@@ -259,7 +275,7 @@ def show_artifact(
     from prune_cli.report import artifact as report
 
     facts = report.facts(artifact)
-    print(json.dumps(facts, ensure_ascii=False) if as_json else report.text(facts))
+    _show(facts, report.text(facts), as_json)
     if facts["damaged"]:
         raise PruneError(
             f"{artifact}: damaged: {', '.join(facts['damaged'])}",
@@ -302,9 +318,5 @@ def pipeline(
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     _tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    if as_json:
-        print(json.dumps(report.facts, ensure_ascii=False))
-    elif dry_run:
-        print(report.out)
-    else:
-        print(*table(list(results.table(report))), sep="\n")
+    text = str(report.out) if dry_run else "\n".join(table(list(results.table(report))))
+    _show(report.facts, text, as_json)

@@ -93,7 +93,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
         from prune_cli.stages.common import How
 
         if record:
-            given = {name: values.pop(name) for name in _declared(record)}
+            given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         how = How(force=force, replace=replace, dry_run=dry_run)
         report(function(**values, fields=_fields(fields), how=how), as_json)
@@ -132,6 +132,9 @@ def _parameter(option: options.Option) -> inspect.Parameter:
     if option.type is Mapping:
         hint = Annotated[list[str] | None, typer.Option(f"--{option.name}", metavar="KEY=VALUE", help=text)]
         return _option(option.name, hint, None)
+    if default is False:  # a flag: nothing is gained by its opposite, and the help has no room for both
+        flag = typer.Option(f"--{option.name.replace('_', '-')}", help=text)
+        return _option(option.name, Annotated[bool, flag], False)
     if default is None:
         return _option(option.name, Annotated[option.type | None, typer.Option(help=text)], None)
     missing = default is dataclasses.MISSING

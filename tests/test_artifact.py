@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prune_cli.artifacts import drafts
+from prune_cli.artifacts import drafts, files
 from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts.drafts import NEW, stale_reason
 from prune_cli.artifacts.manifest import Recipe, open_artifact
@@ -47,7 +48,7 @@ def test_a_folder_of_the_user_is_no_draft(tmp_path: Path) -> None:
     part = tmp_path / "kept.part"
     part.mkdir()
     (part / "thesis.txt").write_text("years of work")
-    with pytest.raises(PruneError, match=r"kept\.part: is there already and was not made by prune"):
+    with pytest.raises(PruneError, match=r"kept\.part: exists and was not made by prune"):
         make(tmp_path / "kept")
     assert (part / "thesis.txt").read_text() == "years of work"
     shutil.rmtree(part)
@@ -113,16 +114,124 @@ def test_a_whole_draft_taken_up_again_is_no_longer_whole(tmp_path: Path, monkeyp
     assert stale_reason(out, TWO) == NEW
 
 
-def test_half_a_predecessor_is_removed(tmp_path: Path) -> None:
-    """A kill while the replaced artifact was being removed does not stand in the way of the next replacement."""
-    out, old = tmp_path / "kept", tmp_path / ".kept.replaced"
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_predecessor_is_removed(swaps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill before or while the replaced artifact is removed does not stand in the way of the next look."""
+    out = tmp_path / "kept"
+    old = tmp_path / ("kept.part" if swaps else ".kept.replaced")
+    if not swaps:
+        monkeypatch.setattr(files, "exchange", lambda *_: False)  # as on a system that cannot
     make(out)
-    for look in (lambda: stale_reason(out, ONE), lambda: make(out, TWO)):
-        old.mkdir()
-        (old / "metrics.json").write_text("old")
-        look()
-        assert names(tmp_path) == ["kept"]
-    assert stale_reason(out, TWO) is None
+    for recipe, text in ((TWO, "0.7"), (ONE, "0.5")):
+        with monkeypatch.context() as context:
+            context.setattr(drafts, "remove_artifact", killed)
+            with pytest.raises(KeyboardInterrupt):
+                make(out, recipe, text)
+        assert names(tmp_path) == sorted(["kept", old.name])
+        (old / "metrics.json").unlink()  # it had begun
+        assert stale_reason(out, recipe) is None
+        assert open_artifact(out).file("metrics.json").read_text() == text
+        assert (names(tmp_path), names(out)) == (["kept"], ["manifest.json", "metrics.json"])
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_what_is_not_ours_stays(swaps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only files that a manifest lists are removed: not a user's folder of that name, nor a file within an artifact."""
+    if not swaps:
+        monkeypatch.setattr(files, "exchange", lambda *_: False)
+    out, theirs = tmp_path / "kept", tmp_path / ".kept.replaced"
+    make(out)
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("years of work")
+    (out / "deep").mkdir()
+    drafts.check_removable(out)  # an empty folder holds nothing
+    (out / "deep" / "notes.txt").write_text("mine")
+    with pytest.raises(PruneError, match=r"kept/deep/notes\.txt: not made by prune"):
+        drafts.check_removable(out)
+    drafts.remove_artifact(out)
+    assert names(out) == ["deep"] and (out / "deep" / "notes.txt").read_text() == "mine"
+    (out / "deep" / "notes.txt").unlink()
+    drafts.remove_artifact(out)  # which is none any more
+    assert out.exists()
+    (out / "deep").rmdir()
+    for recipe in (ONE, TWO):
+        make(out, recipe)
+    assert (names(tmp_path), names(theirs)) == ([".kept.replaced", "kept"], ["thesis.txt"])
+
+
+def test_a_manifest_of_others_is_no_artifact(tmp_path: Path) -> None:
+    """A folder with some other program's manifest.json is not ours: neither read nor replaced."""
+    out = tmp_path / "extension"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"manifest_version": 3, "name": "mine", "key": "x", "recipe": {}, "files": {}}')
+    assert not artifact.is_artifact(out)
+    with pytest.raises(PruneError, match="exists and was not made by prune"):
+        stale_reason(out, ONE)
+
+
+def test_nothing_in_a_manifest_can_be_changed(tmp_path: Path) -> None:
+    """The seal covers recipe, facts, files and how it was made: any other value in any place is damage."""
+
+    def changed(value: Any) -> list[Any]:
+        """Each value made from this one by one change."""
+        if isinstance(value, dict):
+            changes = [{**value, key: other} for key in value for other in changed(value[key])]
+            return [*changes, *({k: v for k, v in value.items() if k != key} for key in value), {**value, "new": 1}]
+        return ["x"] if value != "x" else ["y"]
+
+    out = tmp_path / "kept"
+    with drafts.draft(out, ONE, {"rows": "rows.jsonl"}, resumable=False) as draft:
+        (draft.path / "metrics.json").write_text("0.5")
+        draft.about = {"labels": ["a", "b"], "max_length": 8}
+    manifest = json.loads((out / "manifest.json").read_text())
+    variants = changed(manifest)
+    assert len(variants) > 30
+    for variant in variants:
+        (out / "manifest.json").write_text(json.dumps(variant))
+        with pytest.raises(PruneError):
+            open_artifact(out)
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert open_artifact(out).about["max_length"] == 8
+
+
+def test_an_older_format_is_not_misread(tmp_path: Path) -> None:
+    """An artifact in the former format, without a seal, is refused by name, and stale to the command that makes it."""
+    out = tmp_path / "kept"
+    make(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    older = {key: value for key, value in manifest.items() if key not in ("prune", "seal")} | {"format": 1}
+    (out / "manifest.json").write_text(json.dumps(older))
+    with pytest.raises(PruneError, match="made by an older version") as caught:
+        open_artifact(out)
+    assert caught.value.hint == "make it again with --force"
+    assert stale_reason(out, ONE) == "made by an older version"
+    make(out)
+    assert stale_reason(out, ONE) is None
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """A manifest of a format that this version does not know is not read."""
+    out = tmp_path / "kept"
+    make(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(artifact.sealed({**manifest, "format": artifact.FORMAT + 1})))
+    with pytest.raises(PruneError, match=rf"manifest format {artifact.FORMAT + 1}; allowed: {artifact.FORMAT},"):
+        open_artifact(out)
+
+
+def test_another_version_or_other_code_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version and the digests of code are part of the key, and told as the reason."""
+    out = tmp_path / "kept"
+    recipe = Recipe("score", {}, {}, {"score less": "a"})
+    make(out, recipe)
+    assert stale_reason(out, recipe) is None
+    assert stale_reason(out, Recipe("score", {}, {}, {"score less": "b"})) == "code of score less changed"
+    monkeypatch.setattr(artifact, "__version__", "99")
+    assert (stale_reason(out, recipe) or "").startswith("code.prune ")
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -155,7 +264,7 @@ def test_scratch_files_stay_out(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), drafts.draft(out, ONE, {}, resumable=True) as draft:
         draft.cached("rows.jsonl", killed)
     part = tmp_path / "kept.part"
-    assert len(names(part)) == 2  # the recipe and the half-written file
+    (part / ".rows.jsonl.tmp").write_text("half")  # as after a kill that nothing could tidy up
     (part / ".manifest.json.tmp").write_text("{")
     with drafts.draft(out, ONE, {}, resumable=True) as draft:
         draft.cached("scores.jsonl", lambda path: path.write_text("[1]") and None)

@@ -225,15 +225,15 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--kind", "hiden"], ("kind: hiden; allowed: dynamics, gradient, hidden",)),
         (["--layer", "3"], ("layer: 3; the model has layers 0 (embeddings) to 2",)),
         (["--layer", "-4"], ("layer: -4",)),
-        (["--dim", "0"], ("dim: 0; a number above 0",)),
-        (["--dim", "1"], ("dim: 1; 2 or more",)),
-        (["--batch-size", "-1"], ("batch_size: -1; a number above 0",)),
+        (["--dim", "0"], ("dim: 0; allowed: a whole number, 2 or more",)),
+        (["--dim", "1"], ("dim: 1; allowed: a whole number, 2 or more",)),
+        (["--batch-size", "-1"], ("batch_size: -1; allowed: a whole number above 0",)),
         (["--checkpoints", "7"], ("no checkpoint 7; it keeps 1, 2",)),
         (["--checkpoints", "first"], ("no checkpoint first; it keeps 1, 2",)),
         (["--device", "gpu"], ("device: gpu; allowed: auto, cpu, cuda or cuda:N",)),
         (["--device", "cuda:99"], ("device: cuda:99",)),
         (["--max-length", "1"], ("max_length: 1",)),
-        (["--seed", "-1"], ("seed: -1; 0 or more",)),
+        (["--seed", "-1"], ("seed: -1; allowed: a whole number, 0 or more, below 4294967296",)),
     ],
 )
 def test_bad_values_of_represent(
@@ -265,13 +265,13 @@ def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--epochs", "0"], ("epochs: 0",)),
-        (["--epochs", "nan"], ("epochs: nan",)),
-        (["--learning-rate", "inf"], ("learning_rate: inf",)),
+        (["--epochs", "0"], ("epochs: 0.0; allowed: a number above 0",)),
+        (["--epochs", "nan"], ("epochs: NaN; allowed: a number above 0",)),
+        (["--learning-rate", "inf"], ("learning_rate: Infinity; allowed: a number above 0",)),
         (["--steps", "-1"], ("steps: -1",)),
         (["--warmup-ratio", "1.5"], ("warmup_ratio: 1.5; allowed: a number, 0 or more, below 1",)),
         (["--tune", "lora", "--lora-targets", "nothing"], ("lora_targets: nothing",)),
-        (["--tune", "lora", "--lora-rank", "0"], ("lora_rank: 0; a number above 0",)),
+        (["--tune", "lora", "--lora-rank", "0"], ("lora_rank: 0; allowed: a whole number above 0",)),
         (["--learning-rate", "1e30"], ("training diverged",)),
     ],
 )
@@ -298,7 +298,7 @@ def test_bad_methods_and_their_options(here: Path, prune: Prune, made: Path, dat
     for arguments, *parts in (
         (["score", *train, "--method", "lss"], "score method: lss; allowed: ", "less"),
         (["select", *kept, "best"], "select method: best; allowed: ", "top"),
-        (["select", *kept, "kmeans", "--on", "hidden", "--set", "kk=3"], "kmeans: no option kk; allowed: k"),
+        (["select", *kept, "kmeans", "--on", "hidden", "--set", "kk=3"], "kmeans: kk: unknown option; allowed: k"),
         (
             ["select", *kept, "kmeans", "--on", "hidden", "--set", "k=three"],
             "k: three; allowed: a whole number",
@@ -306,14 +306,14 @@ def test_bad_methods_and_their_options(here: Path, prune: Prune, made: Path, dat
         (["select", *kept, "kmeans", "--on", "hidden", "--set", "k=-1"], "k: -1; allowed: a whole number"),
         (
             ["select", *kept, "kmeans"],
-            "which representation? --on is needed; there are: dynamics, gradient, hidden",
+            "--on: missing; allowed: dynamics, gradient, hidden",
         ),
         (
             ["select", *kept, "kmeans", "--on", "ngram"],
             "--on ngram: not among the inputs; there are: dynamics",
         ),
-        (["select", *kept, "random", "--on", "hidden"], "--on hidden: this method reads no representation"),
-        (["select", *kept, "top"], "0 score artifacts given; this method needs exactly one"),
+        (["select", *kept, "random", "--on", "hidden"], "--on hidden: this method runs on no representation"),
+        (["select", *kept, "top"], "no score artifact is given; this method needs one"),
         (["score", *train, "--method", "less", "--on", "gradient"], "--target ARTIFACT is needed"),
         (["score", data / "train.jsonl", "-o", "out", "--method", "el2n"], "dynamics is needed"),
     ):
@@ -358,9 +358,9 @@ def test_rows_that_changed_after_they_were_scored(here: Path, prune: Prune) -> N
     assert prune("score", "data.jsonl", "-o", "score", "--method", "random").code == 0
     select = ["select", "score", "-o", "out", "--method", "top", "--keep", 3]
     write_rows(here / "data.jsonl", [{**row, "text": "good"} for row in sentences(6)])
-    check(prune(*select), "data.jsonl: its rows are no longer those that score scored")
+    check(prune(*select), "data.jsonl: changed since score scored its rows")
     (here / "data.jsonl").unlink()
-    check(prune(*select), "score: the rows it scored are no longer at data.jsonl")
+    check(prune(*select), "score: the rows that it scored are no longer at data.jsonl")
     assert left() == ["score"]
 
 
@@ -379,7 +379,7 @@ def test_another_recipe_for_an_artifact_is_refused(here: Path, prune: Prune, mad
     shutil.copytree(made / "kept", here / "kept")
     select = ["select", made / "score", "-o", "kept", "--method", "top", "--keep"]
     before = (here / "kept" / "select.jsonl").read_bytes()
-    check(prune(*select, "6"), "kept: holds an artifact made otherwise: options.n_keep 12 -> 6")
+    check(prune(*select, "6"), "kept: holds another artifact: options.n_keep 12 -> 6")
     check(prune(*select, "6", "--dry-run"), "options.n_keep 12 -> 6")
     assert (here / "kept" / "select.jsonl").read_bytes() == before
     assert prune(*select, "12").err.startswith("select: up to date\n")
@@ -413,17 +413,24 @@ def test_damaged_artifacts(here: Path, prune: Prune, made: Path) -> None:
         "--target",
         made / "validation",
     ]
-    check(prune(*score), "score: holds an artifact made otherwise: score.jsonl is damaged")
+    check(prune(*score), "score: holds another artifact: score.jsonl is damaged")
     assert prune(*score, "--force").code == 0
     assert file.read_text() == whole
     manifest = json.loads((here / "score" / "manifest.json").read_text())
     manifest["recipe"]["options"]["method"] = "loss"
-    for spoilt in (json.dumps(manifest), "{", "[]", "null", "{}"):
+    edited = json.dumps(manifest)
+    for spoilt in (edited, edited[:-1], edited[:40], '{"prune": "0.1.0"}'):
         (here / "score" / "manifest.json").write_text(spoilt)
         check(prune(*select), "score/manifest.json: damaged or edited")
         check(prune("show", "score"), "score/manifest.json: damaged or edited")
         check(prune(*score), "manifest.json is damaged")
     assert prune(*score, "--force").code == 0
+    for other in ("{", "[]", "null", "{}", ""):  # the folder may be anyone's: it is neither read nor replaced
+        (here / "score" / "manifest.json").write_text(other)
+        check(prune(*select), "score: is not a file")
+        check(prune("show", "score"), "not an artifact: score")
+        check(prune(*score, "--force"), "score: is there already and was not made by prune")
+        assert file.read_text() == whole
     assert left() == ["score"]
 
 
@@ -450,8 +457,8 @@ def test_places_that_cannot_be_written(here: Path, prune: Prune, made: Path, tin
     (here / "mine" / "notes.txt").write_text("mine")
     (here / "file").write_text("mine")
     for out, part in (
-        ("mine", "mine: is there already and was not made by prune"),
-        ("file", "file: is there already and was not made by prune"),
+        ("mine", "mine: exists and was not made by prune"),
+        ("file", "file: exists and was not made by prune"),
         ("file/out", "Not a directory"),
         (".", "not a name"),
         ("..", "not a name"),
@@ -463,8 +470,8 @@ def test_places_that_cannot_be_written(here: Path, prune: Prune, made: Path, tin
     assert left() == ["file", "mine"] and left("mine") == ["notes.txt"]
     shutil.copytree(made / "kept", here / "kept")
     select = ["select", "kept", "-o", "kept", "--method", "random", "--keep", 3]
-    check(prune(*select), "made otherwise")
-    check(prune(*select, "--force"), "kept: is among the inputs")
+    check(prune(*select), "holds another artifact")
+    check(prune(*select, "--force"), "kept: is one of the inputs")
 
 
 def test_wrong_usage(here: Path, prune: Prune, tiny_model: Path) -> None:

@@ -190,7 +190,8 @@ def test_inner_products_are_kept_in_expectation(name: str) -> None:
     whole = flat([alone(model, rows, i) for i in range(len(rows))])
     true = whole @ whole.T
     factors = factors_of(model, rows)
-    assert torch.equal(observe(model, rows, 256, 0)["gradient"].double(), sketched(factors, 256, 0))
+    ours = observe(model, rows, 256, 0)["gradient"].double()
+    assert torch.allclose(ours, sketched(factors, 256, 0), rtol=1e-5, atol=1e-6 * float(ours.abs().max()))
     products = torch.stack([(g := sketched(factors, 256, seed)) @ g.T for seed in range(200)])
     errors = (products.mean(0) - true) / (products.std(0) / 200**0.5)
     assert errors.abs().max() < 3
@@ -311,7 +312,7 @@ def test_the_model_is_left_as_it_was() -> None:
     captured(model, rows)
     assert all(parameter.requires_grad for parameter in model.parameters())
     after = alone(model, rows, 0)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.allclose(before[name], after[name], rtol=1e-12, atol=1e-14) for name in before)
 
 
 class Scaled(torch.nn.Module):

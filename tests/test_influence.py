@@ -122,8 +122,8 @@ def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_
     ran = prune(*start, "influence")
     assert ran.errors == ["kind: influence; it needs a target set"]
     assert "hint: --target-data DATA" in ran.err
-    assert "one of them at a time" in prune(*start, "gradient,influence", "--target", target).errors[0]
-    assert "hidden needs no target set; leave it out" in prune(*start, "hidden", "--target", target).errors[0]
+    assert "one of them at a time" in prune(*start, "gradient,influence", "--target-data", target).errors[0]
+    assert "hidden needs no target set; leave it out" in prune(*start, "hidden", "--target-data", target).errors[0]
     odd = write_rows(tmp_path / "odd.jsonl", [*sentences(2), {"text": "the film", "label": "odd"}])
     assert "odd.jsonl:3: " in prune(*start, "influence", "--target-data", odd).errors[0]
     ran = prune(*start, "influence", "--target-data", target)

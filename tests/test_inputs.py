@@ -15,10 +15,10 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data import open as opening
 from prune_cli.data import rows
 from prune_cli.errors import PruneError
-from prune_cli.methods import arguments as inputs
+from prune_cli.methods import balance, call, inputs
 from prune_cli.methods import method as methods
-from prune_cli.methods.balance import select_balanced
 from prune_cli.numeric import blocks as _blocks
+from prune_cli.options import Score
 from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
 
 DYNAMICS = ["--kind", "dynamics", "--dynamics", "recorded"]
@@ -138,9 +138,9 @@ def test_a_representation_is_of_rows_not_of_lines(here: Path, prune: Prune, tiny
     )
     turned = [{"id": 6 - i, **row} for i, row in enumerate(without_ids(6)[::-1])]
     write_rows(here / "turned.jsonl", turned)
-    found = inputs.collect(["turned.jsonl", "rep"], {})
+    prepared = call.prepare("score", ["turned.jsonl", "rep"], Score("prototypicality"), {})
     stored = tensors.load(here / "rep" / "hidden.safetensors")["hidden"]
-    np.testing.assert_array_equal(found.get("features", "hidden"), stored[::-1].reshape(6, -1))
+    np.testing.assert_array_equal(prepared.read()["features"], stored[::-1].reshape(6, -1))
 
 
 def test_labels_outlive_a_selection(here: Path, prune: Prune, made: Path) -> None:
@@ -209,7 +209,7 @@ def test_what_cannot_be_balanced_is_told(here: Path, prune: Prune, monkeypatch: 
     select = ["select", "data.jsonl", "-o", "out", "--method", "random", "--keep", 3]
     by_group = ["--balance-by", "group"]
     check(prune(*select, "--balance", "keep", *by_group), "data.jsonl:1: key group is missing; --balance-by group")
-    check(prune(*select, *by_group), "balance_by: group; without a balance")
+    check(prune(*select, *by_group), "balance_by: group; allowed only with a balance")
     monkeypatch.setattr(tasks.load("classification"), "label_list", lambda rows: [])
     told = prune(*select, "--balance", "equal")
     check(told, "rows of the task classification have no labels to balance by")
@@ -221,7 +221,7 @@ def test_the_task_of_a_data_file_is_said(here: Path, prune: Prune, made: Path) -
     write_rows(here / "data.jsonl", sentences(6))
     select = ["-o", "out", "--method", "random", "--keep", 3, "--task"]
     check(prune("select", "data.jsonl", *select, "sorting"), "task: sorting; allowed: ", "classification")
-    check(prune("select", made / "train", *select, "sorting"), "is of the task classification; leave it out")
+    check(prune("select", made / "train", *select, "sorting"), "is of the task classification; leave --task out")
     done = prune("select", "data.jsonl", *select, "classification")
     assert done.code == 0, done.err
 
@@ -253,7 +253,8 @@ def test_on_is_for_methods_that_run_on_any_representation(here: Path, prune: Pru
     """A method that names its tensors has no choice, whether or not it also reads the learning rate."""
     for method, on in (("memorization", "hidden"), ("memorization", "gradient"), ("el2n", "dynamics")):
         check(
-            prune("score", made / "train", "-o", "out", "--method", method, "--on", on), f"--on {on}: this method reads"
+            prune("score", made / "train", "-o", "out", "--method", method, "--on", on),
+            f"--on {on}: this method runs on no representation",
         )
     assert prune("score", made / "train", "-o", "out", "--method", "memorization").code == 0
     assert open_artifact(here / "out").options["on"] == "gradient"
@@ -263,31 +264,6 @@ def test_one_representation_of_a_kind(here: Path, prune: Prune, made: Path) -> N
     """Of two represent artifacts that both hold what is read none is preferred: both are named."""
     both = [made / "train", made / "validation"]
     check(prune("score", *both, "-o", "out", "--method", "el2n"), f"{both[0]} and {both[1]}: each holds dynamics")
-
-
-def test_a_methods_code_is_part_of_its_recipe(
-    here: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, made: Path
-) -> None:
-    """An edited method, or an edited helper, makes the score and the selection anew; an untouched one does not."""
-    from prune_cli import score as package
-
-    body = '"""Mine."""\nimport numpy as np\n\n\ndef score(n):\n    return np.arange(n) * 1.0\n'
-    folder = here / "own"
-    folder.mkdir()
-    (folder / "mine.py").write_text(body)
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-    run = ["score", made / "train", "-o", "out", "--method", "mine"]
-    assert prune(*run).code == 0
-    assert "up to date" in prune(*run).err
-    (folder / "mine.py").write_text(body.replace("* 1.0", "* 2.0"))
-    refused = prune(*run)
-    assert refused.code == 1 and "input code of the method changed" in refused.errors[0]
-
-    before = methods.load("select", "kmeans").code
-    assert before == methods.load("select", "kmeans").code != methods.load("select", "top").code
-    digest = artifact.digest_file
-    monkeypatch.setattr(methods, "digest_file", lambda path: "x" if path.name == "_kmeans.py" else digest(path))
-    assert methods.load("select", "kmeans").code != before
 
 
 def test_an_up_to_date_stage_reads_no_input(
@@ -329,7 +305,7 @@ def test_a_large_reordering_is_a_map_of_its_rows(monkeypatch: pytest.MonkeyPatch
     for limit, numbers in ((2**28, 2**22), (0, 2**22), (0, 9), (0, 1)):
         monkeypatch.setattr(_blocks, "IN_MEMORY", limit)
         monkeypatch.setattr(_blocks, "NUMBERS", numbers)
-        taken = _blocks.take(array, positions)
+        taken = _blocks.rows_at(array, positions)
         assert isinstance(taken, np.memmap) == (limit == 0)
         np.testing.assert_array_equal(taken, array[positions])
         np.testing.assert_array_equal(taken.reshape(70, -1)[:, None, :][::2], array[positions].reshape(70, 1, -1)[::2])
@@ -338,7 +314,7 @@ def test_a_large_reordering_is_a_map_of_its_rows(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["kmeans", "top"])
 def test_methods_run_on_maps_as_on_copies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A balanced selection is the same whether a label's share lies in memory or on disk."""
-    function = methods.load("select", name).function
+    method = methods.load("select", name)
     draw = np.random.default_rng(0)
     every = {"features": draw.normal(size=(40, 5)).astype(np.float32), "score": draw.normal(size=40)}
     label = np.arange(40) % 3
@@ -346,9 +322,8 @@ def test_methods_run_on_maps_as_on_copies(name: str, monkeypatch: pytest.MonkeyP
     for limit in (2**28, 0):
         monkeypatch.setattr(_blocks, "IN_MEMORY", limit)
         given: dict[str, Any] = {"n_keep": 13, "rng": np.random.default_rng(1), "k": 4, **every}
-        asked = methods.load("select", name)
-        arguments = {key: given[key] for key in [*asked.inputs, *asked.options]}
-        found.append(select_balanced(function, arguments, label, 13, "equal", 40).tolist())
+        arguments = {key: given[key] for key in [*method.inputs, *method.options]}
+        found.append(balance.select(method, arguments, label, 13, "equal", 40).positions.tolist())
     assert found[0] == found[1]
 
 

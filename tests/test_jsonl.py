@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prune_cli.artifacts import jsonl
+from prune_cli.artifacts import files, jsonl
 from prune_cli.data import lines
 from prune_cli.data.rows import read_rows
 from prune_cli.errors import PruneError
@@ -215,10 +215,10 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jsonl.replace_file(path, fails)
+        files.replace_file(path, fails)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
     synced: list[tuple[Path, bytes]] = []
-    monkeypatch.setattr(jsonl, "sync", lambda of: synced.append((of, path.read_bytes())))
-    jsonl.replace_file(path, lambda scratch: scratch.write_bytes(b"new"))
+    monkeypatch.setattr(files, "sync", lambda of: synced.append((of, path.read_bytes())))
+    files.replace_file(path, lambda scratch: scratch.write_bytes(b"new"))
     assert synced == [(tmp_path / ".a.jsonl.tmp", b"old"), (tmp_path, b"new")]
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]

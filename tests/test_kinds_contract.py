@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prune_cli.options_next import Represent
 
 from prune_cli.artifacts import code, tensors
 from prune_cli.artifacts.code import digest_of_module
 from prune_cli.errors import PruneError
+from prune_cli.options import Represent
 from prune_cli.represent import kinds
 from prune_cli.stages.common import How
 from prune_cli.stages.represent import CODE_OF_KINDS, represent
@@ -34,7 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from prune_cli.options_next import Help
+from prune_cli.options import Help
 from prune_cli.represent.observe import Tensor, Watcher
 
 TENSORS = {"entropy": Tensor((), "float32", "entropy of the predicted probabilities (nats); higher: less sure")}
@@ -248,11 +248,10 @@ def test_a_new_kind_is_one_file(entropy: Path, own: Path, made: Path, data: Path
     (own / "entropy.py").write_text(ENTROPY.replace(".sum(1)", ".mean(1)"))
     start = ["represent", data / "train.jsonl", "-o", entropy, "--model", made / "warmup", "--kind", "entropy,hidden"]
     ran = prune(*start)
-    assert "code.kind entropy" in ran.errors[0]
+    assert "code of kind entropy changed" in ran.errors[0]
     assert "kind hidden" not in ran.errors[0]
 
 
-@pytest.mark.xfail(reason="methods/arguments.py has a table of kinds until it reads the registry", strict=True)
 def test_a_new_kind_is_scored(entropy: Path, own: Path, prune: Prune, tmp_path: Path) -> None:
     """A new kind is what a score runs on, by --on."""
     ran = prune("score", entropy, "-o", tmp_path / "score", "--method", "prototypicality", "--on", "entropy")
@@ -303,7 +302,7 @@ def test_changed_code_makes_an_artifact_stale(
         ran = prune(*start)
     digest_of_module.cache_clear()
     assert ran.code == 1
-    assert "code.kind gradient" in ran.errors[0]
+    assert "code of kind gradient changed" in ran.errors[0]
     assert "kind hidden" not in ran.errors[0]
     assert "up to date" in prune(*start).err
 

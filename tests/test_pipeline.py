@@ -13,8 +13,9 @@ import pytest
 
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.pipeline.run import Report, describe
-from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
+from prune_cli.pipeline.checks import read_plan
+from prune_cli.pipeline.results import Report, table
+from tests.conftest import REPOSITORY, Prune, Ran, read_rows, sentences, write_rows
 
 OWN = '{{name = "x", representation = "hidden", score = "prototypicality", select = "top", {}}}'
 
@@ -26,7 +27,7 @@ methods = [
     "full",
     "random",
     "less",
-    {{recipe = "less", balance = "equal"}},
+    {{method = "less", balance = "equal"}},
     {{name = "middling", representation = "hidden", score = "prototypicality", select = "middle", {options}}},
 ]
 keep = [0.5]
@@ -257,7 +258,7 @@ def test_methods_are_balanced_by_group(folder: Path, prune: Prune) -> None:
     """Half of 24 rows by equal shares of groups of 18 and 6 is 6 of each; S2L clusters each source by itself."""
     grouped = [{**row, "group": "web" if i % 4 else "book"} for i, row in enumerate(sentences(24))]
     write_rows(folder / "train.jsonl", grouped)
-    methods = " ".join(f'{{recipe = "{name}", balance = "equal", balance_by = "group"}},' for name in ("s2l", "less"))
+    methods = " ".join(f'{{method = "{name}", balance = "equal", balance_by = "group"}},' for name in ("s2l", "less"))
     steps_of(prune(*changed(folder, ('"random",', methods))))
     for path in ("s2l-equal-group/keep-0.5/seed-1", "less-equal-group/keep-0.5", "less-equal/keep-0.5"):
         kept = read_rows(folder / "runs/methods" / path / "select/select.jsonl")
@@ -288,31 +289,31 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
 @pytest.mark.parametrize(
     ("right", "wrong", "problem"),
     [
-        ("epochs = 2", "fraction = 0", "warmup.fraction: 0; a share above 0 and at most 1 is needed"),
-        ("epochs = 2", "fraction = 1.5", "warmup.fraction: 1.5; a share"),
-        ("epochs = 2", 'fraction = "half"', 'warmup.fraction: "half"; a share'),
-        ("dim = 64", 'dynamics = "recorded"', "the warm-up trains on a part of the rows alone, warmup.fraction 0.5"),
+        ("epochs = 2", "fraction = 0", "warmup.fraction: 0; allowed: a number above 0, at most 1"),
+        ("epochs = 2", "fraction = 1.5", "warmup.fraction: 1.5; allowed: a number above 0, at most 1"),
+        ("epochs = 2", 'fraction = "half"', "warmup.fraction: half; allowed: a number above 0, at most 1"),
+        ("dim = 64", 'dynamics = "recorded"', "the warm-up trains on a part of the rows, fraction 0.5"),
         ("methods = [", 'proxy = "./none"\nmethods = [', "proxy: no such model: "),
         ("methods = [", 'reference = "./none"\nmethods = [', "reference: no such model: "),
-        ("methods = [", "proxy = 3\nmethods = [", "proxy: 3; a string is needed"),
-        ('"random"', '"ifd"', "methods: ifd: unprompted; rows of the task classification have no prompt to leave out"),
+        ("methods = [", "proxy = 3\nmethods = [", "proxy: 3; allowed: text"),
+        ('"random"', '"ifd"', "methods: ifd: unprompted; rows of the task classification have no prompt"),
         (
             '"random"',
-            '{recipe = "less", balance = "keep", balance_by = "sex"}',
-            'balance_by: "sex"; allowed: label, group',
+            '{method = "less", balance = "keep", balance_by = "sex"}',
+            'balance_by: sex; allowed: label, group',
         ),
-        ('"random"', '{recipe = "less", balance_by = "group"}', "without a balance there is nothing to go by"),
+        ('"random"', '{method = "less", balance_by = "group"}', "balance_by: group; allowed only with a balance"),
         (
             '"random"',
-            '{recipe = "less", balance = "keep", balance_by = "group"}',
+            '{method = "less", balance = "keep", balance_by = "group"}',
             "train.jsonl:1: key group is missing",
         ),
-        ('"random"', '{recipe = "less", represent_options = {dim = 8}}', "unknown beside recipe"),
-        ('"random"', OWN.format("represent_options = {dim = 8}"), "x: represent_options.dim: unknown key; allowed: "),
+        ('"random"', '{method = "less", represent_options = {dim = 8}}', "represent_options: unknown beside method; allowed: balance, balance_by"),
+        ('"random"', OWN.format("represent_options = {dim = 8}"), "x: represent_options.dim: unknown option; allowed: "),
         (
             '"random"',
             OWN.format("represent_options = {layer = 1.5}"),
-            "x: represent_options.layer: 1.5; a whole number",
+            "x: represent_options.layer: 1.5; allowed: a whole number",
         ),
         (
             '"random"',
@@ -327,14 +328,14 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
         (
             '"random"',
             OWN.format('represent_options = "position"'),
-            'x: represent_options: "position"; a table is needed',
+            'x: represent_options: position; allowed: a table, such as ',
         ),
-        ('"random"', OWN.format('model = "model"'), 'x: model: "model"; allowed: reference'),
-        ('"random"', OWN.format("score_options = 3"), "x: score_options: 3; a table is needed"),
+        ('"random"', OWN.format('model = "model"'), 'x: model: model; allowed: reference'),
+        ('"random"', OWN.format("score_options = 3"), "x: score_options: 3; allowed: a table, such as "),
         (
             '"random"',
             OWN.format("score_options = {}").replace("hidden", "hidden,hiden"),
-            "representation: hidden,hiden; allowed: none, hidden, ",
+            "representation: hidden,hiden; allowed: none, dynamics, gradient, hidden, ",
         ),
     ],
 )
@@ -342,7 +343,8 @@ def test_mistakes_in_what_rows_are_represented_with(
     folder: Path, prune: Prune, right: str, wrong: str, problem: str
 ) -> None:
     """Models, shares, options of a representation and groups are checked before anything runs, a line each."""
-    extra = [("epochs = 2", "epochs = 2\nfraction = 0.5")] if "recorded" in wrong else []
+    recorded = [("epochs = 2", "epochs = 2\nfraction = 0.5"), ('"random",', '"random", "hard-to-learn",')]
+    extra = recorded if "recorded" in wrong else []
     done = prune(*changed(folder, (right, wrong), *extra))
     assert (done.code, len(done.errors)) == (1, 1), done.err
     assert problem in done.errors[0]
@@ -377,7 +379,7 @@ def test_the_table_shows_the_metrics_of_the_task() -> None:
         for test in ("near", "far")
     ]
     report = Report(Path("runs"), ("loss", "rougeL"), results=results)
-    head, line = describe(report)
+    head, line = table(report)
     assert head == ["method", "keep", "rows", "near loss", "near rougeL", "far loss", "far rougeL"]
     assert line[:5] == ["rds", "0.1", "5", "3.000 ± 1.414", "0.250 ± 0.000"]
 
@@ -386,7 +388,7 @@ def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
     """Unknown keys, wrong types, absent files, wrong methods and budgets: a line each, and nothing is made."""
     text = (folder / "pipeline.toml").read_text()
     for right, wrong in {
-        '"random",': '"randum", {recipe = "less", balance = "even"}, {name = "x", select = "kmeans"},',
+        '"random",': '"randum", {method = "less", balance = "even"}, {name = "x", select = "kmeans"},',
         "k = 3": "clusters = 3",
         "[0, 1]": "[0, -1]",
         "epochs = 2": "epoch = 2",
@@ -402,14 +404,14 @@ def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
     assert done.out == ""
     for part in (
         "randum",
-        '"even"',
+        "balance: even; allowed: none, keep, equal",
         "select kmeans needs a representation",
-        "no option clusters",
-        "seeds: [0, -1]",
-        "warmup.epoch: unknown key",
-        'represent.dim: "64"',
+        "clusters: unknown option",
+        "seeds: -1; allowed: a whole number, 0 or more, below 4294967296",
+        "warmup.epoch: unknown option",
+        "represent.dim: 64; allowed: a whole number",
         "tests.test: tests.jsonl; no such file",
-        "finetune.seed: unknown key",
+        "finetune.seed: unknown option",
     ):
         assert any(part in line for line in done.errors), part
     assert len(done.errors) == 9
@@ -425,7 +427,7 @@ def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
         ),
         ('{name = "x", representation = "hidden", select = "top"}', "select top needs a score"),
         ('{name = "x", representation = "hidden", score = "random", select = "kmeans"}', "reads no score"),
-        ('{name = "less", representation = "hidden", score = "less", select = "top"}', "a published method's"),
+        ('{name = "less", representation = "hidden", score = "less", select = "top"}', "name: less; allowed: a name that no published method has"),
         (
             '{name = "x", score = "random", select = "top"}, '
             '{name = "x", score = "random", select = "bottom", balance = "keep"}',
@@ -458,10 +460,8 @@ def test_bad_rows_are_found_before_anything_runs(folder: Path, prune: Prune) -> 
     assert not (folder / "runs").exists()
 
 
-def test_sample_data_shows_differences(tmp_path: Path) -> None:
-    """The shipped pipeline file is whole: its plan can be read."""
-    from prune_cli.pipeline.schema import read_plan
-
-    plan = read_plan(Path(__file__).parent.parent / "sample_data" / "pipeline.toml")
-    assert {"random", "full"} < {chosen.name for chosen in plan.chosen}
-    assert json.dumps(plan.tests)
+@pytest.mark.parametrize("name", ["pipeline", "choice", "generation"])
+def test_the_shipped_files_are_whole(name: str) -> None:
+    """Each pipeline file of sample_data passes all checks, and compares methods with a random draw and all rows."""
+    plan = read_plan(REPOSITORY / "sample_data" / f"{name}.toml")
+    assert {"random", "full"} < {entry.name for entry in plan.entries}

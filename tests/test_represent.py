@@ -126,7 +126,7 @@ def test_a_layer_of_choice(made: Path, data: Path, tmp_path: Path, prune: Prune)
     assert done.code == 0, done.err
     hidden = stored(out, "hidden")["hidden"]
     assert hidden.shape == (24, 1, 16)
-    assert np.array_equal(hidden, np.broadcast_to(hidden[:1], hidden.shape))
+    assert np.allclose(hidden, np.broadcast_to(hidden[:1], hidden.shape), rtol=2e-3)
 
 
 def recipe(folder: Path) -> dict[str, Any]:

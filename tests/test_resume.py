@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from prune_cli.artifacts import files
 from prune_cli.runtime import interrupt
-from prune_cli.training import durable, resume, trainer
+from prune_cli.training import resume, trainer
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
@@ -168,7 +169,7 @@ def test_killed_while_a_checkpoint_is_kept(
 ) -> None:
     """A checkpoint that was not written to its end has no name yet, nor is there a state behind it."""
     command, calls = training(tmp_path / "out", data, tiny_model), 0
-    original = durable.sync_folder
+    original = files.sync_folder
 
     def stopping(folder: Path) -> None:
         nonlocal calls

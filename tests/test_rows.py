@@ -431,7 +431,8 @@ def test_rows_of_a_representation_keep_their_ids_and_names(tmp_path: Path) -> No
     path = made(tmp_path, b'\n{"words": "a"}\n\n{"words": "b", "id": "x"}\n')
     rows = read_rows(path, {"text": "words"}, check=None)
     files = {"rows.jsonl": rows.write, "ids.jsonl": lambda path: fingerprints.write_ids(rows, path)}
-    out = artifact(tmp_path / "rep", "represent", {"fields": rows.fields}, files)
+    about = {"fields": rows.fields, "digest": rows.digest}
+    out = artifact(tmp_path / "rep", "represent", about, files)
     again = open.open_rows(str(out), {"text": "not for artifacts"}, None)
     assert (again.ids, again.digest, list(again)) == ([2, "x"], rows.digest, list(rows))
     assert again.where(0) == f"{out}/rows.jsonl:1"
@@ -444,18 +445,19 @@ def test_kept_rows_keep_their_ids_in_order_of_rank(tmp_path: Path) -> None:
     rows = read_rows(made(tmp_path, b'{"t": 1}\n{"t": 2}\n{"t": 3}\n{"t": 4, "id": "x"}\n'), check=None)
     kept, ranks = [2, 0, 3], {2: 1, 0: 2, 3: 3}
     why = [{"id": rows.ids[i], "kept": i in kept, "rank": ranks.get(i)} for i in range(4)]
-    digests = []
     files: dict[str, Callable[[Path], object]] = {
-        "select.jsonl": lambda path: digests.append(rows.write(path, kept)),
+        "select.jsonl": lambda path: rows.write(path, kept),
         "why.jsonl": lambda path: jsonl.write_jsonl(path, why),
     }
-    again = open.open_rows(str(artifact(tmp_path / "kept", "select", {}, files)), {}, None)
-    assert (again.ids, again.digest) == ([3, 1, "x"], digests[0])
+    digest = rows.write(tmp_path / "written", kept)
+    about = {"fields": {}, "digest": digest}
+    again = open.open_rows(str(artifact(tmp_path / "kept", "select", about, files)), {}, None)
+    assert (again.ids, again.digest) == ([3, 1, "x"], digest)
     assert [row["t"] for row in again] == [3, 1, 4]
     assert fingerprints.fingerprint(again[0]) == fingerprints.fingerprint(rows[2])
-    del files["why.jsonl"]
-    bare = open.open_rows(str(artifact(tmp_path / "bare", "select", {}, files)), {}, None)
-    assert bare.ids == [1, 2, "x"]
+    other = {"fields": {}, "digest": rows.write(tmp_path / "written", kept[::-1])}
+    with pytest.raises(PruneError, match=r"select\.jsonl: differs from what was written"):
+        open.open_rows(str(artifact(tmp_path / "other", "select", other, files)), {}, None)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "ids.jsonl"])
@@ -463,7 +465,7 @@ def test_edited_rows_of_an_artifact_are_refused(name: str, tmp_path: Path) -> No
     """Its rows and their ids are read only as they were written."""
     rows = read_rows(made(tmp_path, b'{"t": 1}\n{"t": 2}\n'), check=None)
     files = {"rows.jsonl": rows.write, "ids.jsonl": lambda path: fingerprints.write_ids(rows, path)}
-    out = artifact(tmp_path / "rep", "represent", {}, files)
+    out = artifact(tmp_path / "rep", "represent", {"fields": {}, "digest": rows.digest}, files)
     text = (out / name).read_text()
     (out / name).write_text(text.replace("1", "7", 1))
     with pytest.raises(PruneError, match=f"rep/{name}: differs from what was written"):

@@ -1,4 +1,4 @@
-"""Artifacts in the making: a draft beside the artifact's place, held against other processes, put there when whole."""
+"""Drafts: an artifact is made in a folder beside its place, locked against other processes, and moved when finished."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prune_cli.artifacts import files
 from prune_cli.artifacts.files import replace_file, sync
 from prune_cli.artifacts.manifest import (
     FORMAT,
@@ -39,15 +40,15 @@ NEW = "not made yet"
 def stale_reason(out: Path, recipe: Recipe) -> str | None:
     """Why the artifact at `out` has to be made (again); None when it is up to date.
 
-    Sizes are compared here, and the hashes of files changed since the manifest was last written or touched; the other
-    hashes when a file is read: a run that has nothing to do stays cheap.
+    Sizes are compared here, and the hashes of files that changed since the manifest was last written or touched. The
+    other hashes are compared when a file is read, so that a run with nothing to do stays cheap.
     """
     out = _place(out)
     _recover(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return NEW
     if not is_artifact(out):
-        raise PruneError(f"{out}: is there already and was not made by prune; another name is needed")
+        raise PruneError(f"{out}: exists and was not made by prune; choose another name")
     if is_older(out):
         return OLDER
     try:
@@ -90,11 +91,11 @@ class Draft:
 def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bool) -> Iterator[Draft]:
     """Make the artifact `out`: yields its draft, and commits it when the block ends well.
 
-    A draft left by an interrupted run with the same recipe is taken up where it stands; one of another recipe is
-    discarded. When the block fails, a draft that cannot be resumed is removed, and `out` is as it was before.
-    What only serves the making has a name that starts with a dot: it stays until the artifact is whole, and goes then.
-    `inputs` maps each role to the path it was read from. Of several processes the first begins and commits the draft;
-    the others join it, and see the block end when the artifact is there.
+    A draft that an interrupted run left is used again if its recipe is the same, else discarded. When the block fails,
+    a draft that cannot be resumed is removed, and `out` stays as it was. Files that only serve the making have names
+    that start with a dot; they are removed on commit. `inputs` maps each role to the path that it was read from. Of
+    several processes the first begins and commits the draft; the others join it, and their block ends when the artifact
+    is in place.
     """
     out = _place(out)
     part = _part(out)
@@ -102,15 +103,17 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
         with _joined(part) as work:
             yield work
         return
-    if not part.exists():
+    try:
         part.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file, which is told below
+        pass
+    except FileNotFoundError as failure:  # in /proc, say
+        raise PruneError(f"{out}: no folder can be made there ({failure.strerror})") from failure
     with _locked(part) as lock:
         if lock is None:
             raise _taken(part)
         if not (part / RECIPE).is_file() and not (part.is_dir() and not any(part.iterdir())):
-            raise PruneError(
-                f"{part}: is there already and was not made by prune; move it away, or another name is needed"
-            )
+            raise PruneError(f"{part}: exists and was not made by prune; move it away, or choose another name")
         work = Draft(part)
         try:
             _begin(part, recipe)
@@ -143,10 +146,10 @@ def _joined(part: Path) -> Iterator[Draft]:
 
 
 def _share(lock: int, part: Path) -> None:
-    """Let the other processes of this run hold the draft as well: as long as one of them lives, no other run has it."""
+    """Let the other processes of this run lock the draft too: no other run gets it while one of them lives."""
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # the lock is let go of for a moment on the way
+    except BlockingIOError:  # changing the lock releases it for a moment
         raise _taken(part) from None
 
 
@@ -159,8 +162,8 @@ def _place(out: Path) -> Path:
     if out.is_symlink() and not out.exists():
         raise PruneError(f"{out}: a link that leads nowhere; another name is needed")
     out = followed(out)
-    if out.name in ("", ".."):
-        raise PruneError(f"{out}: not a name; the name of a folder to make is needed")
+    if out.name in ("", "..", "-"):
+        raise PruneError(f"{out}: not a name; allowed: the name of a folder to make")
     if out.name.endswith(".part"):
         raise PruneError(f"{out}: .part is for artifacts in the making; another name is needed")
     return out
@@ -173,7 +176,7 @@ def _part(out: Path) -> Path:
 
 @contextmanager
 def _locked(part: Path, how: int = fcntl.LOCK_EX) -> Iterator[int | None]:
-    """Hold a draft against other processes. None: there is none, or another process holds it or has just moved it."""
+    """Lock a draft against other processes. None: there is none, or another process holds or has just moved it."""
     try:
         handle = os.open(part, os.O_RDONLY)
     except FileNotFoundError:
@@ -191,7 +194,7 @@ def _locked(part: Path, how: int = fcntl.LOCK_EX) -> Iterator[int | None]:
 
 
 def _begin(part: Path, recipe: Recipe) -> None:
-    """Take up a draft of this recipe, or empty the folder for a new one."""
+    """Go on with a draft of this recipe, or empty the folder for a new one."""
     started = part / RECIPE
     if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
         _empty(part)
@@ -200,7 +203,7 @@ def _begin(part: Path, recipe: Recipe) -> None:
 
 
 def _empty(part: Path) -> None:
-    """Discard a draft's files; its recipe is blanked first: killed in between, it is still ours but never taken up."""
+    """Discard a draft's files. Its recipe is blanked first: after a kill in between it is ours but never used again."""
     (part / MANIFEST).unlink(missing_ok=True)
     started = part / RECIPE
     started.write_bytes(b"")
@@ -210,8 +213,8 @@ def _empty(part: Path) -> None:
 
 def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
     kept = (p for p in sorted(work.path.iterdir()) if p.name[0] != "." and p.name != MANIFEST)
-    files = [p for top in kept for p in ([top] if top.is_file() else sorted(top.rglob("*"))) if p.is_file()]
-    for path in files:
+    made = [p for top in kept for p in ([top] if top.is_file() else sorted(top.rglob("*"))) if p.is_file()]
+    for path in made:
         sync(path)
     manifest = {
         "prune": __version__,
@@ -220,7 +223,7 @@ def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str,
         "recipe": recipe.content,
         "about": work.about,
         "files": {
-            p.relative_to(work.path).as_posix(): {"bytes": p.stat().st_size, "sha256": digest_file(p)} for p in files
+            p.relative_to(work.path).as_posix(): {"bytes": p.stat().st_size, "sha256": digest_file(p)} for p in made
         },
         "made": {**work.made, "inputs": {role: _relative(path, out) for role, path in inputs.items()}},
     }
@@ -229,35 +232,37 @@ def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str,
 
 
 def _relative(source: str, out: Path) -> str:
-    """A path as seen from the artifact; anything that is no path on this machine (stdin, hub names) as it is."""
+    """A path relative to the artifact; what is no path on this machine (standard input, a hub name) unchanged."""
     return os.path.relpath(source, out) if os.path.exists(source) else source  # noqa: PTH110 (source may be "-")
 
 
 def _commit(part: Path, out: Path) -> None:
-    """Put a finished draft in place. Killed in between, `_recover` ends the move at the next look."""
+    """Move a finished draft into place. After a kill in between, `_recover` ends the move."""
     _remove(path for path in part.iterdir() if path.name[0] == "." and path.name != RECIPE)
-    if is_artifact(out):
-        _tidy(out)
-        out.rename(_replaced(out))
-    part.rename(out)
+    if not is_artifact(out):
+        part.rename(out)
+    elif not files.exchange(part, out):
+        old = _free(out)
+        out.rename(old)
+        part.rename(out)
+        remove_artifact(old)
     sync(out.parent)
     _tidy(out)
 
 
 def _tidy(out: Path) -> None:
-    """Remove what a commit leaves once the artifact is in place: its draft's recipe, its predecessor."""
-    with suppress(OSError):  # it does no harm
+    """Remove what a commit leaves behind: the artifact that was replaced, then the recipe that says so."""
+    if not (out / RECIPE).is_file():
+        return
+    for old in (_part(out), _replaced(out)):
+        if is_artifact(old) and not (old / RECIPE).exists():
+            remove_artifact(old)
+    with suppress(OSError):  # it does no harm if it stays
         (out / RECIPE).unlink()
-    shutil.rmtree(_replaced(out), ignore_errors=True)
-
-
-def _replaced(out: Path) -> Path:
-    """Where an artifact waits while its successor takes its place: a name that no user would give a copy."""
-    return out.with_name(f".{out.name}.replaced")
 
 
 def _recover(out: Path) -> None:
-    """End a commit that was killed in between, unless another process is at it."""
+    """End a commit that was killed in between, unless another process is doing it."""
     part, old = _part(out), _replaced(out)
     with _locked(part) as lock:
         if part.exists() and lock is None:
@@ -268,6 +273,59 @@ def _recover(out: Path) -> None:
             old.rename(out)
         if is_artifact(out):
             _tidy(out)
+
+
+def _replaced(out: Path) -> Path:
+    """Where an artifact is moved while the new one takes its place, if the two cannot change places."""
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _free(out: Path) -> Path:
+    """`_replaced`, or another name where that is taken by what is not ours."""
+    old = _replaced(out)
+    if is_artifact(old):
+        remove_artifact(old)
+    return old.with_name(f"{old.name}-{os.getpid()}") if old.exists() or old.is_symlink() else old
+
+
+def check_removable(out: Path) -> None:
+    """Raise PruneError if an artifact holds a file that its manifest does not list: it must not be lost."""
+    listed = _listed(out)
+    if listed is None:
+        raise PruneError(
+            f"{out / MANIFEST}: damaged, so prune does not know which files are its own",
+            hint=f"remove the folder {out}",
+        )
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if name not in (MANIFEST, RECIPE, *listed) and (path.is_symlink() or not path.is_dir()):
+            raise PruneError(f"{path}: not made by prune; move it away, then {out} can be made again")
+
+
+def remove_artifact(out: Path) -> None:
+    """Remove an artifact: the files that its manifest lists, the manifest last; what is not ours stays."""
+    if not is_artifact(out):
+        return
+    for name in _listed(out) or ():
+        with suppress(OSError):
+            (out / name).unlink()
+    with suppress(OSError):
+        (out / RECIPE).unlink(missing_ok=True)
+        (out / MANIFEST).unlink()
+    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+    with suppress(OSError):
+        out.rmdir()
+
+
+def _listed(out: Path) -> list[str] | None:
+    """The files that a manifest lists, intact or not, of names within the folder; None if it cannot be read."""
+    try:
+        names = list(json.loads((out / MANIFEST).read_text("utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return [name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of the system call renameat2
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old one or the new one, both whole, even after a power cut.
@@ -23,6 +25,17 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             scratch.unlink()
         raise
     sync(path.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step, so that a reader finds one or the other; False where it cannot be."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2  # Linux; Python has no function for it
+    except (AttributeError, OSError):
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
 def sync(path: Path) -> None:

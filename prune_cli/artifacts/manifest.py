@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prune_cli.errors import PruneError
 from prune_cli.version import __version__
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -124,12 +126,23 @@ class Artifact:
         if name not in self.files:
             raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
         path = self.path / name
+        if not path.exists():
+            raise PruneError(
+                f"{path}: missing; it is part of the artifact",
+                hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
+            )
         if not path.is_file() or digest_once(path, path.stat()) != self.files[name]:
             raise PruneError(
-                f"{path}: differs from what was written (truncated, edited or gone)",
+                f"{path}: differs from what was written (truncated or edited)",
                 hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
             )
         return path
+
+    def read(self, name: str, read: Callable[[Path], T]) -> T:
+        """What `read` makes of a file. Its hash is checked before, and after it that the file is still the same one."""
+        value = read(self.file(name))
+        self.file(name)
+        return value
 
     def origin(self, role: str) -> Path:
         """Where the input of that role was when this was made (kept relative, so that a tree can move)."""
@@ -198,7 +211,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             changes += difference(before, after, f"{prefix}{name}.")
         elif before != after and prefix == "code." and name != "prune":
-            changes.append(f"code of {name} changed")
+            if name in old and name in new:  # else another method, kind or task was asked for, which is told anyway
+                changes.append(f"code of {name} changed")
         elif before != after and prefix == "inputs.":
             change = "is new" if name not in old else "is no longer read" if name not in new else "changed"
             changes.append(f"input {name} {change}")

@@ -70,8 +70,8 @@ def _header(specs: Mapping[str, Spec], metadata: Mapping[str, Any]) -> tuple[byt
 class RowWriter:
     """Write rows of tensors to a safetensors file in any order.
 
-    The whole file is reserved when it is created, so a full disk shows at once and not after hours. A file that an
-    interrupted run left behind is opened again as it is, when its head agrees.
+    The whole file is reserved when it is created, so that a full disk is an error at the start and not after hours. A
+    file that an interrupted run left is used again if its header agrees.
 
     scales: name -> the tensor float32 [n, e] that what is stored is to be multiplied by. The values of a row at a
     checkpoint are divided by a power of two, so that the largest is between a half and one: float16 then loses neither
@@ -99,7 +99,7 @@ class RowWriter:
             raise PruneError(f"{path}: cannot reserve {size / 1e9:.2f} GB: {failure.strerror}") from failure
 
     def __enter__(self) -> Self:
-        """Open already."""
+        """The writer itself, whose file is open."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -71,6 +71,26 @@ def blocks(file: Readable, prefix: str) -> Iterator[Block]:
         start += len(data)
 
 
+def filled(file: Readable) -> Iterator[tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]]:
+    """The lines of a JSONL file that are not blank, by block, none of them parsed.
+
+    Each without its end; its number, from 1; the byte that it starts at.
+    """
+    number, start = 1, 0
+    for data in _whole_lines(file):
+        bom = len(codecs.BOM_UTF8) if number == 1 and data.startswith(codecs.BOM_UTF8) else 0
+        if len(data) > bom:
+            texts, starts = _split(data[bom:] if bom else data), _starts(data[bom:])
+            kept = np.fromiter((len(text) > 0 and not text.isspace() for text in texts), np.bool_, len(texts))
+            yield (
+                [text for text, keep in zip(texts, kept.tolist(), strict=True) if keep],
+                np.arange(number, number + len(texts))[kept],
+                (starts + start + bom)[kept],
+            )
+        number += data.count(b"\n")
+        start += len(data)
+
+
 def split(data: bytes) -> list[bytes]:
     """The lines of whole-line `data` that are rows, each without the end of its line."""
     return [line for line in _split(data) if line and not line.isspace()]
@@ -148,15 +168,18 @@ def _split(data: bytes) -> list[bytes]:
     return [line.rstrip(b"\r") for line in lines] if b"\r" in data else lines
 
 
+def _starts(data: bytes) -> NDArray[np.int64]:
+    """The byte at which each line of whole-line `data` begins."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1
+    return np.concatenate([[0], ends[:-1] if data.endswith(b"\n") else ends])
+
+
 def _parsed(data: bytes, number: int, start: int, prefix: str) -> Iterator[Block]:
     """The rows of whole-line `data`, whose first line is line `number` and begins at byte `start`."""
     if not data:  # a byte order mark alone
         return
-    texts = _split(data)
+    texts, starts = _split(data), _starts(data)
     characters = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(characters == NEWLINE)
-    starts = np.zeros(len(texts), np.int64)
-    starts[1:] = ends[: len(texts) - 1] + 1
     # The bytes that may be the colon of a key: an upper bound of the number of keys on each line.
     colons = np.flatnonzero(characters == COLON)
     colons = colons[_BEFORE_COLON[characters[colons - 1]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.readers import data_name
-from prune_cli.data.rows import Check, Rows, read_rows
+from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
 from prune_cli.errors import PruneError
 
 ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
@@ -19,20 +20,37 @@ ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
 def open_rows(data: str, fields: Mapping[str, str], check: Check | None) -> Rows:
     """Rows of a data file, or of an artifact that holds rows (represent: all of them, select: the kept ones).
 
-    The rows of an artifact have the fields and ids that they had when it was made; `fields` is for data files.
-    Raises PruneError, with file:line where a row is at fault.
+    The rows of an artifact have the fields and ids that they had when it was made; `fields` and `check` are for data
+    files. Raises PruneError, with file:line where a row is at fault.
     """
-    path, ids_file = Path(data), None
+    path = Path(data)
     if is_artifact(path):
-        artifact = open_artifact(path, "represent", "select")
-        path = artifact.file(ROWS if artifact.stage == "represent" else SELECTED)
-        fields, ids_file = artifact.about.get("fields", {}), _ids_file(artifact)
-        data = str(path)
-    elif data == "-" or not path.is_file():
+        return _rows_of(open_artifact(path, "represent", "select"))
+    if data == "-" or not path.is_file():
         return read_rows(data, fields, check=check)
-    status = path.stat()
-    stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return _read_once(data, stamp, tuple(sorted(fields.items())), check, ids_file)
+    return _read_once(data, _stamp(path), tuple(sorted(fields.items())), check)
+
+
+def rows_behind(artifact: Artifact) -> Rows:
+    """The rows that a score was made of, from where they were. Raises PruneError if they are gone or have changed."""
+    origin = artifact.origin("rows")
+    if not origin.exists():
+        raise PruneError(
+            f"{artifact.path}: the rows that it scored are no longer at {origin}",
+            hint="name the represent artifact or the data file as well",
+        )
+    rows: Rows | None
+    if origin.suffix == ".jsonl":
+        ids = _Ids(artifact.file(IDS), kept=False)
+        rows = _reopen_once(origin, _stamp(origin), _fields(artifact), ids, artifact.inputs["rows"])
+    else:
+        rows = open_rows(str(origin), dict(_fields(artifact)), None)
+    if rows is None or rows.digest != artifact.inputs["rows"]:
+        raise PruneError(
+            f"{origin}: changed since {artifact.path} scored its rows",
+            hint="score again, or name the rows as they were then",
+        )
+    return rows
 
 
 def task_name(data: str, wanted: str) -> str:
@@ -61,31 +79,56 @@ def test_sets(given: Sequence[str]) -> dict[str, str]:
     return tests
 
 
+@dataclass(frozen=True)
+class _Ids:
+    """A file of an artifact that says the ids of rows: of all lines, or in `why.jsonl` of the kept ones by rank."""
+
+    path: Path
+    kept: bool
+
+    def read(self) -> list[int | str]:
+        """The ids, in the order of the rows."""
+        if not self.kept:
+            return [line["id"] for line in read_jsonl(self.path)]
+        kept = [(line["rank"], line["id"]) for line in read_jsonl(self.path) if line["kept"]]
+        return [row_id for _, row_id in sorted(kept, key=lambda line: line[0])]
+
+
+def _rows_of(artifact: Artifact) -> Rows:
+    """The rows that an artifact holds."""
+    selected = artifact.stage == "select"
+    path = artifact.file(SELECTED if selected else ROWS)
+    ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected)
+    rows = _reopen_once(path, _stamp(path), _fields(artifact), ids, artifact.about["digest"])
+    if rows is None:
+        raise PruneError(f"{path}: differs from what was written", hint="make the artifact again with --force")
+    return rows
+
+
+def _fields(artifact: Artifact) -> tuple[tuple[str, str], ...]:
+    """The names under which the keys of an artifact's rows are read."""
+    return tuple(sorted(artifact.about["fields"].items()))
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @lru_cache(maxsize=8)
 def _read_once(
-    data: str,
-    stamp: tuple[int, int, int],
-    fields: tuple[tuple[str, str], ...],
-    check: Check | None,
-    ids_file: Path | None,
+    data: str, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], check: Check | None
 ) -> Rows:
     """`read_rows`, once as long as the file stays the same: all steps of a pipeline open the same few files.
 
     The rows hold their file open, so that no other can have its inode.
     """
-    ids = _ids(ids_file) if ids_file else None
-    return read_rows(data, dict(fields), check=check, ids=ids)
+    return read_rows(data, dict(fields), check=check)
 
 
-def _ids_file(artifact: Artifact) -> Path | None:
-    """The file of an artifact that says the ids of its rows; None if it has none, and ids are those in the rows."""
-    name = IDS if artifact.stage == "represent" else WHY
-    return artifact.file(name) if name in artifact.files else None
-
-
-def _ids(file: Path) -> list[int | str]:
-    """The ids in order of an artifact's rows: of all lines, or in `why.jsonl` of the kept ones by rank."""
-    if file.name == IDS:
-        return [line["id"] for line in read_jsonl(file)]
-    kept = [(line["rank"], line["id"]) for line in read_jsonl(file) if line["kept"]]
-    return [row_id for _, row_id in sorted(kept, key=lambda line: line[0])]
+@lru_cache(maxsize=8)
+def _reopen_once(
+    path: Path, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], ids: _Ids, digest: str
+) -> Rows | None:
+    """`reopen_rows`, once as long as the file stays the same."""
+    return reopen_rows(path, dict(fields), ids.read(), digest)

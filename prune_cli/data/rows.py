@@ -209,6 +209,29 @@ def read_rows(
     return Rows(records.name, full_ids, digest, dict(fields), prefix, store, stamp, offsets, lines_of, lacking)
 
 
+def reopen_rows(path: Path, fields: Mapping[str, str], ids: Sequence[int | str], digest: str) -> Rows | None:
+    """The rows of a JSONL file that were checked before, under the ids that they had then; None if they are others.
+
+    They are known by their digest, so that nothing is parsed.
+    """
+    numbers, starts, written = [np.empty(0, np.int64)], [np.empty(0, np.int64)], hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        before = _stamp(file)
+        for texts, some_numbers, some_starts in lines.filled(file):
+            written.update(b"\n".join([*texts, b""]))
+            numbers.append(some_numbers)
+            starts.append(some_starts)
+        lines_of = np.concatenate(numbers)
+        lacking = np.full(len(lines_of), written.hexdigest() != digest)  # or the lines alone would not have it
+        same = len(ids) == len(lines_of) and _digest(written.hexdigest(), fields, ids, lacking) == digest
+        if not same or _stamp(file) != before:
+            return None
+        stack.pop_all()  # the file stays open: Rows closes it
+    offsets = np.concatenate([*starts, [before[0]]])
+    return Rows(path.stem, list(ids), digest, dict(fields), f"{path}:", file, before, offsets, lines_of, lacking)
+
+
 def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}, the key `sentence` read as `text`. Raises PruneError."""
     fields: dict[str, str] = {}

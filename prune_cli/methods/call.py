@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,16 +136,16 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
     digests = {f"{inputs.role}{kind}": held.files[file], f"{inputs.role}{kind} rows": held.about["digest"]}
     if bare == "learning_rate":
         mean = kinds.is_scalar(kind) and "trajectory" in chosen.inputs  # which then has one step, of all checkpoints
-        return Argument(digests, lambda: _learning_rate(held.file(file), mean=mean))
+        return Argument(digests, lambda: held.read(file, partial(_learning_rate, mean=mean)))
     if bare == SCALE:
-        return Argument(digests, lambda: _scale(inputs, held, kind, kinds.load(kind).features))
+        return Argument(digests, lambda: _asked_scale(inputs, held, kind, optional=name in chosen.optional))
     tensor = kinds.load(kind).features if bare in OF_CHOICE else bare
     if bare in OF_CHOICE and name.replace(bare, SCALE) in chosen.inputs:
         return Argument(digests, lambda: _shaped(_stored(inputs, held, kind, tensor), bare, kind))
-    return Argument(digests, lambda: _shaped(_values(inputs, held, kind, tensor), bare, kind))
+    return Argument(digests, lambda: _shaped(_multiplied(inputs, held, kind, tensor), bare, kind))
 
 
-def _values(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
+def _multiplied(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
     """A tensor [n, e, …] in the rows' order: what is stored, times its scale where it has one."""
     scale = _scale(inputs, held, kind, name)
     stored = _stored(inputs, held, kind, name)
@@ -156,9 +158,21 @@ def _scale(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]
     return _stored(inputs, held, kind, scale) if scale in held.about["kinds"][kind]["tensors"] else None
 
 
+def _asked_scale(inputs: Inputs, held: Artifact, kind: str, *, optional: bool) -> NDArray[Any] | None:
+    """The scale of a kind's features; where they have none, ones [n, e] for a method that cannot do without."""
+    scale = _scale(inputs, held, kind, kinds.load(kind).features)
+    if scale is not None or optional:
+        return scale
+    return np.ones((inputs.n, len(held.read(f"{kind}.safetensors", partial(_learning_rate, mean=False)))), np.float32)
+
+
 def _stored(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
     """A stored tensor [n, e, …] in the rows' order, memory-mapped where it is large."""
-    array = tensors.load(held.file(f"{kind}.safetensors"))[name]
+    if name not in held.about["kinds"][kind]["tensors"]:
+        raise PruneError(
+            f"{held.path}: {kind} has no {name}; an older version made it", hint="represent the rows again"
+        )
+    array = held.read(f"{kind}.safetensors", tensors.load)[name]
     if held.about["digest"] == inputs.digest:
         return array
     return rows_at(array, _positions(inputs, held))
@@ -176,7 +190,7 @@ def _shaped(array: NDArray[Any], name: str, kind: str) -> NDArray[Any]:
     return array
 
 
-def _learning_rate(path: Any, *, mean: bool) -> NDArray[np.float64]:
+def _learning_rate(path: Path, *, mean: bool) -> NDArray[np.float64]:
     """Learning rate of each checkpoint [e], or their mean [1]."""
     rates = np.asarray(tensors.metadata(path)["learning_rate"], np.float64)
     return rates.mean(keepdims=True) if mean else rates
@@ -184,17 +198,22 @@ def _learning_rate(path: Any, *, mean: bool) -> NDArray[np.float64]:
 
 def _score(inputs: Inputs, scored: Artifact) -> NDArray[np.float64]:
     """The score of each row [n]."""
-    values = np.fromiter((line["score"] for line in read_jsonl(scored.file("score.jsonl"))), np.float64)
+    values = scored.read("score.jsonl", _values)
     if scored.inputs["rows"] == inputs.digest:
         return values
     ordered: NDArray[np.float64] = values[_positions(inputs, scored)]
     return ordered
 
 
+def _values(path: Path) -> NDArray[np.float64]:
+    """The scores in a file, in its order."""
+    return np.fromiter((line["score"] for line in read_jsonl(path)), np.float64)
+
+
 def _positions(inputs: Inputs, artifact: Artifact) -> NDArray[np.int64]:
     """Where each of the rows stands in an artifact."""
     lacking = f"is not in {artifact.path}; allowed: inputs about the same rows"
-    return fingerprints.positions(inputs.rows, artifact.file(fingerprints.IDS), lacking)
+    return artifact.read(fingerprints.IDS, lambda file: fingerprints.positions(inputs.rows, file, lacking))
 
 
 def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from prune_cli import tasks
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import groups
-from prune_cli.data.open import open_rows
+from prune_cli.data.open import open_rows, rows_behind
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
@@ -49,8 +49,11 @@ class Inputs:
 
     @cached_property
     def rows(self) -> Rows:
-        """The rows themselves, read when first asked for."""
-        return self.open()
+        """The rows themselves, read when first asked for. Raises PruneError if they are no longer those of `digest`."""
+        rows = self.open()
+        if rows.digest != self.digest:
+            raise PruneError(f"{self.place}: its rows changed while the command ran; run it again")
+        return rows
 
     @cached_property
     def labels(self) -> list[Any]:
@@ -150,7 +153,7 @@ def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "aut
     else:
         first = of["score"][0]
         n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
-        opened = partial(_rows_behind, first)
+        opened = partial(rows_behind, first)
     return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
 
 
@@ -163,20 +166,3 @@ def _task(artifacts: Sequence[Artifact], wanted: str) -> str:
     if wanted != "auto" and named and wanted not in named:
         raise PruneError(f"task: {wanted}; {artifacts[0].path} is of the task {next(iter(named))}; leave --task out")
     return next(iter(named), "classification" if wanted == "auto" else wanted)
-
-
-def _rows_behind(scored: Artifact) -> Rows:
-    """The rows that a score was made of: the same by their digest, so they need no other check."""
-    origin = scored.origin("rows")
-    if not origin.exists():
-        raise PruneError(
-            f"{scored.path}: the rows that it scored are no longer at {origin}",
-            hint="name the represent artifact or the data file as well",
-        )
-    rows = open_rows(str(origin), dict(scored.about["fields"]), None)
-    if rows.digest != scored.inputs["rows"]:
-        raise PruneError(
-            f"{origin}: changed since {scored.path} scored its rows",
-            hint="score again, or name the rows as they were then",
-        )
-    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
     Paths of a user's own functions are relative to `folder`.
     """
     if isinstance(entry, str):
-        return Entry(published.find_published(entry))
+        return _named(entry)
     balance = {key: entry[key] for key in BALANCE if key in entry}
     rest = {key: value for key, value in entry.items() if key not in BALANCE}
     known = options.declared(options.Select)
@@ -57,6 +58,15 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
             raise PruneError(f"{', '.join(rest)}: unknown beside method; allowed: {', '.join(BALANCE)}")
         return Entry(method, **values)
     return Entry(_own(rest, folder), **values)
+
+
+def _named(name: str) -> Entry:
+    """A published method by its name, or as tables call it when it is balanced: less-keep, less-equal-group."""
+    for method in published.published().values():
+        for balance, by in product(("keep", "equal"), ("label", "group")):
+            if Entry(method, balance, by).name == name:
+                return Entry(method, balance, by)
+    return Entry(published.find_published(name))
 
 
 def _own(entry: Mapping[str, Any], folder: Path) -> PublishedMethod:

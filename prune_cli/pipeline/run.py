@@ -10,7 +10,6 @@ pipeline: a rerun makes what is missing or stale and leaves the rest alone.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import options, tasks
+from prune_cli.artifacts.drafts import remove_artifact
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
@@ -154,7 +154,7 @@ class _Runner:
         if not self.how.dry_run:
             for path in stale:
                 if path != out:
-                    shutil.rmtree(path)
+                    remove_artifact(path)
 
     def is_current(self, data: str, out: Path, opts: options.Represent) -> bool:
         """Whether a represent artifact is what these options make."""

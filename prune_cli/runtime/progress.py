@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prune_cli.runtime import interrupt, processes
+from prune_cli.runtime.terminal import clean
 
 PLAIN_SECONDS = 15.0
 
@@ -15,7 +16,7 @@ PLAIN_SECONDS = 15.0
 def note(text: str, *, everyone: bool = False) -> None:
     """Tell what a user should know but need not act on: once, not from each of several processes unless `everyone`."""
     if everyone or processes.first():
-        print(text, file=sys.stderr, flush=True)
+        print(clean(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -70,6 +70,8 @@ def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Out
         return Outcome(out, recipe.stage, "current")
     if manifest.is_artifact(out) and not (how.force or how.replace):
         raise PruneError(f"{out}: holds another artifact: {reason}", hint="--replace to make it again, or another -o")
+    if manifest.is_artifact(out):
+        drafts.check_removable(out)
     for place in places.values():
         _check_apart(out, Path(place))
     return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or "forced")

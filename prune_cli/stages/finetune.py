@@ -84,8 +84,12 @@ def _task_name(data: str, named: find.NamedModel, wanted: str) -> str:
 
 def _labels(data: str, named: find.NamedModel, rows: Rows, task: Task) -> list[Any]:
     """The label list in class order: that of the artifact, else of the rows; in the head's order if it has the same."""
-    path = Path(data)
-    labels = list(open_artifact(path).about["labels"]) if manifest.is_artifact(path) else task.label_list(rows)
+    labels = task.label_list(rows)
+    if manifest.is_artifact(Path(data)):
+        about = open_artifact(Path(data)).about
+        if about["digest"] != rows.digest:
+            raise PruneError(f"{data}: its rows changed while the command ran; run it again")
+        labels = list(about["labels"])
     if len(labels) == 1:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     head = find.head_labels(named, labels)

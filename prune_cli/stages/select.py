@@ -44,11 +44,12 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
         kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
-        rows.write(draft.path / "select.jsonl", kept.positions.tolist())
+        digest = rows.write(draft.path / "select.jsonl", kept.positions.tolist())
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
+            "digest": digest,
             "labels": call.given.labels,
             "fields": dict(rows.fields),
         }

