@@ -198,6 +198,7 @@ def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], o
             precision=opts.precision,
             batch_size=opts.batch_size,
             tokens_per_batch=opts.tokens_per_batch,
+            eos_token_id=tokenizer.eos_token_id,
         )
 
     setup = setup_of(given.rows)
