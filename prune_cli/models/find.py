@@ -104,6 +104,13 @@ def _hub_config(name: str) -> Path:
         ) from failure
 
 
+def folder_of(named: NamedModel) -> Path:
+    """The folder that holds the model's files: its own, the artifact's, or the hub model's in the cache."""
+    if named.trained:
+        return named.trained.path
+    return Path(named.name) if Path(named.name).is_dir() else _hub_config(named.name).parent
+
+
 def max_length(named: NamedModel) -> int:
     """The most tokens of an example that the model was trained on here; 512 for any other model."""
     return int(named.trained.about["max_length"]) if named.trained else 512

@@ -11,16 +11,26 @@ from prune_cli.errors import PruneError
 from prune_cli.models import adapters
 from prune_cli.models.find import Checkpoint, NamedModel, head_labels
 from prune_cli.models.libraries import one_line, quiet
+from prune_cli.models.tokenizer import check_fits, check_there, check_tokens
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Task
 
 
 def load_tokenizer(named: NamedModel) -> Any:
-    """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none)."""
+    """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none).
+
+    Raises PruneError where the model comes without one.
+    """
     from transformers import AutoTokenizer
 
-    with one_line(f"cannot load the tokenizer of {named.name}"):
-        tokenizer = AutoTokenizer.from_pretrained(named.trained.path if named.trained else named.name)
+    _check_files(named)
+    try:
+        with one_line(f"cannot load the tokenizer of {named.name}"), quiet():
+            tokenizer = AutoTokenizer.from_pretrained(named.trained.path if named.trained else named.name)
+    except PruneError:
+        check_there(named, None)
+        raise
+    check_there(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -39,10 +49,8 @@ def load(
     """
     import transformers
 
+    _check_files(named)
     if named.trained is not None:
-        for name in named.trained.files:
-            if "/" not in name:
-                named.trained.file(name)  # weights that were cut short or edited are an error, not a model
         if adapters.is_adapters(named.trained):
             if four_bit:
                 raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
@@ -65,8 +73,17 @@ def load(
     if new_head and (own := head_labels(named, labels)) != labels:
         note(f"{named.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
         drawn = sorted({*drawn, *_reset_head(model)})
+    check_fits(named, tokenizer, model)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, drawn
+
+
+def _check_files(named: NamedModel) -> None:
+    """Raise PruneError where files of a finetune artifact were cut short, edited or removed."""
+    if named.trained is not None:
+        for name in named.trained.files:
+            if "/" not in name:
+                named.trained.file(name)
 
 
 def _outputs(labels: list[Any]) -> dict[str, Any]:
@@ -142,6 +159,12 @@ def load_checkpoint(model: torch.nn.Module, named: NamedModel, checkpoint: Check
     if missing or unexpected:
         names = ", ".join([*missing, *unexpected][:3])
         raise PruneError(f"{named.name}: checkpoint {checkpoint.name} does not fit the model: {names}")
+
+
+def check_rows(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
+    """Refuse rows that the model cannot read: with tokens it has no embedding for, or too long for it."""
+    check_tokens(model, encoded, rows)
+    check_length(model, encoded, rows)
 
 
 def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:

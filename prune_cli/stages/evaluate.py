@@ -50,7 +50,7 @@ def evaluate(
         def lines() -> Iterator[dict[str, Any]]:
             for name, rows in sets.items():
                 encoded = task.encode(rows, tokenizer, opts.max_length, labels)
-                load.check_length(network, encoded, rows)
+                load.check_rows(network, encoded, rows)
                 judging = tasks.Judging(
                     network, tokenizer, rows, encoded, labels, device, opts.max_length, opts.max_new_tokens
                 )

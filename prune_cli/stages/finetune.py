@@ -62,7 +62,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         model = adapters.merged(model)
         if opts.tune == "lora":
             model = adapters.with_adapters(model, drawn, opts, task)
-        load.check_length(model, encoded, rows)
+        load.check_rows(model, encoded, rows)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
         fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {

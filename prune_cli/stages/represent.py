@@ -187,7 +187,7 @@ def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], o
 
     def setup_of(rows: Rows) -> Setup:
         encoded = given.task.encode(rows, tokenizer, opts.max_length, labels)
-        load.check_length(model, encoded, rows)
+        load.check_rows(model, encoded, rows)
         return Setup(
             encoded=encoded,
             pad_token_id=pad_token_id(tokenizer),
