@@ -21,7 +21,7 @@ from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
-from prune_cli.tasks import Judging, classification, tokens
+from prune_cli.tasks import Judging, chat, classification, tokens
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[
     some = [rows[i] for i in positions]
     if tokenizer.chat_template:
         texts = [
-            _rendered(tokenizer, formats.conversation(row), rows.where(i))
+            chat.rendered(tokenizer, formats.conversation(row), rows.where(i))
             for i, row in zip(positions, some, strict=True)
         ]
         prompts, wholes = (
@@ -127,17 +127,6 @@ def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[
         if not prompt:
             raise PruneError(f"{rows.where(i)}: prompt gives no token; allowed: at least one token")
     return [(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in zip(prompts, answers, strict=True)]
-
-
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], where: str) -> tuple[str, str]:
-    """The prompt, up to where the assistant's last message begins, and the whole conversation, by the template."""
-    from jinja2 import TemplateError
-
-    try:
-        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-        return prompt, tokenizer.apply_chat_template(messages, tokenize=False)
-    except TemplateError as failure:
-        raise PruneError(f"{where}: the chat template refuses the messages: {failure}") from failure
 
 
 def cut(prompt: Sequence[int], room: int, bos: int | None) -> list[int]:
