@@ -14,7 +14,7 @@ import transformers
 from prune_cli.errors import PruneError
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
-from tests.conftest import WORDS, Prune, read_rows, sentences, write_rows
+from tests.conftest import WORDS, Prune, sentences, write_rows
 
 STAGES = ("finetune", "represent", "eval")
 
@@ -56,7 +56,7 @@ def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_a_model_without_its_tokenizer_is_refused(
     stage: str, config: bool, prune: Prune, classifier: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Without tokenizer.json, with tokenizer_config.json or not: the library would invent a tokenizer of five tokens."""
+    """Without tokenizer.json, with tokenizer_config.json or not: the library invents a tokenizer of five tokens."""
     model = Path(shutil.copytree(classifier, tmp_path / "model"))
     kind = transformers.AutoTokenizer.from_pretrained(model)
     assert len(kind) == len(WORDS) + 4
@@ -102,7 +102,7 @@ def test_every_class_of_tokenizer_needs_its_files(name: str, files: tuple[str, .
         for other in files:
             if other != lacking:
                 (tmp_path / other).write_text(content[other])
-        with pytest.raises(PruneError, match="holds no tokenizer|cannot load the tokenizer"):
+        with pytest.raises(PruneError, match=r"holds no tokenizer|cannot load the tokenizer"):
             load_tokenizer(find(str(tmp_path)))
         for other in files:
             (tmp_path / other).unlink(missing_ok=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import transformers
 
@@ -24,11 +20,17 @@ from tests.conftest import REPOSITORY, Prune, read_rows, write_rows
 
 LM = REPOSITORY / "sample_data" / "lm"
 DAY = "{{ strftime_now('%d %b %Y') }}"
-LLAMA = (  # as in Llama 3.1's template
-    '{%- if not date_string is defined %}{%- if strftime_now is defined %}{%- set date_string = strftime_now("%d %b %Y")'
-    ' %}{%- else %}{%- set date_string = "26 Jul 2024" %}{%- endif %}{%- endif %}{{ "Today Date: " + date_string }}'
+LLAMA = "".join(  # as in Llama 3.1's template
+    [
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}",
+        '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "26 Jul 2024" %}',
+        '{%- endif %}{%- endif %}{{ "Today Date: " + date_string }}',
+    ]
 )
-TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+TURNS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 
 

@@ -50,14 +50,13 @@ def load(
     import transformers
 
     _check_files(named)
-    if named.trained is not None:
-        if adapters.is_adapters(named.trained):
-            if four_bit:
-                raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
-            base, _ = load(  # what is drawn here is replaced by what was saved with the adapters
-                adapters.base_of(named.trained, labels), task, labels, tokenizer, new_head=True
-            )
-            return adapters.put_on(base, named.trained), []
+    if named.trained is not None and adapters.is_adapters(named.trained):
+        if four_bit:
+            raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
+        base, _ = load(  # what is drawn here is replaced by what was saved with the adapters
+            adapters.base_of(named.trained, labels), task, labels, tokenizer, new_head=True
+        )
+        return adapters.put_on(base, named.trained), []
     auto = getattr(transformers, task.AUTO_MODEL)
     with one_line(f"cannot load model {named.name}"), quiet():
         model, report = auto.from_pretrained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def check_there(named: NamedModel, tokenizer: Any | None) -> None:
         there = not of_class or bool(own and own <= files) or any(name.startswith(_ANY) for name in files)
     if not there:
         raise PruneError(
-            f"{named.name} holds no tokenizer; allowed: a model with the files of its tokenizer, such as tokenizer.json",
+            f"{named.name} holds no tokenizer; allowed: a model with its tokenizer.json or vocabulary files",
             hint="copy these files into the folder from the model that it was trained from",
         )
 

@@ -89,4 +89,5 @@ def _labels(data: str, named: find.NamedModel, rows: Rows, task: Task) -> list[A
     if len(labels) == 1:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     head = find.head_labels(named, labels)
-    return head if set(head) == set(labels) else labels
+    same = set(map(str, head)) == set(map(str, labels))  # as text, as label_indices compares them
+    return head if same else labels
