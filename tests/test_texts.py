@@ -15,7 +15,7 @@ from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
-from prune_cli.tasks import chat, choice, generation
+from prune_cli.tasks import chat, choice, classification, generation
 from tests.conftest import REPOSITORY, Prune, read_rows, write_rows
 
 LM = REPOSITORY / "sample_data" / "lm"
@@ -93,7 +93,7 @@ def another_day(monkeypatch: pytest.MonkeyPatch) -> str:
 
     class Clock(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return datetime(1999, 12, 31)
 
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
@@ -198,3 +198,111 @@ def test_a_template_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     with pytest.raises(PruneError, match="here: the chat template makes a text of 20000000 characters; allowed: up to"):
         chat.rendered(tokenizer_with("{{ 'ab' * 10 ** 7 }}"), MESSAGES, "here")
+
+
+def uncut(tokenizer: Any, *texts: str) -> int:
+    """The number of tokens of a text or pair, by the tokenizer alone."""
+    return len(tokenizer(*texts)["input_ids"])
+
+
+@pytest.mark.parametrize("task", ["classification", "choice", "generation"])
+def test_tokens_that_are_cut_are_counted(task: str, tmp_path: Path) -> None:
+    """For each row as many as the tokenizer alone makes over the limit; a row just as long as the limit loses none."""
+    tokenizer = load_tokenizer(find(str(LM if task == "generation" else LM.parent / "model")))
+    tokenizer.chat_template = None
+    words = [" ".join(["the film is good"] * (i + 1)) for i in range(6)]
+    rows: list[dict[str, Any]]
+    texts: list[list[tuple[str, ...]]]
+    if task == "classification":
+        rows = [{"text": t, "label": i % 2, **({"text_pair": t} if i % 2 else {})} for i, t in enumerate(words)]
+        texts = [[(row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)] for row in rows]
+    elif task == "choice":
+        rows = [
+            {"question": f"_ {t}" if i % 2 else t, "choices": ["a film", "the film is good"], "label": 0}
+            for i, t in enumerate(words)
+        ]
+        texts = [
+            [
+                (choice.filled(row["question"], c),) if "_" in row["question"] else (row["question"], c)
+                for c in row["choices"]
+            ]
+            for row in rows
+        ]
+    else:
+        rows = [{"prompt": t, "response": "good"} for t in words]
+        texts = [[(f"{t}",)] for t in words]
+    module: Any = {"classification": classification, "choice": choice, "generation": generation}[task]
+    opened = open_rows(write_rows(tmp_path / "rows.jsonl", rows), check=module.check)
+    labels = module.label_list(opened)
+    answer = len(tokenizer("good", add_special_tokens=False)["input_ids"]) + 1 if task == "generation" else 0
+    lengths = [[uncut(tokenizer, *text) + answer for text in row] for row in texts]
+    limit = lengths[2][0]
+    encoded = module.encode(opened, tokenizer, limit, labels)
+    expected = [sum(max(0, length - limit) for length in row) for row in lengths]
+    assert encoded.lost_by_row.tolist() == expected
+    assert expected[0] == 0 and lengths[2][0] == limit and sum(x > 0 for x in expected) >= 3
+    whole = module.encode(opened, tokenizer, 10**6, labels)  # the tokenizer has a limit of its own
+    assert whole.limit == tokenizer.model_max_length
+    assert whole.lost_by_row.tolist() == [
+        sum(max(0, length - tokenizer.model_max_length) for length in row) for row in lengths
+    ]
+
+
+@pytest.mark.parametrize("stage", ["finetune", "represent", "eval"])
+def test_rows_that_are_cut_are_told_and_kept(
+    stage: str, prune: Prune, tiny_model: Path, made: Path, data: Path, tmp_path: Path
+) -> None:
+    """Once on stderr, in the manifest and by `show`; without cut rows, not a word."""
+    model = made / "warmup"
+    rows = read_rows(data / "train.jsonl")
+    lengths = [len(row["text"].split()) + 2 for row in rows]
+    counts = {"rows": sum(x > 6 for x in lengths), "of": 24, "tokens": sum(max(0, x - 6) for x in lengths)}
+    assert 0 < counts["rows"] < 24
+    inputs = [model, data / "train.jsonl"] if stage == "eval" else [data / "train.jsonl", "--model", model]
+    more = ["--steps", 1] if stage == "finetune" else []
+    ran = prune(stage, *inputs, "-o", tmp_path / "cut", "--max-length", 6, *more)
+    assert ran.code == 0, ran.err
+    n, tokens = counts["rows"], counts["tokens"]
+    said = f"train: {n} of 24 rows were cut to 6 tokens, and lost {tokens}; a larger --max-length"
+    assert ran.err.count(said) == 1 and ran.err.count("were cut") == 1
+    shown = prune("show", tmp_path / "cut", "--json").json()
+    name = "train" if stage == "eval" else "rows"
+    assert shown["about"]["cut"] == {name: {**counts, "max_length": 6}}
+    assert f"{name}: {n} of 24 to 6 tokens; {tokens} lost" in prune("show", tmp_path / "cut").out
+    ran = prune(stage, *inputs, "-o", tmp_path / "whole", "--max-length", 512, *more)
+    assert ran.code == 0 and "were cut" not in ran.err
+    assert " lost" not in prune("show", tmp_path / "whole").out
+    assert prune("show", tmp_path / "whole", "--json").json()["about"]["cut"][name]["rows"] == 0
+
+
+def test_rows_of_a_target_set_that_are_cut_are_told_apart(prune: Prune, made: Path, data: Path, tmp_path: Path) -> None:
+    """`represent --kind influence` reads two files, each of which may be cut."""
+    command = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup", "--kind"]
+    ran = prune(*command, "influence", "--target-data", data / "validation.jsonl", "--max-length", 6)
+    assert ran.code == 0, ran.err
+    assert "train: " in ran.err and "validation: " in ran.err
+    cut = prune("show", tmp_path / "out", "--json").json()["about"]["cut"]
+    assert (cut["rows"]["of"], cut["target"]["of"]) == (24, 8)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "whose", "hint"),
+    [(5, "max_length 5 leaves one", "--max-length 8 or more"), (500, "the tokenizer's limit of 6 tokens", None)],
+)
+def test_a_response_too_long_names_whose_limit_it_is(
+    max_length: int, whose: str, hint: str | None, tmp_path: Path
+) -> None:
+    """The option where that is the lower one, with the value that is enough; else the tokenizer's own limit."""
+    tokenizer = load_tokenizer(find(str(LM)))
+    tokenizer.chat_template = None
+    tokenizer.model_max_length = 6
+    text = "the film is good"
+    while len(tokenizer(text, add_special_tokens=False)["input_ids"]) < 6:
+        text += " good"
+    length = len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+    rows = open_rows(write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "response": text}]), check=generation.check)
+    with pytest.raises(PruneError) as failure:
+        generation.encode(rows, tokenizer, max_length, [])
+    assert f"a.jsonl:1: response of {length} tokens; allowed: up to" in failure.value.message
+    assert whose in failure.value.message
+    assert failure.value.hint == (hint and hint.replace("8", str(length + 1)))

@@ -53,6 +53,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         from transformers import set_seed
 
         from prune_cli.models import adapters, load
+        from prune_cli.tasks.tokens import tell_cut
         from prune_cli.training.trainer import train
 
         tokenizer = load.load_tokenizer(named)
@@ -63,6 +64,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         if opts.tune == "lora":
             model = adapters.with_adapters(model, drawn, opts, task)
         load.check_rows(model, encoded, rows)
+        lost = tell_cut(encoded, rows, opts.max_length)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
         fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {
@@ -72,6 +74,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
             "learning_rate": trained.learning_rate,
             "checkpoints": trained.checkpoints,
             "max_length": opts.max_length,
+            "cut": {"rows": lost},
         }
     return done(outcome, draft)
 

@@ -74,22 +74,29 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     response that does not fit with one token before it, for a row that the chat template refuses, and for a template
     by which the response cannot be told from its prompt.
     """
-    max_length = min(max_length, tokenizer.model_max_length)
-    flat, prompts = tokens.Flat(), []
+    limit = min(max_length, tokenizer.model_max_length)
+    flat, prompts = tokens.Flat(limit), []
     for start in range(0, len(rows), BLOCK):
-        kept = []
+        kept, lost = [], []
         block = range(start, min(start + BLOCK, len(rows)))
         for i, (prompt, answer) in zip(block, _tokens(rows, block, tokenizer), strict=True):
-            if len(answer) >= max_length:
-                raise PruneError(
-                    f"{rows.where(i)}: response of {len(answer)} tokens; allowed: up to {max_length - 1}, "
-                    "which leaves one for the prompt"
-                )
-            prompt = cut(prompt, max_length - len(answer), tokenizer.bos_token_id)
-            kept.append([*prompt, *answer])
-            prompts.append(len(prompt))
-        flat.add(kept)
+            if len(answer) >= limit:
+                raise _too_long(rows.where(i), len(answer), max_length, limit)
+            begun = cut(prompt, limit - len(answer), tokenizer.bos_token_id)
+            kept.append([*begun, *answer])
+            prompts.append(len(begun))
+            lost.append(len(prompt) - len(begun))
+        flat.add(kept, lost)
     return flat.encoded(np.array(prompts, np.int64))
+
+
+def _too_long(where: str, length: int, max_length: int, limit: int) -> PruneError:
+    """The error of a response that leaves no room for a token of its prompt, and whose limit that is."""
+    of = f"max_length {max_length}" if limit == max_length else f"the tokenizer's limit of {limit} tokens"
+    return PruneError(
+        f"{where}: response of {length} tokens; allowed: up to {limit - 1}, as {of} leaves one for the prompt",
+        hint=f"--max-length {length + 1} or more" if limit == max_length else None,
+    )
 
 
 def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
