@@ -174,3 +174,106 @@ def test_an_added_token_without_an_embedding_is_refused_where_a_row_has_it(
     bad = write_rows(tmp_path / "bad.jsonl", [*rows, {"text": "the <image> is bad", "label": 1}])
     ran = prune(*command("represent", copied, bad, tmp_path / "bad"))
     refused(ran, f"{bad}:3: token number {len(WORDS) + 4}; allowed: up to {len(WORDS) + 3}")
+
+
+PLANTED = """
+import pathlib
+pathlib.Path({marker!r}).write_text("ran")
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+
+class OwnConfig(BertConfig):
+    model_type = "own"
+
+
+class OwnModel(BertForSequenceClassification):
+    config_class = OwnConfig
+"""
+
+
+def planted(folder: Path, marker: Path, *, where: str) -> None:
+    """Make a model folder ask for its own code, which leaves a file behind when it is imported.
+
+    where: `model` for a type of model that transformers does not know, `tokenizer` for a tokenizer alone.
+    """
+    (folder / "own.py").write_text(PLANTED.format(marker=str(marker)))
+    name = "config.json" if where == "model" else "tokenizer_config.json"
+    content = json.loads((folder / name).read_text())
+    if where == "model":
+        content["model_type"], content["architectures"] = "own", ["OwnModel"]
+        content["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnModel"}
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+        (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    else:
+        content["tokenizer_class"] = "OwnTokenizer"
+        content["auto_map"] = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+    (folder / name).write_text(json.dumps(content))
+
+
+class Yes:
+    """Standard input that answers yes to everything, and remembers that it was asked."""
+
+    asked = False
+
+    def readline(self, *_: object) -> str:
+        self.asked = True
+        return "yes\n"
+
+    read = readline
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("where", ["model", "tokenizer"])
+def test_code_that_comes_with_a_model_does_not_run(
+    where: str,
+    stage: str,
+    prune: Prune,
+    classifier: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is asked on stdout, nothing is read from stdin, and what needs the code is refused with the option."""
+    model = Path(shutil.copytree(classifier, tmp_path / "model"))
+    marker = tmp_path / "marker"
+    planted(model, marker, where=where)
+    stdin = Yes()
+    monkeypatch.setattr("sys.stdin", stdin)
+    ran = prune(*command(stage, model, data / "train.jsonl", tmp_path / "out"))
+    assert not stdin.asked and not marker.exists()
+    assert "y/N" not in ran.out + ran.err
+    if where == "model":
+        refused(ran, f"{model}: the model comes with code of its own")
+        assert "hint: read that code; --trust-remote-code runs it" in ran.err
+        assert not (tmp_path / "out").exists()
+    else:  # transformers knows the model, and so a tokenizer for it
+        assert ran.code in (0, 1) and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_runs_where_it_is_trusted(
+    stage: str, prune: Prune, classifier: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--trust-remote-code` alone, which the recipe holds then."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model = Path(shutil.copytree(classifier, tmp_path / "model"))
+    planted(model, tmp_path / "marker", where="model")
+    run = command(stage, model, data / "train.jsonl", tmp_path / "out")
+    ran = prune(*run, "--trust-remote-code", *(["--steps", 1] if stage == "finetune" else []))
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "marker").exists()
+    assert prune("show", tmp_path / "out", "--json").json()["options"]["trust_remote_code"] is True
+    again = command(stage, classifier, data / "train.jsonl", tmp_path / "other")
+    ran = prune(*again, *(["--steps", 1] if stage == "finetune" else []))
+    assert ran.code == 0, ran.err
+    assert "trust_remote_code" not in prune("show", tmp_path / "other", "--json").json()["options"]
+
+
+def test_every_call_that_loads_says_whether_code_may_run() -> None:
+    """In the package no `from_pretrained` of transformers is left to its own default, which is to ask."""
+    from tests.conftest import REPOSITORY
+
+    for path in (REPOSITORY / "prune_cli").rglob("*.py"):
+        for call in path.read_text("utf-8").split(".from_pretrained(")[1:]:
+            assert "trust_remote_code" in call[:200] or "PeftModel" in path.read_text("utf-8"), path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,8 +27,8 @@ def load_tokenizer(named: NamedModel) -> Any:
 
     _check_files(named)
     try:
-        with one_line(f"cannot load the tokenizer of {named.name}"), quiet():
-            tokenizer = AutoTokenizer.from_pretrained(named.trained.path if named.trained else named.name)
+        with _loading("the tokenizer of", named):
+            tokenizer = AutoTokenizer.from_pretrained(_place(named), trust_remote_code=named.trust_remote_code)
     except PruneError:
         check_there(named, None)
         raise
@@ -54,13 +56,18 @@ def load(
         if four_bit:
             raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
         base, _ = load(  # what is drawn here is replaced by what was saved with the adapters
-            adapters.base_of(named.trained, labels), task, labels, tokenizer, new_head=True
+            adapters.base_of(named.trained, labels, trust_remote_code=named.trust_remote_code),
+            task,
+            labels,
+            tokenizer,
+            new_head=True,
         )
         return adapters.put_on(base, named.trained), []
     auto = getattr(transformers, task.AUTO_MODEL)
-    with one_line(f"cannot load model {named.name}"), quiet():
+    with _loading("model", named):
         model, report = auto.from_pretrained(
-            named.trained.path if named.trained else named.name,
+            _place(named),
+            trust_remote_code=named.trust_remote_code,
             dtype=torch.float32,
             **(_outputs(labels) if labels else {}),
             **(_four_bit() if four_bit else {}),
@@ -75,6 +82,30 @@ def load(
     check_fits(named, tokenizer, model)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, drawn
+
+
+def _place(named: NamedModel) -> str:
+    """Where transformers loads the model from."""
+    return str(named.trained.path) if named.trained else named.name
+
+
+@contextmanager
+def _loading(what: str, named: NamedModel) -> Iterator[None]:
+    """Tell in one line what goes wrong while a library loads a part of the model; nothing else is done in the block.
+
+    A model that needs its own code is refused: transformers, if it is not told no, asks on stdout and reads stdin.
+    """
+    try:
+        with one_line(f"cannot load {what} {named.name}"), quiet():
+            yield
+    except PruneError as failure:
+        if "trust_remote_code" not in str(failure.__cause__):
+            raise
+        raise PruneError(
+            f"{named.name}: the model comes with code of its own, which is not run; "
+            "allowed: a model of a kind that transformers knows",
+            hint="read that code; --trust-remote-code runs it",
+        ) from failure
 
 
 def _check_files(named: NamedModel) -> None:

@@ -23,7 +23,7 @@ def evaluate(
 
     tests: name -> data file.
     """
-    named = find.find(model)
+    named = find.find(model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
     sets = {name: open_rows(test, dict(fields), task.check) for name, test in tests.items()}

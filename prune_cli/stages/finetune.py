@@ -27,7 +27,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
 
     data: a data file, or a represent or select artifact.
     """
-    named = find.find(opts.model)
+    named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
     task = tasks.load(opts.task)
     rows = open_rows(data, dict(fields), task.check)

@@ -68,7 +68,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     opts = kinds.build(kinds.flat(opts))
     chosen = [kinds.load(name) for name in kinds.parse(opts.kind)]
     _check_target(chosen, opts)
-    named = find.find(opts.model, opts.checkpoints)
+    named = find.find(opts.model, opts.checkpoints, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
@@ -148,6 +148,8 @@ def _recipe(asked: list[_Asked], opts: Represent, rows: Rows, target: Rows | Non
         checkpoints = opts.checkpoints
     values: dict[str, Any] = {"task": opts.task, "kind": [entry.kind.name for entry in asked]}
     values["checkpoints"] = checkpoints
+    if opts.trust_remote_code:
+        values["trust_remote_code"] = True
     for entry in asked:
         values |= entry.values
     made_of = {"rows": rows.digest, "model": named.digest, **({"target rows": target.digest} if target else {})}
