@@ -91,7 +91,7 @@ def test_bfloat16_is_near_float32(trained: Path, tmp_path: Path, prune: Prune) -
 
 def test_tests_are_judged_as_on_the_cpu(trained: Path, tmp_path: Path, prune: Prune) -> None:
     """Losses are equal but for rounding, whatever the task; a language model writes on the device, too."""
-    losses = []
+    losses: list[float] = []
     for device in ("cpu", DEVICE):
         out = tmp_path / f"on-{device}-{len(losses)}"
         ran = prune("eval", trained / "model", trained / "target.jsonl", "-o", out, "--device", device, "--json")
@@ -110,7 +110,7 @@ def test_models_are_trained_and_judged(
     ran = prune(*start, "--device", DEVICE, "--precision", precision)
     assert ran.code == 0, ran.err
     assert open_artifact(tmp_path / "model").options["precision"] == precision
-    predicted = []
+    predicted: list[list[Any]] = []
     for device in ("cpu", DEVICE):
         out = tmp_path / f"on-{device}-{len(predicted)}"
         ran = prune("eval", tmp_path / "model", data / "train.jsonl", "--device", device, "-o", out)

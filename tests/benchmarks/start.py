@@ -5,13 +5,15 @@
 The commands that compute nothing heavy run as processes of their own, in turn, beside a bare `import numpy, typer`, and
 beside reading the bytes of what `prune select` reads. Each figure is the median over the repeats of its ratio to the
 bare import in the same repeat. The rows are of about 150 bytes, the scores random; prune makes them in a temporary
-folder. Exit status 1 where `prune select --method top` takes more than BOUND times a bare import and the reading.
+folder. All start from compiled modules, as an installed package does. Exit status 1 where `prune select --method top`
+takes more than BOUND times a bare import and the reading.
 At the end, how fast rows are parsed (rows.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -38,6 +40,8 @@ def main() -> int:
     parser.add_argument("--parsed", type=int, default=1_000_000, help="rows to parse")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder) / "compiled")  # of the processes started from here
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         make(Path(folder), given.rows)
         seconds = measured(ways(Path(folder)), given.repeats)
     print(f"{given.rows:,} rows of about 150 bytes, medians of {given.repeats} repeats")
