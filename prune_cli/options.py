@@ -7,6 +7,7 @@ methods (methods/method.py) and of kinds of representation (represent/kinds/) ar
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -251,6 +252,11 @@ def option(name: str, annotation: Any, default: Any = MISSING) -> Option:
 
 def declared(record: type) -> dict[str, Option]:
     """The options of a record by name, in order."""
+    return dict(_declared(record))
+
+
+@functools.cache
+def _declared(record: type) -> dict[str, Option]:
     hints = get_type_hints(record, include_extras=True)
     return {entry.name: option(entry.name, hints[entry.name], _default(entry)) for entry in fields(record)}
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,6 +18,7 @@ from prune_cli.artifacts.manifest import Recipe
 from prune_cli.errors import PruneError
 from prune_cli.runtime import memory, processes
 
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "sklearn")  # named in a manifest if they were used
 TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats")  # what a task's results may depend on
 
 
@@ -114,7 +114,7 @@ def _made(seconds: float) -> dict[str, Any]:
     made: dict[str, Any] = {
         "argv": sys.argv,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "safetensors")},
+        "versions": {name: sys.modules[name].__version__ for name in LIBRARIES if name in sys.modules},
         "seconds": round(seconds, 2),
         "peak_memory_mb": memory.peak_kib() // 1024,
     }

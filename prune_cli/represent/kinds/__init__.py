@@ -13,6 +13,7 @@ torch, and a name that starts with `_` is no kind. Optional are
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -79,7 +80,13 @@ def load(name: str) -> Kind:
     """The kind `name`. Raises PruneError for an unknown one, and for a file that does not declare a kind in full."""
     if name not in names():
         raise PruneError(f"kind: {name}; allowed: {', '.join(names())}")
-    module = _module(name)
+    return _declared_by(_module(name))
+
+
+@functools.cache
+def _declared_by(module: ModuleType) -> Kind:
+    """The kind that a module declares, checked."""
+    name = module.__name__.rpartition(".")[2]
     problems = _problems(name, module)
     raise_all([f"{module.__file__}: {problem}" for problem in problems])
     return Kind(

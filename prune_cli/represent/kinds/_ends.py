@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prune_cli.tasks.tokens import OUTSIDE
-
 if TYPE_CHECKING:
     import torch
 
@@ -24,6 +22,8 @@ def ends_of(setup: Setup, *, count_eos: bool) -> tuple[int, ...]:
 def without_ends(labels: torch.Tensor, ends: tuple[int, ...]) -> torch.Tensor:
     """Labels [b, t] with OUTSIDE in place of these tokens; a row that has no others keeps its own."""
     import torch
+
+    from prune_cli.tasks.tokens import OUTSIDE
 
     if not ends:
         return labels

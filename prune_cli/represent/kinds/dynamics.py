@@ -14,10 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-
-from prune_cli.artifacts import tensors
-from prune_cli.data import fingerprints
 from prune_cli.errors import PruneError
 from prune_cli.options import Help
 from prune_cli.represent.kinds._ends import ends_of, without_ends
@@ -73,6 +69,11 @@ def without_pass(opts: Options) -> bool:
 
 def write(path: Path, given: Given, opts: Options) -> None:
     """Copy the dynamics that training recorded of these rows, at the epochs of the checkpoints asked for."""
+    import numpy as np  # here, as help for the options of this kind needs none of it
+
+    from prune_cli.artifacts import tensors
+    from prune_cli.data import fingerprints
+
     named, rows = given.named, given.rows
     if not opts.count_eos and "count_eos" in given.task.OPTIONS:
         raise PruneError(

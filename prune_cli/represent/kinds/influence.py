@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-
 from prune_cli.errors import PruneError
 from prune_cli.options import Help
 from prune_cli.represent.kinds._shared import Params, Precondition
 from prune_cli.represent.observe import Batch, Setup, Target, Tensor, Watcher
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -84,6 +83,7 @@ class Influence(Watcher):
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
         """Walk the target set for its directions, then capture the gradients of the model's examples."""
+        import numpy as np
         import torch
 
         from prune_cli.gradients.influence import Influence as Products
@@ -109,6 +109,7 @@ class Influence(Watcher):
 
     def _target_norms(self) -> NDArray[np.float64]:
         """Norm of each target row's gradient [m]."""
+        import numpy as np
         import torch
 
         from prune_cli.gradients.norms import Norms
@@ -125,6 +126,7 @@ class Influence(Watcher):
 
     def _descend(self, group: int, norms: NDArray[np.float64]) -> None:
         """Leave the mean of a group's gradients, each divided by its norm, in the parameters."""
+        import numpy as np
         import torch
 
         members = np.flatnonzero(self._group == group)
