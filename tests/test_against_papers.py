@@ -456,3 +456,35 @@ def test_ifd_as_published_does_not_count_the_end_of_sequence_token() -> None:
     """The option stands in the table, and has a say for generation alone."""
     assert published()["ifd"].represent_options == {"count_eos": False}
     assert [name for name in tasks.names() if "count_eos" in tasks.load(name).OPTIONS] == ["generation"]
+
+
+def test_a_response_s_probability_is_the_mean_of_its_tokens(answers: dict[str, Any]) -> None:
+    """Cartography on responses, as the rule `prob` of Du et al. 2025: the mean of p over tokens, not of log p."""
+    import torch
+    import transformers
+
+    path = answers["folder"] / "lm"
+    model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    means = []
+    for row in answers["rows"][:-1]:
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        answer = [*tokenizer(row["response"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            p = model(torch.tensor([prompt + answer])).logits[0].softmax(1)
+        means.append(np.mean([p[len(prompt) - 1 + t, token].item() for t, token in enumerate(answer)]))
+    held = tensors.load(answers["folder"] / "with/dynamics.safetensors")
+    doubt = np.asarray(held["improbability"])[:-1]
+    np.testing.assert_allclose(1 - doubt[:, 0], means, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(np.exp(held["logprob"][:-1, 0]), means, rtol=0.05)
+    np.testing.assert_allclose(scored("hard_to_learn", doubt), 1 - np.array(means), rtol=1e-5)
+    assert methods.load("score", "ambiguous").inputs == ("improbability",)
+
+
+def test_sure_rows_keep_their_order() -> None:
+    """Probabilities that float32 cannot tell from one, as a logit apart of 20 or 30 gives, still have an order."""
+    torch = pytest.importorskip("torch")
+    logits = torch.tensor([[20.0, 0.0], [30.0, 0.0], [2.0, 0.0]])
+    doubt = classification.dynamics(logits, torch.tensor([0, 0, 0]))["improbability"].numpy()
+    assert np.argsort(-doubt).tolist() == [2, 0, 1] and (doubt > 0).all()
+    np.testing.assert_allclose(doubt, 1 / (1 + np.exp([20.0, 30.0, 2.0])), rtol=1e-5)

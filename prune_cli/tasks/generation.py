@@ -189,7 +189,8 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
 
     `logprob` log p(token), `correct` share of the tokens whose logit is the first largest, `margin` the token's logit
     − the largest other, `el2n` ‖softmax(logits) − onehot(token)‖₂ (Paul et al. 2021, arXiv 2107.07075, who have one
-    answer a row). Higher `logprob`, `correct` and `margin` mean easier; higher `el2n` harder.
+    answer a row), `improbability` 1 − p(token). Higher `logprob`, `correct` and `margin` mean easier; higher `el2n` and
+    `improbability` harder.
     """
     import torch
 

@@ -29,6 +29,7 @@ TENSORS = {
     "logprob": Tensor((), "float32", "log-probability of the gold answer (nats); higher: easier"),
     "correct": Tensor((), "float32", "1 where the gold answer is the most probable one, else 0"),
     "margin": Tensor((), "float32", "gold logit minus the largest other logit; higher: easier"),
+    "improbability": Tensor((), "float32", "one minus the probability of the gold answer; higher: harder"),
     "el2n": Tensor((), "float32", "distance of the predicted probabilities from the gold answer; higher: harder"),
 }
 FEATURES = "logprob"
@@ -52,7 +53,7 @@ def observe(setup: Setup, opts: Options) -> Dynamics:
 
 
 class Dynamics(Watcher):
-    """Observes `logprob`, `correct`, `margin` and `el2n`, each [b]."""
+    """Observes `logprob`, `correct`, `margin`, `el2n` and `improbability`, each [b]."""
 
     def __init__(self, task: Task, ends: tuple[int, ...] = ()) -> None:
         self._task, self._ends = task, ends
