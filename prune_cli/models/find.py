@@ -56,7 +56,8 @@ class NamedModel:
 def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = False) -> NamedModel:
     """Find a model. Of a finetune artifact, `checkpoints` are: all, last, or numbers such as `1,3`.
 
-    trust_remote_code: whether code that comes with it may run when it is loaded. Nothing of it runs here. Raises PruneError where there is no such model, or no such checkpoint of it.
+    trust_remote_code: whether code that comes with it may run when it is loaded. Nothing of it runs here. Raises
+    PruneError where there is no such model, or no such checkpoint of it.
     """
     path = Path(name)
     if manifest.is_artifact(path):
