@@ -173,7 +173,7 @@ def drop_layer(weights: Path) -> None:
 
 
 BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no folder": (lambda path: None, "no such model"),
+    "no folder": (lambda path: None, "no such folder"),
     "no config": (lambda path: (path / "config.json").unlink(), "not a model"),
     "broken config": (lambda path: (path / "config.json").write_text("{"), "cannot load"),
     "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), "cannot load the tokenizer"),

@@ -20,7 +20,7 @@ from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
-from prune_cli.tasks import Judging, generation
+from prune_cli.tasks import Judging, generation, text_scores
 from tests.conftest import NEGATIVE, NOUNS, POSITIVE, WORDS, Prune, read_rows, write_rows
 
 MARKS = ["<pad>", "<unk>", "<s>", "</s>", "<system>", "<user>", "<assistant>"]
@@ -212,11 +212,13 @@ def test_rouge_is_that_of_the_library() -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     pairs = [("the cat sat", "the cats"), ("a b c d", "d c b a"), ("one", "two")]
-    found = generation.rouge(pairs)
+    found = text_scores.rouge(pairs)
     for name in found:
         scorer = RougeScorer([name], use_stemmer=True)
         assert found[name] == pytest.approx(np.mean([scorer.score(*pair)[name].fmeasure for pair in pairs]))
-    assert generation.rouge(pairs[:1]) == pytest.approx({"rouge1": 0.8, "rouge2": 2 / 3, "rougeL": 0.8})
+    assert text_scores.rouge(pairs[:1]) == pytest.approx(
+        {"rouge1": 0.8, "rouge2": 2 / 3, "rougeL": 0.8, "rougeLsum": 0.8}
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_rouge_is_that_of_the_library() -> None:
 )
 def test_last_numbers(text: str, number: str | None) -> None:
     """The number that a text ends with, commas of thousands left out."""
-    assert generation.last_number(text) == (None if number is None else Decimal(number))
+    assert text_scores.last_number(text) == (None if number is None else Decimal(number))
 
 
 def test_metrics_by_hand() -> None:
@@ -304,7 +306,7 @@ def test_eval_writes_the_texts(done: Path, prune: Prune) -> None:
     quick = prune("eval", done / "model", done / "test.jsonl", "-o", done / "no-text", "--max-new-tokens", 0)
     assert quick.code == 0, quick.err
     bare = json.loads((done / "no-text/metrics.json").read_text())["test"]
-    assert set(bare) == {"n", "loss", "perplexity"}
+    assert set(bare) == {"n", "loss", "token_loss", "perplexity"}
     assert bare["loss"] == pytest.approx(metrics["loss"])
 
 

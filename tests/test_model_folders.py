@@ -277,3 +277,115 @@ def test_every_call_that_loads_says_whether_code_may_run() -> None:
     for path in (REPOSITORY / "prune_cli").rglob("*.py"):
         for call in path.read_text("utf-8").split(".from_pretrained(")[1:]:
             assert "trust_remote_code" in call[:200] or "PeftModel" in path.read_text("utf-8"), path
+
+
+def replaced(name: str, content: bytes) -> Any:
+    """A change that writes a file of the model folder anew."""
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def edited(name: str, **values: Any) -> Any:
+    """A change of some keys of a JSON file of the model folder."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, **values}))
+
+    return change
+
+
+def as_bin(content: bytes) -> Any:
+    """A change that puts a pytorch_model.bin in place of the weights."""
+
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(content)
+
+    return change
+
+
+DAMAGE = {
+    "config empty": replaced("config.json", b""),
+    "config a list": replaced("config.json", b"[]"),
+    "config cut": replaced("config.json", b'{"model_type": "be'),
+    "config not UTF-8": replaced("config.json", b'{"model_type": "\xff"}'),
+    "config deep": replaced("config.json", b'{"a":' * 50_000),
+    "config unknown type": edited("config.json", model_type="nothing"),
+    "config heads": edited("config.json", num_attention_heads=3),
+    "config activation": edited("config.json", hidden_act="nothing"),
+    "config size as text": edited("config.json", hidden_size="16"),
+    "config negative": edited("config.json", num_hidden_layers=2, hidden_size=-16),
+    "config shape": edited("config.json", intermediate_size=48),
+    "config vocabulary": edited("config.json", vocab_size=1000),
+    "config labels": edited("config.json", architectures=["BertForSequenceClassification"], id2label={"x": 1}),
+    "config architectures": edited("config.json", architectures=7),
+    "tokenizer empty": replaced("tokenizer.json", b""),
+    "tokenizer cut": replaced("tokenizer.json", b'{"version": "1.0", "trunc'),
+    "tokenizer another object": replaced("tokenizer.json", b'{"a": 1}'),
+    "tokenizer not UTF-8": replaced("tokenizer.json", b"\x94\xff"),
+    "tokenizer config empty": replaced("tokenizer_config.json", b""),
+    "tokenizer config a list": replaced("tokenizer_config.json", b"[]"),
+    "tokenizer config class": edited("tokenizer_config.json", tokenizer_class=3),
+    "tokenizer config padding": edited("tokenizer_config.json", pad_token=3),
+    "weights empty": replaced("model.safetensors", b""),
+    "weights text": replaced("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+    "weights header": replaced("model.safetensors", b"\xff" * 100),
+    "bin empty": as_bin(b""),
+    "bin text": as_bin(b"version https://git-lfs.github.com/spec/v1\n"),
+    "bin half": as_bin(b"PK\x03\x04" + b"\0" * 50),
+    "bin code": as_bin(b"cos\nsystem\n(S'false'\ntR."),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+@pytest.mark.parametrize("stage", ["finetune", "eval"])
+def test_a_damaged_model_folder_is_one_line(
+    case: str, stage: str, prune: Prune, tiny_model: Path, classifier: Path, data: Path, tmp_path: Path
+) -> None:
+    """Whatever the libraries raise on a damaged file, it is one error line that names the model."""
+    model = Path(shutil.copytree(tiny_model if stage == "finetune" else classifier, tmp_path / "model"))
+    DAMAGE[case](model)
+    ran = prune(*command(stage, model, data / "train.jsonl", tmp_path / "out"))
+    refused(ran, str(model))
+
+
+def test_weights_of_another_shape_are_told_by_both_shapes(
+    prune: Prune, copied: Path, data: Path, tmp_path: Path
+) -> None:
+    """The weight's name, its own shape, and the one that the config asks for."""
+    edited("config.json", intermediate_size=48)(copied)
+    ran = prune(*command("finetune", copied, data / "train.jsonl", tmp_path / "out"))
+    refused(ran, "intermediate.dense", "has the shape [32", "allowed: [48", "as in its config.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny/modle", "./modle", "modle/", "a/b/c", "/modle", "mo dle", "~/modle", "tiny/m.safe"]
+)
+def test_a_mistyped_folder_is_told_at_once(
+    name: str, prune: Prune, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that is not there is no such folder; the hub is not asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.setattr("prune_cli.models.find._hub_config", lambda name: pytest.fail("asked the hub"))
+    ran = prune("represent", data / "train.jsonl", "-o", "out", "--model", name)
+    refused(ran, f"no such folder: {name}; allowed: a model folder")
+
+
+@pytest.mark.parametrize("kind", ["hidden", "dynamics", "gradient", "influence"])
+def test_weights_that_are_not_numbers_are_one_line(
+    kind: str, prune: Prune, classifier: Path, data: Path, tmp_path: Path
+) -> None:
+    """A model whose weights hold NaN represents nothing, whatever the kind."""
+    from safetensors.torch import load_file, save_file
+
+    model = Path(shutil.copytree(classifier, tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layer.0.output.dense.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    more = ["--target-data", data / "validation.jsonl"] if kind == "influence" else []
+    run = command("represent", model, data / "train.jsonl", tmp_path / "out")
+    ran = prune(*run, "--kind", kind, *more)
+    refused(ran, "not a finite number")
+    assert not (tmp_path / "out").exists()

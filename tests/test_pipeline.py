@@ -293,8 +293,8 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
         ("epochs = 2", "fraction = 1.5", "warmup.fraction: 1.5; allowed: a number above 0, at most 1"),
         ("epochs = 2", 'fraction = "half"', "warmup.fraction: half; allowed: a number above 0, at most 1"),
         ("dim = 64", 'dynamics = "recorded"', "the warm-up trains on a part of the rows, fraction 0.5"),
-        ("methods = [", 'proxy = "./none"\nmethods = [', "proxy: no such model: "),
-        ("methods = [", 'reference = "./none"\nmethods = [', "reference: no such model: "),
+        ("methods = [", 'proxy = "./none"\nmethods = [', "proxy: no such folder: "),
+        ("methods = [", 'reference = "./none"\nmethods = [', "reference: no such folder: "),
         ("methods = [", "proxy = 3\nmethods = [", "proxy: 3; allowed: text"),
         ('"random"', '"ifd"', "methods: ifd: unprompted; rows of the task classification have no prompt"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prune_cli.data.rows import Rows, read_rows
 from prune_cli.errors import PruneError
 from prune_cli.tasks import classification
 from tests.conftest import Prune, write_rows
+from tests.test_model_folders import refused
 
 
 def csv(path: Path, labels: list[str]) -> Path:
@@ -135,3 +137,77 @@ def test_quoted_cells_below_a_plain_header_are_told(tmp_path: Path, capsys: pyte
     rows = read(tmp_path / "a.tsv", b'text\tlabel\nplain\t1\n"a ""b"""\t2\n"c"\t3\n')
     assert [row["text"] for row in rows] == ["plain", '"a ""b"""', '"c"']
     assert capsys.readouterr().err.count("a.tsv:3: quotation marks about a cell are read as text") == 1
+
+
+PRETTY = json.dumps({"text": "fine", "label": "a"}, indent=1)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize(
+    "content", [PRETTY, f"{PRETTY}\n{PRETTY}\n", '{"text": "fine",\n"label": "a"}\n', '{"data": [\n{}]}']
+)
+def test_json_over_several_lines_is_told_as_such(name: str, content: str, tmp_path: Path) -> None:
+    """Pretty-printed objects, one or many, in either kind of file: the line where one goes on, and what to do."""
+    with pytest.raises(PruneError, match=rf"{name}:1: a JSON value that goes on in the next line; allowed") as failure:
+        read(tmp_path / name, content.encode())
+    assert "a line of its own" in str(failure.value.hint)
+
+
+def test_json_over_several_lines_is_told_by_its_line(tmp_path: Path) -> None:
+    """Also behind good rows; a line that is only cut short stays broken JSON, and a pretty list is read."""
+    with pytest.raises(PruneError, match=r"a.jsonl:2: a JSON value that goes on"):
+        read(tmp_path / "a.jsonl", f'{{"text": "a"}}\n{PRETTY}'.encode())
+    with pytest.raises(PruneError, match=r"a.jsonl:2: broken JSON at column"):
+        read(tmp_path / "a.jsonl", b'{"text": "a"}\n{"text": "b"\n')
+    assert read(tmp_path / "a.json", f"[{PRETTY}]".encode()) == [json.loads(PRETTY)]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "pair"),
+    [
+        ("classification", {"text": "fine", "category": "a"}, "label=category"),
+        ("classification", {"sentence": "fine", "label": "a"}, "text=sentence"),
+        ("classification", {"sentence": "fine", "idx": 3, "label": "a"}, "text=sentence"),
+        ("classification", {"id": 3, "group": "g", "text": "fine", "zzz": "a"}, "label=zzz"),
+        ("classification", {"text": "fine", "Labels": "a", "x": 1}, "label=Labels"),
+        ("classification", {"text": "fine", "x": "a", "y": 1}, "label=KEY"),
+        ("classification", {"text": "fine", "my class": 1}, "'label=my class'"),
+        ("choice", {"question": "fine", "options": ["a", "b"], "label": 0}, "choices=options"),
+        ("generation", {"prompt": "fine", "solution": "a", "level": 3}, "response=solution"),
+    ],
+)
+def test_a_missing_key_is_told_with_the_field_that_reads_another(
+    task: str, row: dict[str, Any], pair: str, tmp_path: Path, prune: Prune, tiny_model: Path
+) -> None:
+    """The closest key, else the only other one; as an option, and as it stands in a pipeline. The hint works."""
+    data = write_rows(tmp_path / "a.jsonl", [row])
+    command = ["score", data, "-o", tmp_path / "out", "--method", "random", "--task", task]
+    ran = prune(*command)
+    refused(ran, f"{data}:1: no ")
+    name, key = pair.strip("'").split("=")
+    assert f"hint: --field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = " in ran.err
+    if key != "KEY":
+        assert prune(*command, "--field", pair.strip("'")).code == 0
+        lines = [
+            f'task = "{task}"',
+            f'train = "{data}"',
+            f"tests = {{test = {json.dumps(str(data))}}}",
+            f"model = {json.dumps(str(tiny_model))}",
+            'methods = ["random"]\nkeep = [1]\nseeds = [0]\n',
+        ]
+        (tmp_path / "p.toml").write_text("\n".join(lines))
+        told = prune("pipeline", tmp_path / "p.toml", "-o", tmp_path / "runs", "--dry-run")
+        assert told.code == 1 and f"fields = {{{name} = {json.dumps(key)}}}" in told.err
+
+
+def test_a_file_that_is_missing_is_not_called_damaged(prune: Prune, made: Path, tmp_path: Path) -> None:
+    """A command and `show` say of an artifact's file that it is missing, or that it differs."""
+    score = Path(shutil.copytree(made / "score", tmp_path / "score"))
+    (score / "score.jsonl").unlink()
+    ran = prune("select", score, made / "train", "-o", tmp_path / "out", "--method", "top", "--keep", "0.5")
+    refused(ran, f"{score / 'score.jsonl'}: is missing")
+    assert "score.jsonl is missing" in prune("show", score).out
+    (score / "score.jsonl").write_text("{}")
+    ran = prune("select", score, made / "train", "-o", tmp_path / "out", "--method", "top", "--keep", "0.5")
+    refused(ran, f"{score / 'score.jsonl'}: differs from what was written")
+    assert "score.jsonl differs" in prune("show", score).out

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
+import re
+import shutil
+import string
 import time
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 
@@ -15,7 +22,8 @@ from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
-from prune_cli.tasks import chat, choice, classification, generation
+from prune_cli.stages.evaluate import finite
+from prune_cli.tasks import chat, choice, classification, generation, text_scores
 from tests.conftest import REPOSITORY, Prune, read_rows, write_rows
 
 LM = REPOSITORY / "sample_data" / "lm"
@@ -306,3 +314,134 @@ def test_a_response_too_long_names_whose_limit_it_is(
     assert f"a.jsonl:1: response of {length} tokens; allowed: up to" in failure.value.message
     assert whose in failure.value.message
     assert failure.value.hint == (hint and hint.replace("8", str(length + 1)))
+
+
+SAME = [
+    ("0.5", "1/2"),
+    ("0.5", r"\frac{1}{2}"),
+    ("0.5", r"\boxed{\dfrac{1}{2}}"),
+    ("0.5", "½"),
+    ("1.5", "1 1/2"),
+    ("1.5", "1½"),
+    ("1,234.50", "1234.5"),
+    ("1,234,567", "1234567."),
+    ("1000", "1e3"),
+    ("1000", "10^3"),
+    ("2000", r"2 \times 10^{3}"),
+    ("0.002", "2E-3"),
+    ("-5", "\u22125"),
+    ("-5", "-$5"),
+    ("-5", "$-5"),
+    ("50", "50%"),
+    ("18", "$18.00"),
+    ("3", "12 / 4"),
+    ("3:30", "at 3:30."),
+    ("2", "- 2"),
+    ("3", "5-3"),
+    ("3", "so 5 \u2013 3"),
+]
+OTHER = [
+    ("1/2", "3/2"),
+    ("3:30", "4:30"),
+    ("3:30", "30"),
+    ("1:2", "3:2"),
+    ("2^10", "3^10"),
+    ("1 1/2", "1/2"),
+    (r"\frac{1}{2}", r"\frac{3}{2}"),
+    ("1e3", "3"),
+    ("5", "-5"),
+    ("7/0", "3/0"),
+    ("1,234", "234"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_numbers_that_are_equal_are_the_same_however_they_are_written(one: str, other: str) -> None:
+    """At the end of a worked answer, in either place."""
+    found = text_scores.last_number(f"7 apples\n#### {one}")
+    assert found is not None and found == text_scores.last_number(f"first 8, then it is {other}")
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER)
+def test_numbers_that_differ_are_not_the_same(one: str, other: str) -> None:
+    """Not even where both end with the same digits."""
+    found = [text_scores.last_number(f"7 apples\n#### {text}") for text in (one, other)]
+    assert None not in found and found[0] != found[1]
+
+
+def test_a_number_is_the_fraction_that_python_reads() -> None:
+    """Decimals, exponents and quotients as Python's own Fraction parses them."""
+    for text in ("12", "0.125", "3/8", "1e-3", "2.5e2", "-7/4", "-.25"):
+        assert text_scores.last_number(f"it is {text}.") == Fraction(text)
+    assert text_scores.last_number("none at all") is None
+    assert text_scores.last_number("it is 9" + "9" * 5000) is not None
+
+
+SQUAD = [  # the reference, what is said, and whether SQuAD's evaluation script takes them for the same
+    ("The Eiffel Tower", "eiffel tower.", True),
+    ("an  answer, a day", "Answer day", True),
+    ("it's", "its", True),
+    ("theatre", "the atre", False),
+    ("42", "43", False),
+    ("café", "cafe", False),
+]
+
+
+@pytest.mark.parametrize(("reference", "said", "same"), SQUAD)
+def test_exact_match_normalized_is_that_of_squad(reference: str, said: str, same: bool) -> None:
+    """Lower case, punctuation out, articles out, white space mended, in the script's order (evaluate-v1.1.py)."""
+
+    def script(text: str) -> str:
+        bare = "".join(ch for ch in text.lower() if ch not in set(string.punctuation))
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+    assert (script(reference) == script(said)) is same
+    scores = text_scores.text_scores([(reference, said)])
+    assert scores["exact_match_normalized"] == float(same) and scores["exact_match"] == float(reference == said)
+
+
+def test_rouge_lsum_is_that_of_the_library() -> None:
+    """It takes lines for sentences, so that their order does not matter as it does for rougeL."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    pair = ("the cat sat\nthe dog ran far", "the dog ran far\nthe cat sat")
+    found = text_scores.rouge([pair])
+    assert found["rougeLsum"] == RougeScorer(["rougeLsum"], use_stemmer=True).score(*pair)["rougeLsum"].fmeasure
+    assert found["rougeLsum"] == 1.0 > found["rougeL"]
+
+
+def test_perplexity_is_that_of_the_token_loss() -> None:
+    """Rows of 1 and 3 tokens with losses 1 and 2: means 1.5 over rows and 7/4 over tokens."""
+    rows = [{"reference": "a", "tokens": 1}, {"reference": "b", "tokens": 3}]
+    found = generation.metrics(rows, np.array([1.0, 2.0]), [])
+    assert (found["loss"], found["token_loss"]) == (1.5, 1.75)
+    assert found["perplexity"] == pytest.approx(math.e**1.75)
+
+
+def test_a_metric_that_is_not_finite_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    """Infinity and NaN at any depth, each named on stderr; all else stays."""
+    values = {"loss": 1.0, "perplexity": math.inf, "per_label": {"a": {"f1": math.nan, "n": 3}}}
+    found = finite(values, "test")
+    assert found == {"loss": 1.0, "perplexity": None, "per_label": {"a": {"f1": None, "n": 3}}}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "test, perplexity: infinite; metrics.json has null"
+    assert said[1] == "test, per_label, a, f1: not a number; metrics.json has null"
+
+
+def test_a_loss_above_709_is_reported(prune: Prune, tmp_path: Path) -> None:
+    """A model that is very sure and wrong: its perplexity is beyond a float, so it is null and told; all else stays."""
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(LM, model)
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if "norm" in name and "layers" not in name)
+    save_file({**weights, name: weights[name] * 1e4}, model / "model.safetensors", {"format": "pt"})
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "the film", "response": "the tent the tent"}] * 2)
+    command = ["eval", model, rows, "-o", tmp_path / "out", "--task", "generation", "--max-new-tokens", 2]
+    ran = prune(*command)
+    assert ran.code == 0, ran.err
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
+    assert found["token_loss"] > 709 and found["perplexity"] is None and found["loss"] > 709
+    assert "rows, perplexity: infinite; metrics.json has null" in ran.err

@@ -126,14 +126,11 @@ class Artifact:
         if name not in self.files:
             raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
         path = self.path / name
-        if not path.exists():
+        gone = not path.is_file()
+        if gone or digest_once(path, path.stat()) != self.files[name]:
+            problem = "is missing" if gone else "differs from what was written (truncated or edited)"
             raise PruneError(
-                f"{path}: missing; it is part of the artifact",
-                hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
-            )
-        if not path.is_file() or digest_once(path, path.stat()) != self.files[name]:
-            raise PruneError(
-                f"{path}: differs from what was written (truncated or edited)",
+                f"{path}: {problem}; allowed: the file as the manifest has it",
                 hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
             )
         return path

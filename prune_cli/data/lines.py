@@ -121,6 +121,11 @@ def strict(text: str, prefix: str, line: int) -> Any:
     try:
         return _strict_decoder.decode(text)
     except json.JSONDecodeError as error:
+        if error.lineno == 1 and text.rstrip().endswith(("{", "[", ",")) and error.pos >= len(text.rstrip()) - 1:
+            raise PruneError(
+                f"{prefix}{line}: a JSON value that goes on in the next line; allowed: one JSON object a line",
+                hint="write each object on a line of its own, or a list of objects as a .json file",
+            ) from error
         line, column = line + error.lineno - 1, error.colno
         raise PruneError(
             f"{prefix}{line}: broken JSON at column {column} ({error.msg}); allowed: one JSON object a line"

@@ -10,10 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, overload
 
@@ -36,6 +38,17 @@ TYPES: dict[type, str] = {
 }
 AT_ONCE = 2**20  # bytes of rows that are read at once, if no single row is larger
 SCATTERED = 1000  # rows from anywhere that are written at once
+
+_LACKS = re.compile(r'no "([^"]+)"; the row has: ')
+_SYNONYMS = {  # keys of well-known data sets
+    "text": ("sentence", "content", "review", "tweet", "sentence1", "premise", "document"),
+    "text_pair": ("sentence2", "hypothesis"),
+    "label": ("category", "class", "target", "sentiment", "answer", "gold"),
+    "question": ("sentence", "query", "ctx", "stem"),
+    "choices": ("options", "endings", "answers"),
+    "prompt": ("question", "input", "instruction", "query"),
+    "response": ("answer", "output", "completion", "target", "solution"),
+}
 
 Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
 
@@ -304,7 +317,7 @@ def _checked(
             except (TypeError, ValueError):
                 problem = _value_problem(row)
         if problem is not None:
-            raise PruneError(f"{prefix}{block.numbers[len(ids)]}: {problem}")
+            raise PruneError(f"{prefix}{block.numbers[len(ids)]}: {problem}", hint=_field_hint(problem, raw))
         ids.append(row_id)
     return ids, texts if block.lines is None else block.lines, label_type
 
@@ -317,6 +330,20 @@ def _field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
         if name in raw and name not in fields.values():
             return f'both "{key}" and "{name}"; allowed: one of them, as "{key}" is read as "{name}"'
     return None
+
+
+def _field_hint(problem: str, raw: Row) -> str | None:
+    """For a row that lacks a key: how another of its keys is read under that name, the closest or the only other."""
+    lacks = _LACKS.match(problem)
+    if lacks is None:
+        return None
+    name, known = lacks[1], {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
+    others = [key for key in raw if key not in known]
+    words = [name, *_SYNONYMS.get(name, ())]
+    near = [key for key in others if any(get_close_matches(key.lower(), words, 1, 0.8))]
+    key = (near or (others if len(others) == 1 else ["KEY"]))[0]
+    pair = f"{name}={key}" if re.fullmatch(r"[\w.-]+", key) else f"'{name}={key}'"
+    return f"--field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
 
 
 def _name_problem(key: str, value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
@@ -63,6 +64,11 @@ class PerExample:
         """Compare an example of the batch with that example alone, by autograd; False where all gradients are tiny."""
         at, true = self._alone(batch)
         whole = _size(true)
+        if not math.isfinite(whole):
+            raise PruneError(
+                "a row's gradient is not a finite number; allowed: gradients without NaN and infinity",
+                hint="check the model's weights, or compute with --precision float32",
+            )
         if whole < _SMALL:
             return False
         seen = set()

@@ -5,23 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from safetensors import SafetensorError
-
 from prune_cli.errors import PruneError
 
 
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn the loaders' own errors into a PruneError: `what`, then the first line of theirs."""
+    """Turn whatever the loaders raise into a PruneError: `what`, then the first line of theirs.
+
+    Only calls of the libraries belong into the block. On damaged files they raise errors of any type (tokenizers
+    plain Exception, or a panic of Rust, which is none), so that of all but OSError and ValueError the type is told too.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as failure:
+    except PruneError:
+        raise
+    except (OSError, ValueError) as failure:
         raise PruneError(f"{what}: {first_line(failure)}") from failure
+    except Exception as failure:
+        raise PruneError(f"{what}: {_damaged(failure)}") from failure
+    except BaseException as failure:
+        if type(failure).__name__ != "PanicException":
+            raise
+        raise PruneError(f"{what}: {_damaged(failure)}") from failure
+
+
+def _damaged(failure: BaseException) -> str:
+    return f"its files are damaged or of another model ({type(failure).__name__}: {first_line(failure)})"
 
 
 def first_line(failure: BaseException) -> str:
-    """The first line of an error's message, or its type where it has no message."""
-    return (str(failure).strip() or type(failure).__name__).splitlines()[0]
+    """The first line of an error's message, with the next if it ends in a colon; its type where there is no message."""
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or [type(failure).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextmanager

@@ -74,8 +74,9 @@ def load(
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
-    drawn = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
-    _check_drawn(model, drawn, named, new_head=new_head)
+    shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
+    drawn = sorted({*report["missing_keys"], *shapes})
+    _check_drawn(model, drawn, shapes, named, new_head=new_head)
     if new_head and (own := head_labels(named, labels)) != labels:
         note(f"{named.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
         drawn = sorted({*drawn, *_reset_head(model)})
@@ -122,11 +123,19 @@ def _outputs(labels: list[Any]) -> dict[str, Any]:
     return {"num_labels": len(labels), "label2id": numbers, "id2label": {i: name for name, i in numbers.items()}}
 
 
-def _check_drawn(model: Any, drawn: list[str], named: NamedModel, *, new_head: bool) -> None:
-    """Refuse a model that lacks weights, but for a head where a new one is allowed."""
+def _check_drawn(model: Any, drawn: list[str], shapes: dict[str, Any], named: NamedModel, *, new_head: bool) -> None:
+    """Refuse a model that lacks weights, but for a head where a new one is allowed.
+
+    shapes: of the weights that are there in another shape, that shape and the one that the config asks for.
+    """
     inner = [name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]
     if model.get_output_embeddings() is not None:
         inner = drawn  # a language model's head is as much of it as its layers
+    if wrong := [name for name in inner if name in shapes]:
+        there, wanted = shapes[wrong[0]]
+        raise PruneError(
+            f"{named.name}: {wrong[0]} has the shape {there} in its weights; allowed: {wanted}, as in its config.json"
+        )
     if inner:
         raise PruneError(f"{named.name}: its weights lack {', '.join(inner[:3])}; all of a model are needed")
     if drawn and not new_head:

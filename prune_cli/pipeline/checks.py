@@ -127,7 +127,8 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
         try:
             return open_rows(data, plan.fields, task.check)
         except PruneError as mistake:
-            mistakes.append(mistake.message)
+            how = f"; {mistake.hint}" if mistake.hint and mistake.hint.startswith("--field") else ""
+            mistakes.append(mistake.message + how)
             return None
 
     train = opened(plan.train)

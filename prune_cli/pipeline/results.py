@@ -26,8 +26,8 @@ class Report:
 
     @property
     def shown(self) -> list[str]:
-        """The metrics of the table: without generated texts there are none of them."""
-        return [metric for metric in self.metrics if all(metric in result for result in self.results)]
+        """The metrics of the table that every result has: without generated texts some are missing."""
+        return [metric for metric in self.metrics if all(result.get(metric) is not None for result in self.results)]
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -57,7 +57,11 @@ def text(facts: dict[str, Any]) -> str:
             + ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
         ],
         "files": [f"{name}, {entry['bytes']:,} bytes" for name, entry in facts["files"].items()],
-        "whole": [f"no: {', '.join(damaged)}" if damaged else "yes: every file is as it was written"],
+        "whole": [
+            f"no: {', '.join(_how(facts, name) for name in damaged)}"
+            if damaged
+            else "yes: every file is as it was written"
+        ],
     }
     lines = [f"{facts['path']}: {_summary(facts)}"]
     for title, entries in sections.items():
@@ -89,6 +93,11 @@ def _is_whole(artifact: Artifact, name: str) -> bool:
     except PruneError:
         return False
     return True
+
+
+def _how(facts: dict[str, Any], name: str) -> str:
+    """A file that is not as it was written, and whether it is there at all."""
+    return f"{name} {'differs' if Path(facts['path'], name).is_file() else 'is missing'}"
 
 
 def _kept(artifact: Artifact, damaged: list[str]) -> dict[str, list[dict[str, Any]]]:

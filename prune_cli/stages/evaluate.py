@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,18 @@ from prune_cli.artifacts.jsonl import write_jsonl
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.data.open import open_rows
 from prune_cli.models import find
+from prune_cli.runtime.progress import note
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+
+
+def finite(value: Any, where: str) -> Any:
+    """Metrics with null for what JSON has no number for, infinity and NaN, which a note on stderr names."""
+    if isinstance(value, dict):
+        return {name: finite(entry, f"{where}, {name}") for name, entry in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        note(f"{where}: {'not a number' if math.isnan(value) else 'infinite'}; metrics.json has null")
+        return None
+    return value
 
 
 def evaluate(
@@ -64,7 +76,7 @@ def evaluate(
                     tokens_per_batch=opts.tokens_per_batch,
                     precision=opts.precision,
                 )
-                metrics[name] = task.metrics(predictions, losses, labels)
+                metrics[name] = finite(task.metrics(predictions, losses, labels), name)
                 for key, prediction in zip(rows.ids, predictions, strict=True):
                     yield {"test": name, "id": key, **prediction}
 

@@ -9,9 +9,8 @@ row weighs the same however long it is.
 from __future__ import annotations
 
 import math
-import re
+import sys
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Judging, chat, classification, tokens
+from prune_cli.tasks.text_scores import text_scores
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ OPTIONS: tuple[str, ...] = ("max_new_tokens", "count_eos")
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 PART = 256  # tokens whose probabilities over the vocabulary are held at a time
-
-_NUMBER = re.compile(r"(?:(?<!\w)-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]*\.?[0-9]+)")
 
 
 def check(row: Row) -> str | None:
@@ -274,49 +272,25 @@ def _endings(tokenizer: Any, model: Any) -> list[int]:
 def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[Any]) -> dict[str, Any]:
     """Scores of the model's losses and, where texts were generated, of the texts; losses [n].
 
-    `loss` is the mean over rows, `perplexity` the exponential of the mean over all response tokens; lower is better.
-    All others are means over rows; higher is better. `rouge1`, `rouge2` and `rougeL` are F1 (Lin 2004, ACL W04-1013;
-    words are stemmed, and only those of the Latin alphabet count, as in the library rouge-score). `exact_match` is the
-    share of predictions that equal the reference, white space around it aside. `last_number` is the share of rows whose
-    prediction ends with the same number as the reference, among rows whose reference has a number; it is left out where
-    none has. `prompts_cut` counts the rows whose prompt was cut.
+    `loss` is the mean over rows, `token_loss` the mean over all response tokens, and `perplexity` the exponential of
+    `token_loss`; lower is better. All others are means over rows, from scores.py; higher is better. `last_number` is
+    the mean over the rows whose reference has a number, and left out where none has. `prompts_cut` counts the rows
+    whose prompt was cut.
     """
     counts = np.array([row["tokens"] for row in predictions])
-    scores: dict[str, Any] = {
+    token_loss = float(np.average(losses, weights=counts))
+    values: dict[str, Any] = {
         "n": len(predictions),
         "loss": float(np.mean(losses, dtype=np.float64)),
-        "perplexity": math.exp(np.average(losses, weights=counts)),
+        "token_loss": token_loss,
+        "perplexity": math.exp(token_loss) if token_loss < math.log(sys.float_info.max) else math.inf,
     }
     if "prediction" not in predictions[0]:
-        return scores
-    scores["prompts_cut"] = sum(row["prompt_cut"] > 0 for row in predictions)
-    if scores["prompts_cut"]:
+        return values
+    values["prompts_cut"] = sum(row["prompt_cut"] > 0 for row in predictions)
+    if values["prompts_cut"]:
         note(
-            f"{scores['prompts_cut']} of {len(predictions)} prompts were cut from the left before generating; "
+            f"{values['prompts_cut']} of {len(predictions)} prompts were cut from the left before generating; "
             "a larger --max-length or fewer --max-new-tokens leave more of them"
         )
-    pairs = [(row["reference"], row["prediction"]) for row in predictions]
-    scores |= rouge(pairs)
-    scores["exact_match"] = float(np.mean([reference.strip() == said.strip() for reference, said in pairs]))
-    numbers = [
-        (number, last_number(said)) for reference, said in pairs if (number := last_number(reference)) is not None
-    ]
-    if numbers:
-        scores["last_number"] = float(np.mean([wanted == given for wanted, given in numbers]))
-    return scores
-
-
-def rouge(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L over pairs of reference and prediction."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    names = ("rouge1", "rouge2", "rougeL")
-    scorer = RougeScorer(names, use_stemmer=True)
-    scores = [scorer.score(reference, said) for reference, said in pairs]
-    return {name: float(np.mean([score[name].fmeasure for score in scores])) for name in names}
-
-
-def last_number(text: str) -> Decimal | None:
-    """The last number of a text, which in a worked problem is the answer; `1,234` is 1234. None where there is none."""
-    numbers = _NUMBER.findall(text)
-    return Decimal(numbers[-1].replace(",", "")) if numbers else None
+    return values | text_scores([(row["reference"], row["prediction"]) for row in predictions])
