@@ -102,7 +102,9 @@ def test_all_mistakes_are_told(tmp_path: Path, tiny_model: Path) -> None:
     assert [caught.value.message, *caught.value.also][0].startswith("pooling: max; allowed: ")
     assert caught.value.also[0].startswith("layers: unknown option; allowed: ")
     with pytest.raises(PruneError, match=r"^keep: 2.5; allowed: "):
-        prune_cli.select(str(write_rows(tmp_path / "rows.jsonl", sentences(3))), tmp_path / "out", method="random", keep=2.5)
+        prune_cli.select(
+            str(write_rows(tmp_path / "rows.jsonl", sentences(3))), tmp_path / "out", method="random", keep=2.5
+        )
     with pytest.raises(PruneError, match="there is no such file"):
         prune_cli.score(tmp_path / "none.jsonl", tmp_path / "out", method="random")
     with pytest.raises(PruneError, match="no such artifact"):
@@ -135,7 +137,10 @@ def test_test_sets_are_named_by_their_files(folder: Path, tmp_path: Path) -> Non
     one = prune_cli.evaluate(folder / "model", folder / "test.jsonl", tmp_path / "one")
     assert one.about["tests"] == {"test": 6}
     several = [folder / "test.jsonl", str(folder / "validation.jsonl")]
-    assert list(prune_cli.evaluate(folder / "model", several, tmp_path / "two").about["tests"]) == ["test", "validation"]
+    assert list(prune_cli.evaluate(folder / "model", several, tmp_path / "two").about["tests"]) == [
+        "test",
+        "validation",
+    ]
     with pytest.raises(PruneError, match="two test sets are called test"):
         prune_cli.evaluate(folder / "model", [folder / "test.jsonl"] * 2, tmp_path / "three")
 

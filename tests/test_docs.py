@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 PAGES = {"README": README, **{topic: guide.page(topic) for topic in guide.topics()}}
-OTHERS_OPTIONS = {"--standalone", "--nproc-per-node"}  # torchrun's
+OTHERS_OPTIONS = {"--help", "--standalone", "--nproc-per-node"}  # of all commands, and of torchrun
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -111,7 +111,9 @@ def test_the_page_on_pipelines(tmp_path: Path, tiny_model: Path) -> None:
 def test_the_entry_points_on_the_page_on_extending() -> None:
     """The example names the group that is looked at."""
     (example,) = blocks("extending", "toml")
-    assert tomllib.loads(example)["project"]["entry-points"] == {"prune_cli.score": {"spread": "my_package.mine:spread"}}
+    assert tomllib.loads(example)["project"]["entry-points"] == {
+        "prune_cli.score": {"spread": "my_package.mine:spread"}
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -300,7 +300,7 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
         (
             '"random"',
             '{method = "less", balance = "keep", balance_by = "sex"}',
-            'balance_by: sex; allowed: label, group',
+            "balance_by: sex; allowed: label, group",
         ),
         ('"random"', '{method = "less", balance_by = "group"}', "balance_by: group; allowed only with a balance"),
         (
@@ -308,8 +308,16 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
             '{method = "less", balance = "keep", balance_by = "group"}',
             "train.jsonl:1: key group is missing",
         ),
-        ('"random"', '{method = "less", represent_options = {dim = 8}}', "represent_options: unknown beside method; allowed: balance, balance_by"),
-        ('"random"', OWN.format("represent_options = {dim = 8}"), "x: represent_options.dim: unknown option; allowed: "),
+        (
+            '"random"',
+            '{method = "less", represent_options = {dim = 8}}',
+            "represent_options: unknown beside method; allowed: balance, balance_by",
+        ),
+        (
+            '"random"',
+            OWN.format("represent_options = {dim = 8}"),
+            "x: represent_options.dim: unknown option; allowed: ",
+        ),
         (
             '"random"',
             OWN.format("represent_options = {layer = 1.5}"),
@@ -328,9 +336,9 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
         (
             '"random"',
             OWN.format('represent_options = "position"'),
-            'x: represent_options: position; allowed: a table, such as ',
+            "x: represent_options: position; allowed: a table, such as ",
         ),
-        ('"random"', OWN.format('model = "model"'), 'x: model: model; allowed: reference'),
+        ('"random"', OWN.format('model = "model"'), "x: model: model; allowed: reference"),
         ('"random"', OWN.format("score_options = 3"), "x: score_options: 3; allowed: a table, such as "),
         (
             '"random"',
@@ -427,7 +435,10 @@ def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
         ),
         ('{name = "x", representation = "hidden", select = "top"}', "select top needs a score"),
         ('{name = "x", representation = "hidden", score = "random", select = "kmeans"}', "reads no score"),
-        ('{name = "less", representation = "hidden", score = "less", select = "top"}', "name: less; allowed: a name that no published method has"),
+        (
+            '{name = "less", representation = "hidden", score = "less", select = "top"}',
+            "name: less; allowed: a name that no published method has",
+        ),
         (
             '{name = "x", score = "random", select = "top"}, '
             '{name = "x", score = "random", select = "bottom", balance = "keep"}',

@@ -80,8 +80,8 @@ def _run(method: Method, arguments: Mapping[str, Any], n_keep: int, n: int) -> S
     positions, told = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
     positions = as_array(positions)
     fits = positions.ndim == 1 and positions.dtype.kind in "iu"
-    known = np.unique(positions[(positions >= 0) & (positions < n)]) if fits else []
-    if not fits or not len(positions) == len(known) == n_keep:
+    fits = fits and len(np.unique(positions[(positions >= 0) & (positions < n)])) == len(positions) == n_keep
+    if not fits:
         raise PruneError(f"{method.name}: gave positions that are not {n_keep} different ones of {n} rows")
     if not isinstance(told, Mapping):
         raise PruneError(f"{method.name}: gave columns that are not a dict; allowed: name -> one number for each row")
