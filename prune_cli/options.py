@@ -48,6 +48,7 @@ MaxLength = Annotated[int, Meta(ge=0), Help("Cut an example to this many tokens;
 BatchSize = Annotated[int, Meta(gt=0), Help("Most rows in a batch.", key=False)]
 TokensPerBatch = Annotated[int, Meta(gt=0), Help("Most tokens in a batch, padding counted.", key=False)]
 SaveMinutes = Annotated[float, Meta(ge=0), Help("Minutes between saves of progress.", key=False)]
+TrustRemoteCode = Annotated[bool, Help("Run code that comes with the model. Read it first.")]
 Set = Annotated[Mapping[str, Any], Help("An option of the method; `prune methods NAME` lists them.")]
 On = Annotated[str | None, Help("Which representation, where the method runs on any of them.")]
 Target = Annotated[str | None, Help("Represent artifact of the target set, for methods that compare with one.")]
@@ -71,6 +72,7 @@ class Represent:
     batch_size: BatchSize = 32
     tokens_per_batch: TokensPerBatch = 8192
     save_minutes: SaveMinutes = 1.0
+    trust_remote_code: TrustRemoteCode = False
     device: Device = "auto"
     kind_options: Annotated[Mapping[str, Any], Help("Options of the kinds, by name.")] = field(default_factory=dict)
 
@@ -145,6 +147,7 @@ class Finetune:
     ] = None
     save_minutes: SaveMinutes = 10.0
     seed: Seed = 0
+    trust_remote_code: TrustRemoteCode = False
     device: Device = "auto"
 
     def recipe(self) -> dict[str, Any]:
@@ -169,16 +172,23 @@ class Eval:
     precision: Precision = "float32"
     batch_size: BatchSize = 64
     tokens_per_batch: TokensPerBatch = 16384
+    trust_remote_code: TrustRemoteCode = False
     device: Device = "auto"
 
 
 def recipe(record: Any, task: str | None = None) -> dict[str, Any]:
-    """The options of a record that are part of the recipe; with a task, without those that have no say in it."""
+    """The options of a record that are part of the recipe; with a task, without those that have no say in it.
+
+    `trust_remote_code` is part of it where it is given: otherwise no code of a model runs, as ever.
+    """
     named = tasks.load(task).OPTIONS if task else ()
+    trusts = getattr(record, "trust_remote_code", False)
     return {
         option.name: getattr(record, option.name)
         for option in declared(type(record)).values()
-        if option.help.key and not (task and option.help.by_task and option.name not in named)
+        if option.help.key
+        and (trusts or option.name != "trust_remote_code")
+        and not (task and option.help.by_task and option.name not in named)
     }
 
 

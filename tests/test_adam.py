@@ -27,8 +27,8 @@ from tests.test_gradient import CONFIGS, alone, batch, build, setup_of
 
 
 def step(g: Any, m: Any, v: Any) -> Any:
-    """(β₁ m + (1 − β₁) g) / (√(β₂ v + (1 − β₂) g²) + ε), with the usual constants."""
-    return (0.9 * m + 0.1 * g) / (np.sqrt(0.999 * v + 0.001 * g**2) + 1e-8)
+    """(β₁ m + (1 − β₁) g) / √(β₂ v + (1 − β₂) g² + ε), with the usual constants."""
+    return (0.9 * m + 0.1 * g) / np.sqrt(0.999 * v + 0.001 * g**2 + 1e-8)
 
 
 def moments(path: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +171,7 @@ def test_large_second_moments_leave_the_direction(name: str, tmp_path: Path) -> 
             classification.losses(model(**rows.inputs).logits, rows.labels).sum().backward()
             found.append(observer.rows(rows))
     plain_, steps = found
-    scale = 0.1 / (np.sqrt(0.999 * 1e4) + 1e-8)
+    scale = 0.1 / np.sqrt(0.999 * 1e4 + 1e-8)
     assert torch.allclose(steps["gradient"] / scale, plain_["gradient"], rtol=1e-3, atol=1e-5)
     assert torch.allclose(steps["grad_norm"], plain_["grad_norm"], rtol=1e-5)
 

@@ -15,8 +15,8 @@ from prune_cli.artifacts.code import imported, parsed, serialised
 PACKAGE = Path(prune_cli.__file__).parent
 # from top to bottom: what stands above may import what stands below, and nothing else
 LAYERS = (
-    "__main__ cli parameters __init__ pipeline report stages training methods represent models options gradients tasks "
-    "data artifacts guide score select numeric runtime errors version"
+    "__main__ cli parameters __init__ pipeline report stages training methods represent models options gradients "
+    "tasks data artifacts guide score select numeric runtime errors version"
 ).split()
 LONGEST = 400  # lines
 
@@ -114,8 +114,8 @@ def modules_reached(folder: Path, *arguments: object) -> set[str]:
 def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]:
     """Commands that compute little, as their arguments."""
     train, warmup = data / "train.jsonl", made / "warmup"
-    less = ["--method", "less", "--on", "gradient", "--target", made / "validation"]
-    kinds = ["--kind", "hidden,dynamics,gradient", "--dim", 64]
+    on_target: list[object] = ["--on", "gradient", "--target", made / "validation"]
+    kinds = ["--dim", 64, "--kind", "hidden,dynamics,gradient"]
     quick = ["--epochs", 2, "--learning-rate", "1e-2", "--batch-size", 8]
     return {
         "help": ["--help"],
@@ -125,7 +125,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "guide": ["guide"],
         "show represent": ["show", made / "train"],
         "show finetune": ["show", warmup],
-        "score less": ["score", made / "train", "-o", out / "less", *less],
+        "score less": ["score", made / "train", "-o", out / "less", "--method", "less", *on_target],
         "select top": ["select", made / "score", "-o", out / "top", "--method", "top", "--keep", "0.5"],
         "select random of data": ["select", train, "-o", out / "random", "--method", "random", "--keep", 3],
         "represent up to date": ["represent", train, "-o", made / "train", "--model", warmup, *kinds],

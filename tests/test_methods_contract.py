@@ -30,8 +30,9 @@ def make_inputs(names: tuple[str, ...], n: int, n_keep: int, seed: int = 0) -> d
     for prefix, rows in (("", n), ("target_", M)):
         probability = rng.uniform(0.01, 0.99, (rows, E))
         arrays: dict[str, np.ndarray] = {
-            "features": rng.normal(size=(rows, D)).astype(np.float16),
+            "features": rng.normal(size=(rows, E * D)).astype(np.float16),
             "trajectory": rng.normal(size=(rows, E, D)).astype(np.float16),
+            "scale": 2.0 ** rng.integers(-9, 9, (rows, E)).astype(np.float32),
             "logprob": np.log(probability).astype(np.float32),
             "logprob_unprompted": np.log(probability**2).astype(np.float32) - 0.1,
             "correct": (probability > 0.5).astype(np.float32),
@@ -208,12 +209,14 @@ def test_load_reads_a_signature():
     """Arguments before `*` are inputs, those with None optional; arguments after it are options."""
     less = methods.load("score", "less")
     assert less.name == "less"
-    assert less.inputs == ("trajectory", "target_trajectory", "learning_rate", "target_group")
-    assert less.optional == ("target_group",) and less.options == {}
+    assert less.inputs[:4] == ("trajectory", "target_trajectory", "learning_rate", "target_group")
+    assert less.optional == ("target_group", "scale", "target_scale") and less.defaults == {"normalize": True}
     assert less.wants_target and less.wants_representation
     kmeans = methods.load("select", "kmeans")
-    assert kmeans.inputs == ("features", "n_keep", "rng") and kmeans.defaults == {"k": 100}
-    assert kmeans.options["k"].help.text == "Number of clusters."
+    assert kmeans.inputs == ("features", "n_keep", "rng", "learning_rate", "scale")
+    assert kmeans.optional == ("learning_rate", "scale")
+    assert kmeans.defaults == {"k": 100, "checkpoints": "side", "normalize": False}
+    assert kmeans.options["k"].help.text.startswith("Number of clusters")
     assert not kmeans.wants_target and kmeans.wants_representation
     top = methods.load("select", "top")
     assert not top.wants_target and not top.wants_representation
@@ -297,7 +300,7 @@ def test_bad_option_value_is_refused(default, value, allowed):
 
 def test_unknown_option_is_refused():
     """An option that a method lacks is an error that names those it has."""
-    with pytest.raises(PruneError, match=r"^kmeans: clusters: unknown option; allowed: k$"):
+    with pytest.raises(PruneError, match=r"^kmeans: clusters: unknown option; allowed: k, checkpoints, normalize$"):
         methods.parse_options(methods.load("select", "kmeans"), {"clusters": "3"})
     with pytest.raises(PruneError, match=r"^top: k: unknown option; allowed: none$"):
         methods.parse_options(methods.load("select", "top"), {"k": "3"})

@@ -12,9 +12,9 @@ from prune_cli.represent import kinds
 
 NAMES = [
     *("random", "full", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
-    *("prototypicality", "proto-dynamics", "proto-gradient"),
+    *("memorization-adam", "influential", "prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
-    *("less", "less-adam", "less-exact", "less-hidden", "less-dynamics", "rds"),
+    *("less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"),
 ]
 each_method = pytest.mark.parametrize("method", published().values(), ids=lambda method: method.name)
 
@@ -62,7 +62,7 @@ def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was()
     """RDS+ pools a pretrained model's states with weights that grow with position; perplexity and IFD ask it too."""
     assert published()["rds"].represent_options == {"pooling": "position"}
     asking = [name for name, method in published().items() if method.model == "reference"]
-    assert asking == ["perplexity", "ifd", "rds"]
+    assert asking == ["perplexity", "ifd", "rds", "rds-max"]
 
 
 @each_method
@@ -76,7 +76,8 @@ def test_a_method_says_what_it_is_after_and_where_it_is_from(method):
 def test_relevance_alone_needs_a_target_set():
     """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [m for m in published().values() if m.wants_target]
-    assert [m.name for m in wanting] == ["less", "less-adam", "less-exact", "less-hidden", "less-dynamics", "rds"]
+    names = ["less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"]
+    assert [m.name for m in wanting] == names
     assert {m.objective for m in wanting} == {"relevance"}
 
 

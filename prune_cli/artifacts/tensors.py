@@ -73,10 +73,16 @@ class RowWriter:
     The whole file is reserved when it is created, so that a full disk is an error at the start and not after hours. A
     file that an interrupted run left is used again if its header agrees.
 
-    vanished: name -> rows written so far that are not zero, but are once cast to the tensor's type.
+    scales: name -> the tensor float32 [n, e] that what is stored is to be multiplied by. The values of a row at a
+    checkpoint are divided by a power of two, so that the largest is between a half and one: float16 then loses neither
+    small nor large ones, and the division rounds nothing. vanished: name -> rows written so far that are not zero, but
+    are once cast to the tensor's type.
     """
 
-    def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, Any], scales: Mapping[str, str] = {}
+    ) -> None:
+        self._scales = dict(scales)
         self.vanished = dict.fromkeys(specs, 0)
         self._specs = dict(specs)
         head, self._starts = _header(specs, metadata)
@@ -105,6 +111,10 @@ class RowWriter:
 
         Values that the tensor's type cannot hold (NaN, or beyond float16's 65,504) are an error.
         """
+        if name in self._scales:
+            scale = power_of_two(values)
+            values = values / scale.reshape(-1, *[1] * (values.ndim - 1))
+            self.write(self._scales[name], positions, checkpoint, scale)
         spec = self._specs[name]
         with np.errstate(over="ignore"):
             cast = np.ascontiguousarray(values, dtype=spec.dtype)
@@ -124,6 +134,13 @@ class RowWriter:
     def sync(self) -> None:
         """Bring what was written so far safely to disk."""
         os.fdatasync(self._file)
+
+
+def power_of_two(values: NDArray[Any]) -> NDArray[np.float32]:
+    """For each row of float32 values [b, …] the power of two above its largest magnitude [b]; 1 for a row of zeros."""
+    largest = np.abs(values).reshape(len(values), -1).max(axis=1)
+    exponents = np.frexp(np.where(np.isfinite(largest), largest, 1))[1]
+    return np.ldexp(np.float32(1), np.where(largest > 0, np.clip(exponents, -126, 127), 0)).astype(np.float32)
 
 
 def save(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from prune_cli.data.lines import Block
 from prune_cli.data.lines import Row as Row  # tasks import it from here
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
+from prune_cli.runtime.progress import note
 
 READABLE = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet, .arrow, hf:NAME[:SPLIT], or - for JSONL on stdin"
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"', re.DOTALL)  # a whole cell in quotation marks
 RECORDS = 100  # of a table read as one block
 
 _Numbered = Iterator[tuple[int, Row]]  # line or row number from 1, record
@@ -73,8 +75,7 @@ def open_records(data: str, fields: Mapping[str, str]) -> Records:
     if suffix in (".parquet", ".arrow"):
         return Records(name, by_row, _blocks(_datasets(data, suffix[1:], split="train", data_files=data)))
     if suffix in (".csv", ".tsv"):
-        delimiter = "," if suffix == ".csv" else "\t"
-        return Records(name, by_line, _blocks(_csv(path, delimiter, fields.get("label", "label"))))
+        return Records(name, by_line, _blocks(_csv(path, fields.get("label", "label"))))
     if path.name.lower().endswith(".jsonl.gz"):
         return Records(name, by_line, _gzip(path))
     if suffix not in (".jsonl", ".json"):
@@ -121,34 +122,59 @@ def _json_list(path: Path) -> _Numbered:
         yield number, lines.as_object(row, f"{path}:row {number}")
 
 
-def _csv(path: Path, delimiter: str, label: str) -> _Numbered:
-    records = _table(path, delimiter)
+def _csv(path: Path, label: str) -> _Numbered:
+    tab = path.suffix.lower() == ".tsv"
+    dialect: dict[str, Any] = {"delimiter": "\t" if tab else ",", "strict": True}
+    if tab and not _quoted_header(path):
+        dialect["quoting"] = csv.QUOTE_NONE
+    records = _table(path, dialect)
     _, header = next(records, (1, []))
     if len(set(header)) < len(header):
         raise PruneError(f"{path}:1: the header names a column twice; allowed: names that differ")
     integers = label in header and all(INTEGER.fullmatch(cells[header.index(label)]) for _, cells in records)
-    records = _table(path, delimiter)
+    records = _table(path, dialect)
     next(records, None)
+    told = "quoting" not in dialect
     for number, cells in records:
+        if not told and any(_QUOTED.fullmatch(cell) for cell in cells):
+            note(f"{path}:{number}: quotation marks about a cell are read as text, as the header has none")
+            told = True
         row: Row = dict(zip(header, cells, strict=True))
         yield number, {**row, label: int(row[label])} if integers else row
 
 
-def _table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV, header first, each with the line it starts on."""
+def _quoted_header(path: Path) -> bool:
+    """Whether a cell of a TSV's header stands in quotation marks: only then do they mean anything in the file."""
+    with path.open("rb") as file:
+        header = next((line for line in _text_lines(file, f"{path}:") if line.strip()), "")
+    return any(_QUOTED.fullmatch(cell) for cell in header.rstrip("\r\n").split("\t"))
+
+
+def _table(path: Path, dialect: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV or TSV, header first, each with the line it starts on.
+
+    In a CSV a quoted cell may span lines, as RFC 4180 has it. In a TSV it may not: there a quotation mark more likely
+    stands alone, and rows would be merged.
+    """
     csv.field_size_limit(2**31 - 1)  # the default refuses texts over 128 KiB
     start, header = 1, None
+    one_line = dialect["delimiter"] == "\t"
     with path.open("rb") as file:
-        reader = csv.reader(_text_lines(file, f"{path}:"), delimiter=delimiter, strict=True)
+        reader = csv.reader(_text_lines(file, f"{path}:"), **dialect)
         while True:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
                 raise PruneError(
-                    f"{path}:{start}: broken CSV ({error}); allowed: cells as RFC 4180 has them"
+                    f"{path}:{start}: broken {path.suffix[1:].upper()} ({error}); allowed: cells as RFC 4180 has them"
                 ) from error
             if cells is None:
                 return
+            if one_line and reader.line_num > start:
+                raise PruneError(
+                    f"{path}:{start}: a cell spans lines {start}-{reader.line_num}; allowed: cells on one line",
+                    hint="a quotation mark may stand alone; texts of several lines can be given as CSV or JSONL",
+                )
             if cells:
                 header = header or cells
                 if len(cells) != len(header):

@@ -1,8 +1,10 @@
 """The step that Adam would take on one example alone: its gradient, preconditioned by the moments training had.
 
-Γ(g) = (β₁ m + (1 − β₁) g) / (√(β₂ v + (1 − β₂) g²) + ε), entry by entry, with m and v the moments kept with a
-checkpoint. Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 2 and 3 (for training examples alone).
-Differs: without Adam's bias corrections for the first steps, which scale all entries alike but for ε.
+Γ(g) = (β₁ m + (1 − β₁) g) / √(β₂ v + (1 − β₂) g² + ε), entry by entry, with m and v the moments kept with a
+checkpoint. Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 2 and 3 (for training examples alone), as in its
+authors' code (obtain_gradients_with_adam).
+Differs: the paper, and Adam itself, add ε to the root, not within it, and correct m and v for the first steps. That
+correction scales all entries alike but for ε. Within the root ε = 1e-8 damps every entry whose √v is below 1e-4.
 
 Γ is not linear in g, and not zero where g is zero. So each example's gradient is formed for it: of a matrix for a few
 examples at a time, of a table only the rows that were looked up.
@@ -59,7 +61,7 @@ class Adam:
         """Γ of a gradient of zero […]."""
         if name not in self._resting:
             first = self._moment(self.first, name)
-            self._resting[name] = first / (self.second[name].sqrt() + self.eps)
+            self._resting[name] = first / (self.second[name] + self.eps).sqrt()
         return self._resting[name]
 
     def check(self, seen: set[str]) -> None:
@@ -86,7 +88,7 @@ class Adam:
 
     def _step(self, first: torch.Tensor, second: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
         beta1, beta2 = self.betas
-        size = torch.addcmul(second, grads, grads, value=1 - beta2).sqrt_().add_(self.eps)
+        size = torch.addcmul(second, grads, grads, value=1 - beta2).add_(self.eps).sqrt_()
         return torch.add(first, grads, alpha=1 - beta1).div_(size)
 
     def _moment(self, moments: dict[str, torch.Tensor], name: str) -> torch.Tensor:

@@ -13,7 +13,7 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.call import as_array
 from prune_cli.methods.method import Method
 from prune_cli.numeric.blocks import rows_at
-from prune_cli.numeric.shares import equal_shares, proportional_shares
+from prune_cli.numeric.shares import equal_shares, proportional_shares, smallest_first
 
 OF_EVERY_ROW = ("id", "kept", "rank", "score")  # columns that every selection has
 NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
@@ -39,7 +39,8 @@ def select(
 
     part [n] is each row's label, or its group. balance `none` runs the method on all rows. `keep` gives each part
     the share of n_keep that it has of the data (largest remainder); `equal` gives each the same share, and what a
-    small one lacks is shared among the others. The method then runs within each part in turn, on its rows of
+    small one lacks is shared among the others. Of parts with an equal claim to a row, a method that draws at random
+    has one drawn; for others it is the first. The method then runs within each part in turn, on its rows of
     every input (a copy of them, on disk where it is large); inputs of the target set stay whole. A part with no
     share is passed over.
 
@@ -49,7 +50,7 @@ def select(
     if part is None:
         return _run(method, {**arguments, "n_keep": n_keep}, n_keep, n)
     sizes = np.bincount(part)
-    shares = proportional_shares(sizes, n_keep) if balance == "keep" else equal_shares(sizes, n_keep)
+    shares = _shares(sizes, n_keep, balance, arguments.get("rng"))
     picked, columns = [], Columns()
     for j in np.flatnonzero(shares):
         rows = np.flatnonzero(part == j)
@@ -59,6 +60,14 @@ def select(
             columns.setdefault(name, np.full(n, _empty(column), column.dtype))[rows] = column
     ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]
     return Selection(np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")], columns)
+
+
+def _shares(sizes: NDArray[np.int64], n_keep: int, balance: str, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """How many rows each part gives, by its size."""
+    own = rng.spawn(1)[0] if rng is not None else None  # leaves what the method draws as it was
+    if balance == "keep":
+        return proportional_shares(sizes, n_keep, own)
+    return equal_shares(sizes, n_keep, smallest_first(sizes, own) if own is not None else None)
 
 
 def _within(method: Method, arguments: Mapping[str, Any], rows: NDArray[np.int64], n_keep: int) -> dict[str, Any]:
@@ -80,8 +89,8 @@ def _run(method: Method, arguments: Mapping[str, Any], n_keep: int, n: int) -> S
     positions, told = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
     positions = as_array(positions)
     fits = positions.ndim == 1 and positions.dtype.kind in "iu"
-    fits = fits and len(np.unique(positions[(positions >= 0) & (positions < n)])) == len(positions) == n_keep
-    if not fits:
+    inside = positions[(positions >= 0) & (positions < n)] if fits else positions
+    if not fits or not len(positions) == len(np.unique(inside)) == n_keep:
         raise PruneError(f"{method.name}: gave positions that are not {n_keep} different ones of {n} rows")
     if not isinstance(told, Mapping):
         raise PruneError(f"{method.name}: gave columns that are not a dict; allowed: name -> one number for each row")

@@ -20,10 +20,12 @@ from prune_cli.errors import PruneError
 from prune_cli.methods import method
 from prune_cli.methods.inputs import Inputs, collect
 from prune_cli.methods.method import Method
-from prune_cli.numeric.blocks import rows_at
+from prune_cli.numeric.blocks import rows_at, scaled
 from prune_cli.represent import kinds
+from prune_cli.represent.observe import scale_of
 
 OF_CHOICE = ("features", "trajectory")  # of the representation that --on names
+SCALE = "scale"  # [n, e]: what a stored representation is to be multiplied by
 OF_ROWS = ("n", "score", "label", "group", "text")
 FROM_STAGE = ("rng", "n_keep")  # not read from any input
 TARGET = "target_"
@@ -132,8 +134,8 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
     if bare == "score":
         scored = inputs.score_artifact()
         return Argument({f"{inputs.role}score": scored.files["score.jsonl"]}, lambda: _score(inputs, scored))
-    if bare not in (*OF_CHOICE, "learning_rate") and kinds.kind_of(bare) is None:
-        known = [*kinds.tensor_names(), *OF_CHOICE, "learning_rate", *OF_ROWS, *FROM_STAGE]
+    if bare not in (*OF_CHOICE, SCALE, "learning_rate") and kinds.kind_of(bare) is None:
+        known = [*kinds.tensor_names(), *OF_CHOICE, SCALE, "learning_rate", *OF_ROWS, *FROM_STAGE]
         raise PruneError(f"{chosen.name}: asks for {name}; allowed: {', '.join(known)}, or {TARGET} and one of them")
     kind = kinds.kind_of(bare) or kind
     assert kind is not None
@@ -143,12 +145,41 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
     if bare == "learning_rate":
         mean = kinds.is_scalar(kind) and "trajectory" in chosen.inputs  # which then has one step, of all checkpoints
         return Argument(digests, lambda: held.read(file, partial(_learning_rate, mean=mean)))
+    if bare == SCALE:
+        return Argument(digests, lambda: _asked_scale(inputs, held, kind, optional=name in chosen.optional))
     tensor = kinds.load(kind).features if bare in OF_CHOICE else bare
-    return Argument(digests, lambda: _shaped(_tensor(inputs, held, kind, tensor), bare, kind))
+    if bare in OF_CHOICE and name.replace(bare, SCALE) in chosen.inputs:
+        return Argument(digests, lambda: _shaped(_stored(inputs, held, kind, tensor), bare, kind))
+    return Argument(digests, lambda: _shaped(_multiplied(inputs, held, kind, tensor), bare, kind))
 
 
-def _tensor(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
+def _multiplied(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
+    """A tensor [n, e, …] in the rows' order: what is stored, times its scale where it has one."""
+    scale = _scale(inputs, held, kind, name)
+    stored = _stored(inputs, held, kind, name)
+    return stored if scale is None else scaled(stored, scale)
+
+
+def _scale(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any] | None:
+    """What a stored tensor is to be multiplied by [n, e]; None where it is stored as it is."""
+    scale = scale_of(name)
+    return _stored(inputs, held, kind, scale) if scale in held.about["kinds"][kind]["tensors"] else None
+
+
+def _asked_scale(inputs: Inputs, held: Artifact, kind: str, *, optional: bool) -> NDArray[Any] | None:
+    """The scale of a kind's features; where they have none, ones [n, e] for a method that cannot do without."""
+    scale = _scale(inputs, held, kind, kinds.load(kind).features)
+    if scale is not None or optional:
+        return scale
+    return np.ones((inputs.n, len(held.read(f"{kind}.safetensors", partial(_learning_rate, mean=False)))), np.float32)
+
+
+def _stored(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
     """A stored tensor [n, e, …] in the rows' order, memory-mapped where it is large."""
+    if name not in held.about["kinds"][kind]["tensors"]:
+        raise PruneError(
+            f"{held.path}: {kind} has no {name}; an older version made it", hint="represent the rows again"
+        )
     array = held.read(f"{kind}.safetensors", tensors.load)[name]
     if held.about["digest"] == inputs.digest:
         return array

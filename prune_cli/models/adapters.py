@@ -52,13 +52,14 @@ def is_adapters(trained: Artifact) -> bool:
     return bool(trained.options["tune"] == "lora")
 
 
-def base_of(trained: Artifact, labels: list[Any]) -> NamedModel:
+def base_of(trained: Artifact, labels: list[Any], *, trust_remote_code: bool = False) -> NamedModel:
     """The model that adapters were trained on, for a head over `labels`.
 
     Raises PruneError where the adapters' head has another number of labels, or that model has changed since.
     """
     origin = trained.origin("model")
-    base = find(str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"]))
+    place = str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"])
+    base = find(place, trust_remote_code=trust_remote_code)
     if base.digest != trained.manifest["recipe"]["inputs"]["model"]:
         raise PruneError(f"{base.name}: changed since the adapters in {trained.path} were trained on it")
     head = trained.about["labels"]

@@ -6,6 +6,7 @@ Nothing here imports torch or transformers: a command that only checks whether i
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from prune_cli.errors import PruneError
 from prune_cli.models.libraries import first_line, one_line
 
 CONFIG = "config.json"
+_NAMES = "a model folder, a finetune artifact, or a hub name"
+# a name on the hub: an owner and a name, or an old name alone; anything else can be a path alone
+_HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9](?:[\w.-]*\w)?")
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model that was named: a hub name, a model folder, or a finetune artifact (`trained`)."""
+    """A model that was named: a hub name, a model folder, or a finetune artifact (`trained`).
+
+    trust_remote_code: whether code that comes with the model may run.
+    """
 
     name: str
     digest: str
     trained: Artifact | None
     checkpoints: tuple[Checkpoint, ...]
+    trust_remote_code: bool = False
 
     @property
     def labels(self) -> list[Any] | None:
@@ -45,24 +53,32 @@ class NamedModel:
         return list(self.trained.about["labels"]) if self.trained else None
 
 
-def find(name: str, checkpoints: str = "last") -> NamedModel:
+def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = False) -> NamedModel:
     """Find a model. Of a finetune artifact, `checkpoints` are: all, last, or numbers such as `1,3`.
 
-    Raises PruneError where there is no such model, or no such checkpoint of it.
+    trust_remote_code: whether code that comes with it may run when it is loaded; nothing of it runs here. Raises
+    PruneError where there is no such model, or no such checkpoint of it.
     """
     path = Path(name)
     if manifest.is_artifact(path):
         trained = open_artifact(path, "finetune")
-        return NamedModel(name, trained.digest, trained, _chosen(trained, checkpoints))
+        return NamedModel(name, trained.digest, trained, _chosen(trained, checkpoints), trust_remote_code)
     only = (Checkpoint("model", None, 1.0),)
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise PruneError(f"not a model: {name}; a folder with config.json, or a finetune artifact, is needed")
-        return NamedModel(name, manifest.digest_folder(path), None, only)
-    if path.is_absolute() or name.startswith((".", "~")) or path.exists():
-        raise PruneError(f"no such model: {name}; a hub name, a model folder or a finetune artifact is needed")
+        return NamedModel(name, manifest.digest_folder(path), None, only, trust_remote_code)
+    if path.exists():
+        raise PruneError(f"not a model: {name} is a file; allowed: {_NAMES}")
+    if not _HUB_NAME.fullmatch(name):
+        raise PruneError(f"no such folder: {name}; allowed: {_NAMES}")
+    if "/" in name and path.parent.is_dir() and not _in_cache(name):  # likelier mistyped than meant for the hub
+        raise PruneError(
+            f"no such folder: {name}; allowed: {_NAMES}",
+            hint=f"for a model of the hub, run prune where there is no folder {path.parent}",
+        )
     commit = _hub_config(name).parent.name  # …/snapshots/<commit>/config.json
-    return NamedModel(name, f"hub:{name}@{commit}", None, only)
+    return NamedModel(name, f"hub:{name}@{commit}", None, only, trust_remote_code)
 
 
 def _chosen(trained: Artifact, which: str) -> tuple[Checkpoint, ...]:
@@ -86,13 +102,19 @@ def _chosen(trained: Artifact, which: str) -> tuple[Checkpoint, ...]:
     return tuple(by_name[number] for number in wanted)
 
 
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, CONFIG), str)
+
+
 def _hub_config(name: str) -> Path:
     """The config.json of a hub model, in the cache; downloaded where it is not there yet."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        if not isinstance(try_to_load_from_cache(name, CONFIG), str):
+        if not _in_cache(name):
             get_hf_file_metadata(hf_hub_url(name, CONFIG))  # asks once: without a network a download retries for long
         return Path(hf_hub_download(name, CONFIG))
     except Exception as failure:  # the HTTP library raises errors of its own, of no type that the hub's share
@@ -100,8 +122,16 @@ def _hub_config(name: str) -> Path:
         if isinstance(failure, RepositoryNotFoundError):
             reason = "the hub has no model of this name, or does not let you read it"
         raise PruneError(
-            f"cannot load model {name}: {reason}", hint="a folder that holds the model works without a network"
+            f"cannot load model {name}: there is no such folder, and from the hub: {reason}",
+            hint="a folder that holds the model works without a network",
         ) from failure
+
+
+def folder_of(named: NamedModel) -> Path:
+    """The folder that holds the model's files: its own, the artifact's, or the hub model's in the cache."""
+    if named.trained:
+        return named.trained.path
+    return Path(named.name) if Path(named.name).is_dir() else _hub_config(named.name).parent
 
 
 def max_length(named: NamedModel) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,16 +13,26 @@ from prune_cli.errors import PruneError
 from prune_cli.models import adapters
 from prune_cli.models.find import Checkpoint, NamedModel, head_labels
 from prune_cli.models.libraries import one_line, quiet
+from prune_cli.models.tokenizer import check_fits, check_there, check_tokens
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Task
 
 
 def load_tokenizer(named: NamedModel) -> Any:
-    """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none)."""
+    """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none).
+
+    Raises PruneError where the model comes without one.
+    """
     from transformers import AutoTokenizer
 
-    with one_line(f"cannot load the tokenizer of {named.name}"):
-        tokenizer = AutoTokenizer.from_pretrained(named.trained.path if named.trained else named.name)
+    _check_files(named)
+    try:
+        with _loading("the tokenizer of", named):
+            tokenizer = AutoTokenizer.from_pretrained(_place(named), trust_remote_code=named.trust_remote_code)
+    except PruneError:
+        check_there(named, None)
+        raise
+    check_there(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -39,21 +51,23 @@ def load(
     """
     import transformers
 
-    if named.trained is not None:
-        for name in named.trained.files:
-            if "/" not in name:
-                named.trained.file(name)  # weights that were cut short or edited are an error, not a model
-        if adapters.is_adapters(named.trained):
-            if four_bit:
-                raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
-            base, _ = load(  # what is drawn here is replaced by what was saved with the adapters
-                adapters.base_of(named.trained, labels), task, labels, tokenizer, new_head=True
-            )
-            return adapters.put_on(base, named.trained), []
+    _check_files(named)
+    if named.trained is not None and adapters.is_adapters(named.trained):
+        if four_bit:
+            raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
+        base, _ = load(  # what is drawn here is replaced by what was saved with the adapters
+            adapters.base_of(named.trained, labels, trust_remote_code=named.trust_remote_code),
+            task,
+            labels,
+            tokenizer,
+            new_head=True,
+        )
+        return adapters.put_on(base, named.trained), []
     auto = getattr(transformers, task.AUTO_MODEL)
-    with one_line(f"cannot load model {named.name}"), quiet():
+    with _loading("model", named):
         model, report = auto.from_pretrained(
-            named.trained.path if named.trained else named.name,
+            _place(named),
+            trust_remote_code=named.trust_remote_code,
             dtype=torch.float32,
             **(_outputs(labels) if labels else {}),
             **(_four_bit() if four_bit else {}),
@@ -65,8 +79,41 @@ def load(
     if new_head and (own := head_labels(named, labels)) != labels:
         note(f"{named.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
         drawn = sorted({*drawn, *_reset_head(model)})
+    check_fits(named, tokenizer, model)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, drawn
+
+
+def _place(named: NamedModel) -> str:
+    """Where transformers loads the model from."""
+    return str(named.trained.path) if named.trained else named.name
+
+
+@contextmanager
+def _loading(what: str, named: NamedModel) -> Iterator[None]:
+    """Tell in one line what goes wrong while a library loads a part of the model; nothing else is done in the block.
+
+    A model that needs its own code is refused: transformers, if it is not told no, asks on stdout and reads stdin.
+    """
+    try:
+        with one_line(f"cannot load {what} {named.name}"), quiet():
+            yield
+    except PruneError as failure:
+        if "trust_remote_code" not in str(failure.__cause__):
+            raise
+        raise PruneError(
+            f"{named.name}: the model comes with code of its own, which is not run; "
+            "allowed: a model of a kind that transformers knows",
+            hint="read that code; --trust-remote-code runs it",
+        ) from failure
+
+
+def _check_files(named: NamedModel) -> None:
+    """Raise PruneError where files of a finetune artifact were cut short, edited or removed."""
+    if named.trained is not None:
+        for name in named.trained.files:
+            if "/" not in name:
+                named.trained.file(name)
 
 
 def _outputs(labels: list[Any]) -> dict[str, Any]:
@@ -142,6 +189,12 @@ def load_checkpoint(model: torch.nn.Module, named: NamedModel, checkpoint: Check
     if missing or unexpected:
         names = ", ".join([*missing, *unexpected][:3])
         raise PruneError(f"{named.name}: checkpoint {checkpoint.name} does not fit the model: {names}")
+
+
+def check_rows(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:
+    """Refuse rows that the model cannot read: with tokens it has no embedding for, or too long for it."""
+    check_tokens(model, encoded, rows)
+    check_length(model, encoded, rows)
 
 
 def check_length(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:

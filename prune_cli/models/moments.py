@@ -26,7 +26,7 @@ class Moments:
     """Adam's moments by parameter name, each with the parameter's shape; read-only memory maps.
 
     first: m, the running mean of gradients. second: v, the running mean of their squares. Neither is corrected for the
-    first steps. betas: the two decay rates. eps: what is added to √v.
+    first steps. betas: the two decay rates. eps: Adam's ε.
     """
 
     first: dict[str, np.ndarray]

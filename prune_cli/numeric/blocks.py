@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,26 @@ NUMBERS = 2**22  # in a block: 32 MiB as float64
 IN_MEMORY = 2**28  # bytes: a copy beyond 256 MiB goes to disk
 
 
-def row_blocks(array: NDArray[Any], beside: int = 0) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+class Array(Protocol):
+    """Rows that are read a block at a time: an array [n, …], a memory map, or Vectors (vectors.py)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, rows first."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Some of the rows."""
+
+
+def row_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Consecutive rows of an array [n, …], a memory map as well, as float64 [b, …], and where they stand.
 
     beside: how many numbers the caller makes of a row, where these may be more than it has.
     """
-    rows = max(1, NUMBERS // max(1, array[0].size, beside))
+    rows = max(1, NUMBERS // max(1, math.prod(array.shape[1:]), beside))
     for start in range(0, len(array), rows):
         where = slice(start, start + rows)
         yield where, np.asarray(array[where], np.float64)
@@ -35,3 +50,21 @@ def rows_at(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
             file.write(np.ascontiguousarray(array[positions[start : start + rows]]).data)
         file.flush()
         return np.memmap(file, array.dtype, "r", shape=(len(positions), *array.shape[1:]))
+
+
+def scaled(array: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.float32]:
+    """array [n, e, …] times scale [n, e] as float32, a read-only map of a nameless file where it is large."""
+    if array.size * 4 <= IN_MEMORY:
+        values = np.empty(array.shape, np.float32)
+        for rows, block in row_blocks(array):
+            values[rows] = _times(block, scale[rows])
+        return values
+    with tempfile.TemporaryFile() as file:  # the map keeps it alive, and lets go of it
+        for rows, block in row_blocks(array):
+            file.write(np.ascontiguousarray(_times(block, scale[rows]), np.float32).data)
+        file.flush()
+        return np.memmap(file, np.float32, "r", shape=array.shape)
+
+
+def _times(block: NDArray[np.float64], scale: NDArray[Any]) -> NDArray[np.float64]:
+    return block * scale.reshape(*scale.shape, *[1] * (block.ndim - 2))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import row_blocks
+from prune_cli.numeric.blocks import Array, row_blocks
 
 
 def unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -17,9 +16,7 @@ def unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)
 
 
-def similarities(
-    features: NDArray[Any], target_features: NDArray[Any]
-) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
+def similarities(features: Array, target_features: Array) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
     """Cosines of features [n, d] to target_features [m, d], every pair once.
 
     Yields which target rows, which rows, and their cosines [target rows, rows]; 0 where either is a row of zeros.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import row_blocks
+from prune_cli.numeric.blocks import Array, row_blocks
 
 WHOLE = 2**28  # numbers that are clustered at once: 1 GiB as float32
 BATCH = 1024  # rows, beyond that
 PASSES = 5
 
 
-def fit(features: NDArray[Any], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def fit(features: Array, k: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Centroids of features [n, d]: float64 [k, d], or [n, d] where k is above n.
 
     Up to 2²⁸ numbers (n × d) this is Lloyd's algorithm from a k-means++ start, run until it is stable, on a
@@ -28,14 +27,14 @@ def fit(features: NDArray[Any], k: int, rng: np.random.Generator) -> NDArray[np.
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    n, d = features.shape
+    n, d = len(features), features.shape[1]
     k = min(k, n)
     seed = int(rng.integers(2**31))
     with threadpool_limits(1), warnings.catch_warnings():
         # with fewer distinct rows than k some clusters stay empty, which the callers can live with
         warnings.simplefilter("ignore", ConvergenceWarning)
         if n * d <= WHOLE:
-            model = KMeans(k, n_init=1, random_state=seed, copy_x=False).fit(np.array(features, np.float32))
+            model = KMeans(k, n_init=1, random_state=seed, copy_x=False).fit(_copied(features))
         else:
             model = MiniBatchKMeans(k, n_init=1, random_state=seed)
             size = max(BATCH, 10 * k)
@@ -48,7 +47,15 @@ def fit(features: NDArray[Any], k: int, rng: np.random.Generator) -> NDArray[np.
     return centroids
 
 
-def assign(features: NDArray[Any], centroids: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _copied(features: Array) -> NDArray[np.float32]:
+    """A copy of features [n, d] as float32."""
+    copy = np.empty(features.shape, np.float32)
+    for rows, block in row_blocks(features):
+        copy[rows] = block
+    return copy
+
+
+def assign(features: Array, centroids: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The nearest centroid of each row [n] (the first of equals), and the squared distance to it [n].
 
     The distance is summed from differences: ‖x‖² − 2x·c + ‖c‖² would lose its digits near a centroid.

@@ -66,7 +66,7 @@ class Plan:
         plain = self.represent
         if method.model == "reference":  # which has no training behind it
             copying = [kind for kind in map(kinds.load, method.kinds) if kind.without_pass]
-            recorded = {name for kind in copying for name in options.declared(kind.options)}
+            recorded = {kind.name for kind in copying}  # the option by which a kind copies is named like it
             rest = {name: value for name, value in plain.kind_options.items() if name not in recorded}
             plain = replace(plain, model=self.reference, checkpoints="last", kind_options=rest)
         given = dict(method.represent_options)

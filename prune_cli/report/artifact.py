@@ -45,6 +45,7 @@ def text(facts: dict[str, Any]) -> str:
         "tensors": [f"{name}: {tensor['dtype']} {tensor['shape']}" for name, tensor in facts["tensors"].items()],
         "kept": _kept_lines(facts["kept"]),
         "labels": [", ".join(str(label) for label in about["labels"])] if about.get("labels") else [],
+        "cut": _cut_lines(about.get("cut", {})),
         "checkpoints": _checkpoint_lines(facts),
         "options": [f"{key}: {plain(value)}" for key, value in facts["options"].items() if key != "labels"],
         "from": [f"{role}: {path}" for role, path in facts["inputs"].items()],
@@ -144,6 +145,15 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
         of = f"{', '.join(kinds)} " if len(shared) > 1 else ""
         lines += [f"{of}{name}: mean learning rate {rate:.3g}" for name, rate in json.loads(pairs)]
     return lines
+
+
+def _cut_lines(cut: dict[str, dict[str, int]]) -> list[str]:
+    """How many rows were cut to the most tokens allowed, where any were."""
+    return [
+        f"{role}: {entry['rows']:,} of {entry['of']:,} to {entry['max_length']:,} tokens; {entry['tokens']:,} lost"
+        for role, entry in cut.items()
+        if entry["rows"]
+    ]
 
 
 def _input(artifact: Artifact, role: str) -> str:

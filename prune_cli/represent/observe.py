@@ -25,13 +25,21 @@ if TYPE_CHECKING:
 class Tensor:
     """A tensor of a kind, [n, e, *axes].
 
-    axes: a letter for each axis after rows and checkpoints; the observer's `sizes` gives their sizes. dtype: the stored
-    type; None: the kind's option `dtype`. about: what the numbers are, with units and direction.
+    axes: a letter for each axis after rows and checkpoints; the observer's `sizes` gives their sizes. dtype: the
+    stored type; None: the kind's option `dtype`. about: what the numbers are, with units and direction. scaled:
+    stored as float16 each row at a checkpoint is divided by a power of two, which stands in a second tensor
+    (`scale_of`), so that its numbers keep their digits however small or large they are.
     """
 
     axes: tuple[str, ...]
     dtype: str | None
     about: str
+    scaled: bool = False
+
+
+def scale_of(tensor: str) -> str:
+    """The name of the tensor float32 [n, e] that a scaled tensor is to be multiplied by; where it is absent, by one."""
+    return f"{tensor}_scale"
 
 
 @dataclass
@@ -61,8 +69,8 @@ class Setup:
     """What a pass works with: n encoded rows, a model, and how they are computed.
 
     named: the model as it was named, with its checkpoints; `model` holds their weights in turn. precision: of the
-    forward, float32 or bfloat16. batch_size, tokens_per_batch: most rows and tokens in a batch. target: the target
-    set, for kinds that need one.
+    forward, float32 or bfloat16. eos_token_id: the tokenizer's token that ends a text. batch_size, tokens_per_batch:
+    most rows and tokens in a batch. target: the target set, for kinds that need one.
     """
 
     encoded: Encoded
@@ -75,6 +83,7 @@ class Setup:
     batch_size: int
     tokens_per_batch: int
     target: Target | None = None
+    eos_token_id: int | None = None
 
     def batch(self, positions: NDArray[np.int64]) -> Batch:
         """The rows at `positions`, on the device."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from prune_cli.artifacts.tensors import RowWriter, Spec
+from prune_cli.represent.observe import scale_of
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import note
 
@@ -29,7 +30,8 @@ class Output:
         with ExitStack() as stack:
             with processes.first_ahead():  # it reserves the files
                 for kind in specs:
-                    writer = RowWriter(folder / f"{kind}.safetensors", specs[kind], metadata)
+                    scales = {name: scale_of(name) for name in specs[kind] if scale_of(name) in specs[kind]}
+                    writer = RowWriter(folder / f"{kind}.safetensors", specs[kind], metadata, scales)
                     self._writers[kind] = stack.enter_context(writer)
             self._thread = stack.enter_context(ThreadPoolExecutor(1))
             self._open = stack.pop_all()

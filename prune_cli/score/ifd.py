@@ -6,10 +6,11 @@ s_i = r_i up to 1, and −r_i above.
 Source: Li et al. 2023, arXiv 2308.12032 (the IFD score: conditioned over direct answer score).
 Higher: harder to follow; from 0, where the prompt says it all, to 1, where it says nothing; below −1 it misleads.
 
-Where a prompt makes its response less likely the two hardly belong together, and the paper drops the row. Here
+Differs: where a prompt makes its response less likely the two hardly belong together, and the paper drops the row. Here
 no row is dropped: these come after all others, those misled least first; with unhelped_last=false the score is
 r_i everywhere. The paper measures the response alone behind the words that its prompt template ends in; here it
-is behind the token that begins a text. A later paper by the same group (arXiv 2402.00530) divides perplexities,
+is behind the token that begins a text. In their script a response has no end-of-sequence token; the published method
+leaves it out (represent --no-count-eos). A later paper by the same group (arXiv 2402.00530) divides perplexities,
 not losses. A loss without prompt below float32's resolution counts as that much.
 """
 

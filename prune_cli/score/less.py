@@ -2,26 +2,29 @@
 
 s_i = max_g Σ_e η_e ⟨x̂_ie, (1/|g|) Σ_{v∈g} x̂_ve⟩, x̂ = x / ‖x‖ at each checkpoint, v the target rows of a
 group g, η the learning rate at a checkpoint. Without groups the target set is one. A row of zeros stays zero.
+With normalize=false, x itself in place of x̂.
 
 Source: LESS, Xia et al. 2024, arXiv 2402.04333, sections 3 and 4 (cosine influence; maximum over subtasks).
 Higher: training on the example helps the target set more; below 0 it hurts.
+Differs: the paper divides by the length of a group's mean gradient; here, as in its authors' code, each target row has
+length one before the mean. Their code scales η to sum to one, which changes no ranking; here it is used as it is.
 
 It runs on any representation; LESS itself is the one on gradients, and without projection on the kind
 influence, which holds mean cosines with each group's target gradients (or inner products, as of TracIn). The
-paper divides by the length of a group's mean gradient; here, as in its authors' code, each target row has length
-one before the mean. Their code scales η to sum to one, which changes no ranking; here it is used as it is. The
 paper preconditions the gradients of training examples by Adam's moments, as `represent --precondition adam` does.
+On training dynamics, one number a checkpoint, Du et al. 2025 (arXiv 2507.03648) take the inner product of an example's
+losses with the target's, as they are: normalize=false. A cosine of losses is near one for all.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prune_cli.numeric.agreement import best_agreement, group_means
 from prune_cli.numeric.blocks import row_blocks
-from prune_cli.numeric.cosine import unit
 
 
 def score(
@@ -29,17 +32,18 @@ def score(
     target_trajectory: NDArray[Any],
     learning_rate: NDArray[np.float64],
     target_group: NDArray[np.int64] | None = None,
+    scale: NDArray[Any] | None = None,
+    target_scale: NDArray[Any] | None = None,
+    *,
+    normalize: Annotated[bool, "Scale each row to length one at each checkpoint: cosines, not inner products."] = True,
 ) -> NDArray[np.float64]:
     """Score rows by trajectory [n, e, d] against target_trajectory [m, e, d]: float64 [n].
 
-    learning_rate [e]; target_group [m] where the target rows have groups.
+    learning_rate [e]; target_group [m] where the target rows have groups. scale [n, e] and target_scale [m, e]: what
+    the vectors are to be multiplied by.
     """
-    means = _group_means(target_trajectory, target_group) * learning_rate[:, None]
-    flat = means.reshape(len(means), -1)  # [g, e × d]
-    scores = np.empty(len(trajectory), np.float64)
-    for rows, block in row_blocks(trajectory):
-        scores[rows] = (unit(block).reshape(len(block), -1) @ flat.T).max(axis=1)
-    return scores
+    means = group_means(target_trajectory, target_group, target_scale, normalize=normalize)
+    return best_agreement(trajectory, means * learning_rate[:, None], scale, normalize=normalize)
 
 
 def score_influence(influence: NDArray[Any], learning_rate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -51,15 +55,3 @@ def score_influence(influence: NDArray[Any], learning_rate: NDArray[np.float64])
 
 
 FORMS = {"influence": score_influence}
-
-
-def _group_means(target: NDArray[Any], group: NDArray[np.int64] | None) -> NDArray[np.float64]:
-    """Mean of each group's unit rows [g, e, d]."""
-    if group is None:
-        group = np.zeros(len(target), np.int64)
-    names, sizes = np.unique(group, return_counts=True)
-    sums = np.zeros((len(names), *target.shape[1:]), np.float64)
-    for rows, block in row_blocks(target):
-        member = (names[:, None] == group[rows]).astype(np.float64)  # [g, b]
-        sums += np.tensordot(member, unit(block), axes=1)
-    return sums / sizes[:, None, None]

@@ -18,11 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.cosine import similarities
+from prune_cli.numeric.vectors import Checkpoints, vectors
 
 
-def score(features: NDArray[Any], target_features: NDArray[Any]) -> NDArray[np.float64]:
-    """Score rows by features [n, d] against target_features [m, d]: float64 [n]."""
+def score(
+    features: NDArray[Any],
+    target_features: NDArray[Any],
+    learning_rate: NDArray[np.float64] | None = None,
+    scale: NDArray[Any] | None = None,
+    target_scale: NDArray[Any] | None = None,
+    *,
+    checkpoints: Checkpoints = "side",
+) -> NDArray[np.float64]:
+    """Score rows by features [n, e × d] against target_features [m, e × d]: float64 [n]."""
+    ours = vectors(features, learning_rate, scale, checkpoints=checkpoints)
+    theirs = vectors(target_features, learning_rate, target_scale, checkpoints=checkpoints)
     best = np.full(len(features), -np.inf)
-    for _, rows, cosines in similarities(features, target_features):
+    for _, rows, cosines in similarities(ours, theirs):
         best[rows] = np.maximum(best[rows], cosines.max(axis=0))
     return best

@@ -23,7 +23,7 @@ def evaluate(
 
     tests: name -> data file.
     """
-    named = find.find(model)
+    named = find.find(model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
     sets = {name: open_rows(test, dict(fields), task.check) for name, test in tests.items()}
@@ -40,17 +40,20 @@ def evaluate(
         from prune_cli.models import device as devices
         from prune_cli.models import load
         from prune_cli.models.predict import predict
+        from prune_cli.tasks.tokens import tell_cut
 
         device = devices.use_device(opts.device)
         tokenizer = load.load_tokenizer(named)
         network, _ = load.load(named, task, labels, tokenizer, new_head=False)
         network = network.to(device).eval()
         metrics: dict[str, Any] = {}
+        lost: dict[str, dict[str, int]] = {}
 
         def lines() -> Iterator[dict[str, Any]]:
             for name, rows in sets.items():
                 encoded = task.encode(rows, tokenizer, opts.max_length, labels)
-                load.check_length(network, encoded, rows)
+                load.check_rows(network, encoded, rows)
+                lost[name] = tell_cut(encoded, rows, opts.max_length)
                 judging = tasks.Judging(
                     network, tokenizer, rows, encoded, labels, device, opts.max_length, opts.max_new_tokens
                 )
@@ -67,5 +70,5 @@ def evaluate(
 
         write_jsonl(draft.path / "predictions.jsonl", lines())
         (draft.path / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        draft.about = {"labels": labels, "tests": {name: len(rows) for name, rows in sets.items()}}
+        draft.about = {"labels": labels, "tests": {name: len(rows) for name, rows in sets.items()}, "cut": lost}
     return done(outcome, draft)

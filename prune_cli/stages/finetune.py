@@ -27,7 +27,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
 
     data: a data file, or a represent or select artifact.
     """
-    named = find.find(opts.model)
+    named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
     task = tasks.load(opts.task)
     rows = open_rows(data, dict(fields), task.check)
@@ -53,6 +53,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         from transformers import set_seed
 
         from prune_cli.models import adapters, load
+        from prune_cli.tasks.tokens import tell_cut
         from prune_cli.training.trainer import train
 
         tokenizer = load.load_tokenizer(named)
@@ -62,7 +63,8 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         model = adapters.merged(model)
         if opts.tune == "lora":
             model = adapters.with_adapters(model, drawn, opts, task)
-        load.check_length(model, encoded, rows)
+        load.check_rows(model, encoded, rows)
+        lost = tell_cut(encoded, rows, opts.max_length)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
         fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {
@@ -72,6 +74,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
             "learning_rate": trained.learning_rate,
             "checkpoints": trained.checkpoints,
             "max_length": opts.max_length,
+            "cut": {"rows": lost},
         }
     return done(outcome, draft)
 
@@ -93,4 +96,5 @@ def _labels(data: str, named: find.NamedModel, rows: Rows, task: Task) -> list[A
     if len(labels) == 1:
         raise PruneError(f"{rows.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
     head = find.head_labels(named, labels)
-    return head if set(head) == set(labels) else labels
+    same = set(map(str, head)) == set(map(str, labels))  # as text, as label_indices compares them
+    return head if same else labels

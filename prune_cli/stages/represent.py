@@ -68,7 +68,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     opts = kinds.build(kinds.flat(opts))
     chosen = [kinds.load(name) for name in kinds.parse(opts.kind)]
     _check_target(chosen, opts)
-    named = find.find(opts.model, opts.checkpoints)
+    named = find.find(opts.model, opts.checkpoints, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
@@ -96,8 +96,8 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
                 material = Given(rows, task, named, opts.checkpoints)
                 write = partial(entry.kind.write, given=material, opts=entry.opts)
                 draft.cached(f"{entry.kind.name}.safetensors", write)
-        if walked := [entry for entry in asked if entry.walks]:
-            _walk(draft.path, walked, given, labels, opts)
+        walked = [entry for entry in asked if entry.walks]
+        lost = _walk(draft.path, walked, given, labels, opts) if walked else {}
         if not draft.joined:
             draft.about = {
                 "rows": len(rows),
@@ -106,6 +106,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
                 "labels": labels,
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
                 "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},
+                "cut": lost,
                 **({"groups": grouped[0]} if grouped else {}),
             }
     return done(outcome, draft)
@@ -147,6 +148,8 @@ def _recipe(asked: list[_Asked], opts: Represent, rows: Rows, target: Rows | Non
         checkpoints = opts.checkpoints
     values: dict[str, Any] = {"task": opts.task, "kind": [entry.kind.name for entry in asked]}
     values["checkpoints"] = checkpoints
+    if opts.trust_remote_code:
+        values["trust_remote_code"] = True
     for entry in asked:
         values |= entry.values
     made_of = {"rows": rows.digest, "model": named.digest, **({"target rows": target.digest} if target else {})}
@@ -174,20 +177,27 @@ def _described(folder: Path, kind: Kind) -> dict[str, Any]:
     return {"features": kind.features, "tensors": shapes}
 
 
-def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], opts: Represent) -> None:
-    """One pass over checkpoints × batches for all the kinds that are observed."""
+def _walk(
+    folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], opts: Represent
+) -> dict[str, dict[str, int]]:
+    """One pass over checkpoints × batches for all the kinds that are observed.
+
+    Returns how many of the rows, and of the target set's, were cut.
+    """
     from prune_cli.models import load
     from prune_cli.represent.walk import Observed, walk
-    from prune_cli.tasks.tokens import pad_token_id
+    from prune_cli.tasks.tokens import pad_token_id, tell_cut
 
+    lost: dict[str, dict[str, int]] = {}
     device = use_device(opts.device)
     tokenizer = load.load_tokenizer(given.named)
     headless = not any("head" in entry.kind.needs for entry in walked)
     model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
 
-    def setup_of(rows: Rows) -> Setup:
+    def setup_of(role: str, rows: Rows) -> Setup:
         encoded = given.task.encode(rows, tokenizer, opts.max_length, labels)
-        load.check_length(model, encoded, rows)
+        load.check_rows(model, encoded, rows)
+        lost[role] = tell_cut(encoded, rows, opts.max_length)
         return Setup(
             encoded=encoded,
             pad_token_id=pad_token_id(tokenizer),
@@ -198,12 +208,13 @@ def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], o
             precision=opts.precision,
             batch_size=opts.batch_size,
             tokens_per_batch=opts.tokens_per_batch,
+            eos_token_id=tokenizer.eos_token_id,
         )
 
-    setup = setup_of(given.rows)
+    setup = setup_of("rows", given.rows)
     if given.target:
         group = np.zeros(len(given.target), np.int64) if given.group is None else given.group
-        setup = replace(setup, target=Target(setup_of(given.target), group))
+        setup = replace(setup, target=Target(setup_of("target", given.target), group))
     observed = {}
     for entry in walked:
         assert entry.kind.observe is not None  # it walks
@@ -212,3 +223,4 @@ def _walk(folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], o
         backward = bool(entry.kind.needs & {"backward", "gradients"})
         observed[entry.kind.name] = Observed(observer, specs, backward)
     walk(folder, observed, setup, save_minutes=opts.save_minutes)
+    return lost

@@ -1,8 +1,9 @@
 """Multiple choice: {"question", "choices", "label"} -> one of the row's own choices.
 
 A row is as many sequences as it has choices. The model gives one number to each sequence; these are the row's logits.
-Where the question has a blank, `_` or a run of them, a choice's sequence is the question with the blank filled, as in
-WinoGrande (Sakaguchi et al. 2019, arXiv 1907.10641); elsewhere it is the pair (question, choice).
+Where the question has a blank, a choice's sequence is the question with the blank filled, as in WinoGrande (Sakaguchi
+et al. 2019, arXiv 1907.10641); elsewhere it is the pair (question, choice). A blank is a `_`, or a run of them, that
+stands alone: no letter, digit, brace, `$` or backslash touches it, as in `my_name`, `a_{n+1}` and `\\_`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ OPTIONS: tuple[str, ...] = ("choices",)
 OFFERS: frozenset[str] = frozenset()
 EXAMPLE: Row = {"question": "The opposite of hot is _.", "choices": ["cold", "warm"], "label": 0}
 
-_BLANK = re.compile("_+")
+_BLANK = re.compile(r"(?<![\w{}$\\])_+(?![\w{}$\\])")
 
 
 def check(row: Row) -> str | None:
@@ -92,7 +93,7 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
 
 
 def _has_blank(row: Row) -> bool:
-    return "_" in row["question"]
+    return _BLANK.search(row["question"]) is not None
 
 
 def _texts(block: list[Row]) -> tuple[list[str], list[str] | None]:

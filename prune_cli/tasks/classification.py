@@ -55,14 +55,19 @@ def label_list(rows: Rows) -> list[int | str]:
 
 
 def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
-    """int64 [n]: each row's position in `labels`. Raises PruneError with file:line for a label not in it."""
-    index = {label: j for j, label in enumerate(labels)}
+    """int64 [n]: each row's position in `labels`. Raises PruneError with file:line for a label not in it.
+
+    Labels are compared by their text: whether a column of a CSV holds whole numbers or strings is guessed from that
+    file alone, so a test set may have 1 for what another file has as "1".
+    """
+    index = {str(label): j for j, label in enumerate(labels)}
     indices = np.empty(len(rows), dtype=np.int64)
     for i, row in enumerate(rows):
-        if row["label"] not in index:
+        position = index.get(str(row["label"]))
+        if position is None:
             shown = ", ".join(repr(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
             raise PruneError(f"{rows.where(i)}: label {row['label']!r} is not one of the model's; allowed: {shown}")
-        indices[i] = index[row["label"]]
+        indices[i] = position
     return indices
 
 

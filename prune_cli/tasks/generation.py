@@ -21,7 +21,7 @@ from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
-from prune_cli.tasks import Judging, classification, tokens
+from prune_cli.tasks import Judging, chat, classification, tokens
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ AUTO_MODEL = "AutoModelForCausalLM"
 PEFT_TASK = "CAUSAL_LM"
 POOLING = "last"
 TABLE_METRICS = ("loss", "rougeL", "exact_match")
-OPTIONS: tuple[str, ...] = ("max_new_tokens",)
+OPTIONS: tuple[str, ...] = ("max_new_tokens", "count_eos")
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 PART = 256  # tokens whose probabilities over the vocabulary are held at a time
@@ -74,22 +74,29 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     response that does not fit with one token before it, for a row that the chat template refuses, and for a template
     by which the response cannot be told from its prompt.
     """
-    max_length = min(max_length, tokenizer.model_max_length)
-    flat, prompts = tokens.Flat(), []
+    limit = min(max_length, tokenizer.model_max_length)
+    flat, prompts = tokens.Flat(limit), []
     for start in range(0, len(rows), BLOCK):
-        kept = []
+        kept, lost = [], []
         block = range(start, min(start + BLOCK, len(rows)))
         for i, (prompt, answer) in zip(block, _tokens(rows, block, tokenizer), strict=True):
-            if len(answer) >= max_length:
-                raise PruneError(
-                    f"{rows.where(i)}: response of {len(answer)} tokens; allowed: up to {max_length - 1}, "
-                    "which leaves one for the prompt"
-                )
-            prompt = cut(prompt, max_length - len(answer), tokenizer.bos_token_id)
-            kept.append([*prompt, *answer])
-            prompts.append(len(prompt))
-        flat.add(kept)
+            if len(answer) >= limit:
+                raise _too_long(rows.where(i), len(answer), max_length, limit)
+            begun = cut(prompt, limit - len(answer), tokenizer.bos_token_id)
+            kept.append([*begun, *answer])
+            prompts.append(len(begun))
+            lost.append(len(prompt) - len(begun))
+        flat.add(kept, lost)
     return flat.encoded(np.array(prompts, np.int64))
+
+
+def _too_long(where: str, length: int, max_length: int, limit: int) -> PruneError:
+    """The error of a response that leaves no room for a token of its prompt, and whose limit that is."""
+    of = f"max_length {max_length}" if limit == max_length else f"the tokenizer's limit of {limit} tokens"
+    return PruneError(
+        f"{where}: response of {length} tokens; allowed: up to {limit - 1}, as {of} leaves one for the prompt",
+        hint=f"--max-length {length + 1} or more" if limit == max_length else None,
+    )
 
 
 def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
@@ -97,7 +104,7 @@ def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[
     some = [rows[i] for i in positions]
     if tokenizer.chat_template:
         texts = [
-            _rendered(tokenizer, formats.conversation(row), rows.where(i))
+            chat.rendered(tokenizer, formats.conversation(row), rows.where(i))
             for i, row in zip(positions, some, strict=True)
         ]
         prompts, wholes = (
@@ -127,17 +134,6 @@ def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[
         if not prompt:
             raise PruneError(f"{rows.where(i)}: prompt gives no token; allowed: at least one token")
     return [(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in zip(prompts, answers, strict=True)]
-
-
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], where: str) -> tuple[str, str]:
-    """The prompt, up to where the assistant's last message begins, and the whole conversation, by the template."""
-    from jinja2 import TemplateError
-
-    try:
-        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-        return prompt, tokenizer.apply_chat_template(messages, tokenize=False)
-    except TemplateError as failure:
-        raise PruneError(f"{where}: the chat template refuses the messages: {failure}") from failure
 
 
 def cut(prompt: Sequence[int], room: int, bos: int | None) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
+from prune_cli.runtime.progress import note
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prune_cli.data.rows import Rows
 
 BLOCK = 250  # rows tokenised at a time: only the tokens of one block are ever Python lists
+TYPES = "token_type_ids"
 OUTSIDE = -100  # in `labels`: there is no answer at this place, so it adds nothing to the loss
 
 
@@ -36,7 +38,14 @@ class Encoded:
     token_type_ids: NDArray[np.int32] | None  # [tokens], where the tokenizer makes them
     offsets: NDArray[np.int64]  # [sequences + 1]
     gold: NDArray[np.int64]  # [n], the answers as the task's `encode` says
+    lost: NDArray[np.int64]  # [sequences], tokens that were cut off
+    limit: int  # tokens that sequences were cut to
     first: NDArray[np.int64] | None = None  # [n + 1]
+
+    @property
+    def lost_by_row(self) -> NDArray[np.int64]:
+        """int64 [n]: tokens that each row lost, over all its sequences."""
+        return self.lost if self.first is None else np.add.reduceat(self.lost, self.first[:-1])
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -57,16 +66,24 @@ class Encoded:
 
 
 class Flat:
-    """Token sequences laid end to end, added block by block."""
+    """Token sequences laid end to end, added block by block. limit: tokens that they were cut to."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._ids: list[NDArray[np.int32]] = []
         self._types: list[NDArray[np.int32]] = []
         self._lengths = array("q")
+        self._lost = array("q")
 
-    def add(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> None:
-        """Append sequences of token ids and, where the tokenizer makes them, of token types."""
+    def add(
+        self, ids: Sequence[Sequence[int]], lost: Iterable[int], types: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        """Append sequences of token ids and, where the tokenizer makes them, of token types.
+
+        lost: how many tokens were cut off each.
+        """
         self._lengths.extend(map(len, ids))
+        self._lost.extend(lost)
         self._ids.append(np.fromiter(chain.from_iterable(ids), np.int32))
         if types is not None:
             self._types.append(np.fromiter(chain.from_iterable(types), np.int32))
@@ -80,7 +97,8 @@ class Flat:
         """All sequences, as rows with their gold answers [n]."""
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         types = np.concatenate(self._types) if self._types else None
-        return Encoded(np.concatenate(self._ids), types, offsets, gold, first)
+        lost = np.array(self._lost, np.int64)
+        return Encoded(np.concatenate(self._ids), types, offsets, gold, lost, self._limit, first)
 
 
 def blocks(rows: Rows, alike: Callable[[Row], bool]) -> Iterator[list[Row]]:
@@ -98,7 +116,8 @@ def tokenised(
     Sequences are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower; the longer text of a
     pair is cut first. Raises PruneError for a limit that leaves no room for text.
     """
-    flat = Flat()
+    limit = min(max_length, tokenizer.model_max_length)
+    flat = Flat(limit)
     for first, second in texts:
         special = tokenizer.num_special_tokens_to_add(pair=second is not None)
         if max_length <= special:
@@ -107,11 +126,41 @@ def tokenised(
             first,
             second,
             truncation=True,
-            max_length=min(max_length, tokenizer.model_max_length),
+            max_length=limit,
             return_attention_mask=False,
         )
-        flat.add(tokens["input_ids"], tokens.get("token_type_ids"))
+        flat.add(tokens["input_ids"], _lost(tokens["input_ids"], first, second, tokenizer, limit), tokens.get(TYPES))
     return flat
+
+
+def _lost(
+    ids: list[list[int]], first: list[str], second: list[str] | None, tokenizer: Any, limit: int
+) -> NDArray[np.int64]:
+    """int64 [n]: how many tokens cut sequences lack; those as long as the limit are tokenised again in full."""
+    lost = np.zeros(len(ids), np.int64)
+    full = [j for j, sequence in enumerate(ids) if len(sequence) == limit]
+    if full:
+        pairs = [second[j] for j in full] if second else None
+        whole = tokenizer([first[j] for j in full], pairs, return_attention_mask=False, verbose=False)["input_ids"]
+        lost[full] = [len(sequence) - limit for sequence in whole]
+    return lost
+
+
+def tell_cut(encoded: Encoded, rows: Rows, max_length: int) -> dict[str, int]:
+    """Tell on stderr how many rows were cut, where any were; the same as facts for a manifest.
+
+    max_length: what the rows were to be cut to, where the tokenizer's own limit is not lower. Facts: `rows` that were
+    cut `of` all, the number of `tokens` that they lost, and `max_length`, the limit that held.
+    """
+    lost = encoded.lost_by_row
+    facts = {"rows": int((lost > 0).sum()), "of": len(lost), "tokens": int(lost.sum()), "max_length": encoded.limit}
+    if facts["rows"]:
+        cure = "the tokenizer's limit" if encoded.limit < max_length else "a larger --max-length keeps more"
+        note(
+            f"{rows.name}: {facts['rows']:,} of {facts['of']:,} rows were cut to {encoded.limit:,} tokens, "
+            f"and lost {facts['tokens']:,}; {cure}"
+        )
+    return facts
 
 
 def padded(

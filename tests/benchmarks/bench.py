@@ -47,6 +47,7 @@ from tests.benchmarks.passes import (
     formed,
     gradient_of,
     influence_on,
+    joined,
     observed,
     singles,
     whole_batch,
@@ -148,15 +149,6 @@ def prepare(given: argparse.Namespace, folder: Path) -> Ready:
     single = [batch(drawn[i : i + 1]) for i in range(96)]
     subject = Subject(model, task, device, resolve_precision("auto", "auto"))
     return Ready(subject, batches, single[:80], single[80:], named.checkpoints[-1])
-
-
-def joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Each row's own tokens, over and over, up to `tokens` of them: [b, tokens]."""
-    filled = []
-    for row, kept in zip(values, mask.bool(), strict=True):
-        own = row[kept]
-        filled.append(own.repeat(-(-tokens // len(own)))[:tokens])
-    return torch.stack(filled)
 
 
 def ways(ready: Ready, dim: int) -> dict[str, Way]:

@@ -81,6 +81,15 @@ def whole_batch(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Batch:
     return Batch(inputs, labels, alone)
 
 
+def joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Each row's own tokens, over and over, up to `tokens` of them: [b, tokens]."""
+    filled = []
+    for row, kept in zip(values, mask.bool(), strict=True):
+        own = row[kept]
+        filled.append(own.repeat(-(-tokens // len(own)))[:tokens])
+    return torch.stack(filled)
+
+
 def singles(batches: list[Batch]) -> Iterator[Batch]:
     """The same rows one by one, without padding."""
     for batch in batches:

@@ -24,7 +24,7 @@ from typing import Any
 from prune_cli.errors import PruneError
 from prune_cli.options import Option, Represent, checked, declared, raise_all
 from prune_cli.options import build as build_record
-from prune_cli.represent.observe import Observer, Setup, Tensor
+from prune_cli.represent.observe import Observer, Setup, Tensor, scale_of
 
 NEEDED = {
     "backward": "the backward of the batch's summed losses",
@@ -63,10 +63,11 @@ class Kind:
 
     def specs(self, sizes: Mapping[str, int], opts: Any) -> dict[str, tuple[tuple[int, ...], str]]:
         """Tensor name -> shape of a row at a checkpoint, stored type. sizes: of the axis letters."""
-        return {
-            name: (tuple(sizes[axis] for axis in tensor.axes), tensor.dtype or getattr(opts, DTYPE))
-            for name, tensor in self.tensors.items()
-        }
+        stored = {name: tensor.dtype or getattr(opts, DTYPE) for name, tensor in self.tensors.items()}
+        shapes = {name: tuple(sizes[axis] for axis in tensor.axes) for name, tensor in self.tensors.items()}
+        specs = {name: (shapes[name], stored[name]) for name in self.tensors}
+        scaled = [name for name, tensor in self.tensors.items() if tensor.scaled and stored[name] == "float16"]
+        return specs | {scale_of(name): ((), "float32") for name in scaled}
 
 
 def names() -> list[str]:

@@ -14,3 +14,6 @@ Precondition = Annotated[
     Literal["none", "adam"],
     Help("Plain gradients (none), or the step that Adam would take on each example (finetune --moments yes)."),
 ]
+CountEos = Annotated[
+    bool, Help("Count the end-of-sequence token among the tokens of a response (generation).", by_task=True)
+]

@@ -3,6 +3,9 @@
 Sources: dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795) for the gold probability; EL2N (Paul et al.
 2021, arXiv 2107.07075, section 2). Differs: both record them during training; here they are recomputed at the
 checkpoints, without dropout, unless the recorded ones are asked for.
+
+Of a response they are means over its tokens. count_eos: whether the end-of-sequence token is one of them, as it is in
+training; recorded ones always count it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from prune_cli.artifacts import tensors
 from prune_cli.data import fingerprints
 from prune_cli.errors import PruneError
 from prune_cli.options import Help
+from prune_cli.represent.kinds._ends import ends_of, without_ends
+from prune_cli.represent.kinds._shared import CountEos
 from prune_cli.represent.observe import Batch, Given, Setup, Tensor, Watcher
 
 if TYPE_CHECKING:
@@ -42,22 +47,23 @@ class Options:
         Literal["recompute", "recorded"],
         Help("Compute them at each checkpoint (recompute), or copy what training recorded at each epoch (recorded)."),
     ] = "recompute"
+    count_eos: CountEos = True
 
 
 def observe(setup: Setup, opts: Options) -> Dynamics:
     """Observe a pass."""
-    return Dynamics(setup.task)
+    return Dynamics(setup.task, ends_of(setup, count_eos=opts.count_eos))
 
 
 class Dynamics(Watcher):
     """Observes `logprob`, `correct`, `margin` and `el2n`, each [b]."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, ends: tuple[int, ...] = ()) -> None:
+        self._task, self._ends = task, ends
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The task's dynamics of the batch."""
-        return self._task.dynamics(batch.outputs.logits.detach(), batch.labels)
+        return self._task.dynamics(batch.outputs.logits.detach(), without_ends(batch.labels, self._ends))
 
 
 def without_pass(opts: Options) -> bool:
@@ -68,6 +74,11 @@ def without_pass(opts: Options) -> bool:
 def write(path: Path, given: Given, opts: Options) -> None:
     """Copy the dynamics that training recorded of these rows, at the epochs of the checkpoints asked for."""
     named, rows = given.named, given.rows
+    if not opts.count_eos and "count_eos" in given.task.OPTIONS:
+        raise PruneError(
+            "count_eos: false; allowed with --dynamics recorded: true, as training counted it",
+            hint="--dynamics recompute",
+        )
     trained = named.trained
     if trained is None or "dynamics.safetensors" not in trained.files:
         raise PruneError(

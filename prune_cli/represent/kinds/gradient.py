@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prune_cli.models.find import Checkpoint
 
 TENSORS = {
-    "gradient": Tensor(("k",), None, "randomly projected gradient of the loss"),
+    "gradient": Tensor(("k",), None, "randomly projected gradient of the loss", scaled=True),
     "grad_norm": Tensor((), "float32", "norm of the whole gradient; higher: the example moves the model more"),
 }
 FEATURES = "gradient"

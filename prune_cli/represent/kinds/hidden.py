@@ -1,10 +1,11 @@
 """Hidden states of one layer, pooled over tokens: the representation of prototypicality, RDS and their kin.
 
 pooling: `cls` the first token; `mean` over the real tokens; `last` the last real token; `position` weights that grow
-with the token's position, wₜ = t / Σ t (Muennighoff 2022, arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025, arXiv
-2503.01807); `response` the mean over the response's tokens, where a row has a prompt and a response. choices: where a
-row is several choices, its vector is the `mean` of its choices' vectors (Du et al. 2025, arXiv 2507.03648) or the
-vector of the `gold` choice.
+with the token's position, wₜ = t / Σ t (Muennighoff 2022, arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025,
+arXiv 2503.01807); `response` the mean over the response's tokens, where a row has a prompt and a response; `summary`
+the token that has seen all others (Du et al. 2025, arXiv 2507.03648): the first of a masked language model, the last
+real token of any other model, whose first token has seen none. choices: where a row is several choices, its vector is
+the `mean` of its choices' vectors (Du et al. 2025, arXiv 2507.03648) or the vector of the `gold` choice.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Options:
 
     layer: Annotated[int, Help("Which layer; -1 is the last, 0 the embeddings.")] = -1
     pooling: Annotated[
-        Literal["auto", "cls", "mean", "last", "position", "response"],
+        Literal["auto", "cls", "mean", "last", "position", "response", "summary"],
         Help("How vectors of tokens become one vector; auto: the task's own way."),
     ] = "auto"
     choices: Annotated[
@@ -52,7 +53,16 @@ def resolved(opts: Options, task: Task) -> Options:
 
 def observe(setup: Setup, opts: Options) -> Hidden:
     """Observe a pass."""
+    if opts.pooling == "summary":
+        opts = replace(opts, pooling=summarising(setup.model.config, setup.task))
     return Hidden(opts)
+
+
+def summarising(config: Any, task: Task) -> Literal["cls", "last"]:
+    """The pooling that takes the token which has seen all others, by the type of model and its use."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    return "cls" if config.model_type in MASKED and task.AUTO_MODEL != "AutoModelForCausalLM" else "last"
 
 
 class Hidden(Watcher):

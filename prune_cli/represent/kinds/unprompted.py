@@ -1,8 +1,10 @@
 """The response without its prompt: how likely the model finds it when nothing stands before it.
 
 The response's tokens (of all turns, where there are several) follow the one token that begins a text: the model's
-bos_token_id, or its eos_token_id, which ends the text before, where it has no bos_token_id. This costs a second forward
-of the responses alone, without gradients. Source: the direct answer score of Li et al. 2023, arXiv 2308.12032.
+bos_token_id, or its eos_token_id, which ends the text before, where it has no bos_token_id. This costs a second
+forward of the responses alone, without gradients. Source: the direct answer score of Li et al. 2023, arXiv
+2308.12032. Differs: in their code the words that end the prompt's template stand before the response. count_eos:
+whether the end-of-sequence token counts; in their code a response has none.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prune_cli.errors import PruneError
+from prune_cli.represent.kinds._ends import ends_of, without_ends
+from prune_cli.represent.kinds._shared import CountEos
 from prune_cli.represent.observe import Batch, Setup, Tensor, Watcher
 
 if TYPE_CHECKING:
@@ -28,19 +32,21 @@ OUTSIDE = -100  # the label of a token outside the response
 
 @dataclass(frozen=True)
 class Options:
-    """It has none."""
+    """Options of the kind."""
+
+    count_eos: CountEos = True
 
 
 def observe(setup: Setup, opts: Options) -> Unprompted:
     """Observe a pass."""
-    return Unprompted(setup)
+    return Unprompted(setup, ends_of(setup, count_eos=opts.count_eos))
 
 
 class Unprompted(Watcher):
     """Observes `logprob_unprompted` [b]."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, setup: Setup, ends: tuple[int, ...] = ()) -> None:
+        self._setup, self._ends = setup, ends
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """No axes. Raises PruneError for a model that has no token to begin a text with."""
@@ -54,7 +60,7 @@ class Unprompted(Watcher):
         from prune_cli.models.device import autocast
 
         setup = self._setup
-        inputs, labels = without_prompt(batch.labels, self._start)
+        inputs, labels = without_prompt(without_ends(batch.labels, self._ends), self._start)
         with torch.no_grad(), autocast(setup.device, setup.precision):
             logits = setup.model(**inputs).logits
             return {"logprob_unprompted": -setup.task.losses(logits, labels)}

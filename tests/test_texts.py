@@ -1,0 +1,308 @@
+"""From rows to tokens and back to scores: nothing depends on the day, is lost, or is counted right without a word."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from prune_cli.data.rows import read_rows as open_rows
+from prune_cli.errors import PruneError
+from prune_cli.models.find import find
+from prune_cli.models.load import load_tokenizer
+from prune_cli.tasks import chat, choice, classification, generation
+from tests.conftest import REPOSITORY, Prune, read_rows, write_rows
+
+LM = REPOSITORY / "sample_data" / "lm"
+DAY = "{{ strftime_now('%d %b %Y') }}"
+LLAMA = "".join(  # as in Llama 3.1's template
+    [
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}",
+        '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "26 Jul 2024" %}',
+        '{%- endif %}{%- endif %}{{ "Today Date: " + date_string }}',
+    ]
+)
+TURNS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is my_var_name?",
+        "__init__ is called by",
+        "Let a_{n+1} = a_n",
+        "What does $_ hold?",
+        r"In LaTeX \_ is",
+        "This is _emphasised_",
+        "x_1 and x_",
+        "é_ and _é",
+        "none",
+    ],
+)
+def test_an_underscore_that_touches_something_is_no_blank(question: str) -> None:
+    """Names, indices, markup and variables stay as they are, and the choice follows the question."""
+    assert choice.filled(question, "cold") == question
+    row = {"question": question, "choices": ["cold", "warm"], "label": 0}
+    assert choice._texts([row]) == ([question, question], ["cold", "warm"])
+
+
+@pytest.mark.parametrize(
+    ("question", "filled"),
+    [
+        ("The lid is _.", "The lid is cold."),
+        ("_ is hot", "cold is hot"),
+        ("The ____ is (_), \"_\" or '_'; _'s", "The cold is (cold), \"cold\" or 'cold'; cold's"),
+        ("hot, _", "hot, cold"),
+        ("my_name is _", "my_name is cold"),
+        ("_", "cold"),
+    ],
+)
+def test_a_blank_stands_alone(question: str, filled: str) -> None:
+    """A run of underscores with space or punctuation about it is filled, beside names that are not."""
+    assert choice.filled(question, "cold") == filled
+    assert choice._texts([{"question": question, "choices": ["cold", "warm"], "label": 0}])[1] is None
+
+
+def test_the_blanks_of_the_sample_data_are_filled() -> None:
+    """Every question of sample_data/choice that was written with a blank is filled."""
+    rows = read_rows(REPOSITORY / "sample_data" / "choice" / "train.jsonl")
+    with_blank = [row for row in rows if "_" in row["question"]]
+    assert len(with_blank) > 100
+    assert all("_" not in choice.filled(row["question"], "x") for row in with_blank)
+
+
+def tokenizer_with(template: str) -> Any:
+    """The tokenizer of the sample model with another chat template."""
+    tokenizer = load_tokenizer(find(str(LM)))
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.fixture
+def another_day(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A day far from today, by the clock of transformers' templates."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(1999, 12, 31)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+    return "31 Dec 1999"
+
+
+@pytest.mark.parametrize("template", [DAY, LLAMA])
+def test_a_template_sees_a_fixed_date(template: str, another_day: str) -> None:
+    """The library's own rendering changes with the day; ours does not, and is otherwise the same."""
+    tokenizer = tokenizer_with(template + TURNS)
+    theirs = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+    prompt, whole = chat.rendered(tokenizer, MESSAGES, "rows.jsonl:1")
+    assert another_day in theirs
+    assert whole == theirs.replace(another_day, "26 Jul 2024")
+    assert whole.startswith(prompt)
+
+
+@pytest.mark.parametrize("stage", ["represent", "finetune"])
+def test_the_same_recipe_gives_the_same_bytes_on_another_day(
+    stage: str, prune: Prune, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Hidden states and weights of a model whose template prints the date do not depend on the clock."""
+    tokenizer = tokenizer_with(LLAMA + TURNS)
+    model = tmp_path / "model"
+    transformers.AutoModelForCausalLM.from_pretrained(LM).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"what is {i}", "response": "good"} for i in range(4)])
+    more = ["--steps", 1] if stage == "finetune" else []
+    file = "model.safetensors" if stage == "finetune" else "hidden.safetensors"
+
+    def made(name: str) -> bytes:
+        command = [stage, rows, "-o", tmp_path / name, "--model", model, "--task", "generation", *more]
+        ran = prune(*command)
+        assert ran.code == 0, ran.err
+        return (tmp_path / name / file).read_bytes()
+
+    today = made("today")
+    request.getfixturevalue("another_day")
+    assert made("another") == today
+
+
+@pytest.mark.parametrize("code", [*chat._CODES, *(f"-{code}" for code in "dmHIMSj")])
+def test_every_code_of_strftime_is_told(code: str) -> None:
+    """The macro's text for a code is Python's own for the fixed date; `%%` is a percent sign."""
+    text = f"a %{code} b %% %%d %{code}"
+    tokenizer = tokenizer_with(f"{{{{ strftime_now({text!r}) }}}}|{TURNS}")
+    _, whole = chat.rendered(tokenizer, MESSAGES, "here")
+    assert whole.split("|<")[0].rstrip("|") == datetime(2024, 7, 26, tzinfo=UTC).strftime(text)
+
+
+def test_a_template_keeps_its_white_space_beside_the_date() -> None:
+    """A first line of spaces, an empty line and trimmed blocks come out as the library renders them."""
+    for start in ("\n", "  \n", "  {% if true %}\n x{% endif %}", " {%- if true %} y {% endif %}", "{# c #}\n"):
+        template = start + TURNS + "{{ strftime_now('') }}"
+        tokenizer = tokenizer_with(template)
+        theirs = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+        assert chat.rendered(tokenizer, MESSAGES, "here")[1] == theirs
+
+
+def test_a_template_that_draws_at_random_draws_the_same() -> None:
+    """Jinja's random filter gives the same words each time, and leaves Python's own draws alone."""
+    tokenizer = tokenizer_with("{{ range(10000) | random }} {{ lipsum(n=1) }}" + TURNS)
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    first = chat.rendered(tokenizer, MESSAGES, "here")
+    assert random.random() == expected
+    assert chat.rendered(tokenizer, MESSAGES, "here") == first
+    assert first[1].startswith(first[0])
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no system please') }}", "refuses the messages: no system please"),
+        ("{{ messages[7].content }}", "refuses the messages: list object has no element 7"),
+        ("{% if %}", "refuses the messages: "),
+        ("{{ 1 / 0 }}", "fails on the messages: ZeroDivisionError: division by zero"),
+        ("{{ messages[0].content + 1 }}", "fails on the messages: TypeError: "),
+        ("{{ 'a' * 10 ** 15 }}", "fails on the messages: "),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "fails on the messages: OverflowError: "),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails on the messages: RecursionError: "),
+    ],
+)
+def test_whatever_a_template_raises_is_one_line(template: str, said: str, tmp_path: Path) -> None:
+    """Any exception of a template is an error of the row, with file and line."""
+    rows = open_rows(write_rows(tmp_path / "rows.jsonl", [{"messages": MESSAGES}]), check=generation.check)
+    with pytest.raises(PruneError) as failure:
+        generation.encode(rows, tokenizer_with(template), 50, [])
+    assert failure.value.message.startswith(f"{tmp_path / 'rows.jsonl'}:1: the chat template ")
+    assert said in failure.value.message
+
+
+def test_a_template_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops within loops end after the time for a row; a text without end is told by its length."""
+    monkeypatch.setattr(chat, "SECONDS", 0.3)
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    began = time.monotonic()
+    with pytest.raises(PruneError, match=r"here: the chat template fails .* TimeoutError: it took more than 0.3 s"):
+        chat.rendered(tokenizer_with(loops), MESSAGES, "here")
+    assert time.monotonic() - began < 5
+    monkeypatch.undo()
+    with pytest.raises(PruneError, match="here: the chat template makes a text of 20000000 characters; allowed: up to"):
+        chat.rendered(tokenizer_with("{{ 'ab' * 10 ** 7 }}"), MESSAGES, "here")
+
+
+def uncut(tokenizer: Any, *texts: str) -> int:
+    """The number of tokens of a text or pair, by the tokenizer alone."""
+    return len(tokenizer(*texts)["input_ids"])
+
+
+@pytest.mark.parametrize("task", ["classification", "choice", "generation"])
+def test_tokens_that_are_cut_are_counted(task: str, tmp_path: Path) -> None:
+    """For each row as many as the tokenizer alone makes over the limit; a row just as long as the limit loses none."""
+    tokenizer = load_tokenizer(find(str(LM if task == "generation" else LM.parent / "model")))
+    tokenizer.chat_template = None
+    words = [" ".join(["the film is good"] * (i + 1)) for i in range(6)]
+    rows: list[dict[str, Any]]
+    texts: list[list[tuple[str, ...]]]
+    if task == "classification":
+        rows = [{"text": t, "label": i % 2, **({"text_pair": t} if i % 2 else {})} for i, t in enumerate(words)]
+        texts = [[(row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)] for row in rows]
+    elif task == "choice":
+        rows = [
+            {"question": f"_ {t}" if i % 2 else t, "choices": ["a film", "the film is good"], "label": 0}
+            for i, t in enumerate(words)
+        ]
+        texts = [
+            [
+                (choice.filled(row["question"], c),) if "_" in row["question"] else (row["question"], c)
+                for c in row["choices"]
+            ]
+            for row in rows
+        ]
+    else:
+        rows = [{"prompt": t, "response": "good"} for t in words]
+        texts = [[(f"{t}",)] for t in words]
+    module: Any = {"classification": classification, "choice": choice, "generation": generation}[task]
+    opened = open_rows(write_rows(tmp_path / "rows.jsonl", rows), check=module.check)
+    labels = module.label_list(opened)
+    answer = len(tokenizer("good", add_special_tokens=False)["input_ids"]) + 1 if task == "generation" else 0
+    lengths = [[uncut(tokenizer, *text) + answer for text in row] for row in texts]
+    limit = lengths[2][0]
+    encoded = module.encode(opened, tokenizer, limit, labels)
+    expected = [sum(max(0, length - limit) for length in row) for row in lengths]
+    assert encoded.lost_by_row.tolist() == expected
+    assert expected[0] == 0 and lengths[2][0] == limit and sum(x > 0 for x in expected) >= 3
+    whole = module.encode(opened, tokenizer, 10**6, labels)  # the tokenizer has a limit of its own
+    assert whole.limit == tokenizer.model_max_length
+    assert whole.lost_by_row.tolist() == [
+        sum(max(0, length - tokenizer.model_max_length) for length in row) for row in lengths
+    ]
+
+
+@pytest.mark.parametrize("stage", ["finetune", "represent", "eval"])
+def test_rows_that_are_cut_are_told_and_kept(
+    stage: str, prune: Prune, tiny_model: Path, made: Path, data: Path, tmp_path: Path
+) -> None:
+    """Once on stderr, in the manifest and by `show`; without cut rows, not a word."""
+    model = made / "warmup"
+    rows = read_rows(data / "train.jsonl")
+    lengths = [len(row["text"].split()) + 2 for row in rows]
+    counts = {"rows": sum(x > 6 for x in lengths), "of": 24, "tokens": sum(max(0, x - 6) for x in lengths)}
+    assert 0 < counts["rows"] < 24
+    inputs = [model, data / "train.jsonl"] if stage == "eval" else [data / "train.jsonl", "--model", model]
+    more = ["--steps", 1] if stage == "finetune" else []
+    ran = prune(stage, *inputs, "-o", tmp_path / "cut", "--max-length", 6, *more)
+    assert ran.code == 0, ran.err
+    n, tokens = counts["rows"], counts["tokens"]
+    said = f"train: {n} of 24 rows were cut to 6 tokens, and lost {tokens}; a larger --max-length"
+    assert ran.err.count(said) == 1 and ran.err.count("were cut") == 1
+    shown = prune("show", tmp_path / "cut", "--json").json()
+    name = "train" if stage == "eval" else "rows"
+    assert shown["about"]["cut"] == {name: {**counts, "max_length": 6}}
+    assert f"{name}: {n} of 24 to 6 tokens; {tokens} lost" in prune("show", tmp_path / "cut").out
+    ran = prune(stage, *inputs, "-o", tmp_path / "whole", "--max-length", 512, *more)
+    assert ran.code == 0 and "were cut" not in ran.err
+    assert " lost" not in prune("show", tmp_path / "whole").out
+    assert prune("show", tmp_path / "whole", "--json").json()["about"]["cut"][name]["rows"] == 0
+
+
+def test_rows_of_a_target_set_that_are_cut_are_told_apart(prune: Prune, made: Path, data: Path, tmp_path: Path) -> None:
+    """`represent --kind influence` reads two files, each of which may be cut."""
+    command = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup", "--kind"]
+    ran = prune(*command, "influence", "--target-data", data / "validation.jsonl", "--max-length", 6)
+    assert ran.code == 0, ran.err
+    assert "train: " in ran.err and "validation: " in ran.err
+    cut = prune("show", tmp_path / "out", "--json").json()["about"]["cut"]
+    assert (cut["rows"]["of"], cut["target"]["of"]) == (24, 8)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "whose", "hint"),
+    [(5, "max_length 5 leaves one", "--max-length 8 or more"), (500, "the tokenizer's limit of 6 tokens", None)],
+)
+def test_a_response_too_long_names_whose_limit_it_is(
+    max_length: int, whose: str, hint: str | None, tmp_path: Path
+) -> None:
+    """The option where that is the lower one, with the value that is enough; else the tokenizer's own limit."""
+    tokenizer = load_tokenizer(find(str(LM)))
+    tokenizer.chat_template = None
+    tokenizer.model_max_length = 6
+    text = "the film is good"
+    while len(tokenizer(text, add_special_tokens=False)["input_ids"]) < 6:
+        text += " good"
+    length = len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+    rows = open_rows(write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "response": text}]), check=generation.check)
+    with pytest.raises(PruneError) as failure:
+        generation.encode(rows, tokenizer, max_length, [])
+    assert f"a.jsonl:1: response of {length} tokens; allowed: up to" in failure.value.message
+    assert whose in failure.value.message
+    assert failure.value.hint == (hint and hint.replace("8", str(length + 1)))
