@@ -121,7 +121,7 @@ def test_replace_and_force(tmp_path: Path) -> None:
         return prune_cli.select(data, out, method="random", keep=keep, fields={"text": "words"}, **how)
 
     assert select(3).about["kept"] == 3
-    with pytest.raises(PruneError, match="options.n_keep 3 -> 2") as caught:
+    with pytest.raises(PruneError, match=r"options\.n_keep 3 -> 2") as caught:
         select(2)
     assert caught.value.hint is not None
     assert select(2, replace=True).about["kept"] == 2

@@ -15,8 +15,9 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data import open as opening
 from prune_cli.data import rows
 from prune_cli.errors import PruneError
-from prune_cli.methods import balance, call, inputs
+from prune_cli.methods import call, inputs
 from prune_cli.methods import method as methods
+from prune_cli.methods.balance import select as balanced
 from prune_cli.numeric import blocks as _blocks
 from prune_cli.options import Score
 from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
@@ -323,7 +324,7 @@ def test_methods_run_on_maps_as_on_copies(name: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(_blocks, "IN_MEMORY", limit)
         given: dict[str, Any] = {"n_keep": 13, "rng": np.random.default_rng(1), "k": 4, **every}
         arguments = {key: given[key] for key in [*method.inputs, *method.options] if key in given}
-        found.append(balance.select(method, arguments, label, 13, "equal", 40).positions.tolist())
+        found.append(balanced(method, arguments, label, 13, "equal", 40).positions.tolist())
     assert found[0] == found[1]
 
 
