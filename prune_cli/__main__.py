@@ -2,6 +2,8 @@
 
 import sys
 
+from prune_cli.errors import PruneError
+
 
 def main() -> None:
     """Load the command line and run it."""
@@ -10,6 +12,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except PruneError as error:  # a kind whose file is broken, say: its options belong to the commands
+        print(f"error: {error.message}", file=sys.stderr)
+        sys.exit(1)
     run()
 
 

@@ -254,11 +254,12 @@ def evaluate(
 @app.command(epilog=_example("prune methods", "prune methods less"))
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One method: what it does and its options.")
+        str | None,
+        typer.Argument(metavar="NAME", help="A published method, kind, score or selection."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the published methods, each a representation and a selection; and what each half can be."""
+    """List the published methods, and every kind of representation, score and selection; or tell of one by name."""
     from prune_cli.report import methods as report
 
     facts = report.one_method(name) if name else report.all_methods()

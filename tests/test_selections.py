@@ -4,6 +4,7 @@ import inspect
 import sys
 import tracemalloc
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,7 +297,7 @@ def test_every_method_can_be_balanced(name, balance):
     """For every method and budget the labels come out with the shares, and the rows are all different."""
     method = methods.load("select", name)
     label = np.repeat([0, 1, 3], [25, 10, 5])  # no row has label 2
-    shares = {"keep": proportional_shares, "equal": equal_shares}[balance]
+    shares: Any = {"keep": proportional_shares, "equal": equal_shares}[balance]
     for n_keep in (1, 2, 13, 39, 40):
         every = {
             "n": 40,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,8 +84,7 @@ def _within(method: Method, arguments: Mapping[str, Any], rows: NDArray[np.int64
 def _run(method: Method, arguments: Mapping[str, Any], n_keep: int, n: int) -> Selection:
     """What the method selects, checked."""
     names = {*method.inputs, *method.options}
-    function: Callable[..., Any] = method.function
-    returned = function(**{name: value for name, value in arguments.items() if name in names})
+    returned = method.call(**{name: value for name, value in arguments.items() if name in names})
     positions, told = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
     positions = as_array(positions)
     fits = positions.ndim == 1 and positions.dtype.kind in "iu"

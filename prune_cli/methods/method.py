@@ -22,7 +22,7 @@ import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -34,6 +34,7 @@ from prune_cli import options
 from prune_cli.artifacts.code import digest_of_file, digest_of_module
 from prune_cli.errors import PruneError
 from prune_cli.options import Option
+from prune_cli.runtime import plugins
 
 STAGES = ("score", "select")
 CODE = ("prune_cli.score", "prune_cli.select", "prune_cli.numeric")  # what a method's content may depend on
@@ -50,6 +51,18 @@ class Method:
     options: dict[str, Option]
     doc: str  # the file's docstring
     code: str  # sha256 over its file and the helpers that it imports
+    own: bool = True  # whether prune brings it
+
+    def call(self, **arguments: Any) -> Any:
+        """What the function returns. An exception in a function of others is a PruneError."""
+        try:
+            return self.function(**arguments)
+        except PruneError:
+            raise
+        except Exception as failure:
+            if self.own:
+                raise
+            raise PruneError(f"{self.name}: {plugins.told(failure)}") from failure
 
     @property
     def summary(self) -> str:
@@ -99,7 +112,9 @@ def load(stage: str, name: str, kind: str | None = None) -> Method:
         return _of_file(Path(file), function)
     stem = name.replace("-", "_")
     if stem in names(stage):
-        module = import_module(f"prune_cli.{stage}.{stem}")
+        module = plugins.load(f"prune_cli.{stage}.{stem}")
+        if not callable(getattr(module, stage, None)):
+            raise PruneError(f"{module.__file__}: no function {stage}; a {stage} method needs one")
         function = getattr(module, "FORMS", {}).get(kind, getattr(module, stage))
         return _described(stem, function, module, digest_of_module(module.__name__, CODE))
     points = installed(stage)
@@ -123,7 +138,7 @@ def _of_file(path: Path, function: str) -> Method:
     module = _executed(path, code)
     if not callable(getattr(module, function, None)):
         raise PruneError(f"method: {path}:{function}; the file has no function {function}")
-    return _described(name, getattr(module, function), module, code)
+    return replace(_described(name, getattr(module, function), module, code), own=False)
 
 
 @cache
@@ -149,7 +164,7 @@ def _of_entry_point(stage: str, point: EntryPoint) -> Method:
     module = inspect.getmodule(function)
     if not callable(function) or module is None or module.__file__ is None:
         raise PruneError(f"{stage} method: {point.name}; {point.value} is no function {stage}")
-    return _described(point.name, function, module, digest_of_file(Path(module.__file__)))
+    return replace(_described(point.name, function, module, digest_of_file(Path(module.__file__))), own=False)
 
 
 def _described(name: str, function: Callable[..., Any], module: ModuleType, code: str) -> Method:

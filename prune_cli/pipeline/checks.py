@@ -60,7 +60,7 @@ def _representations(plan: Plan) -> Iterator[str]:
         if _wants_moments(method, plan) and (lacking := _lacks_moments(method, plan)):
             yield f"{where}: moments of Adam are needed, and {lacking}"
         for kind in method.kinds:
-            for need in sorted({"prompt"} & kinds.load(kind).needs - tasks.load(plan.task).OFFERS):
+            for need in sorted(kinds.load(kind).needs & kinds.OF_TASK - tasks.load(plan.task).OFFERS):
                 yield f"{where}: {kind}; rows of the task {plan.task} have no {need}"
             if not told and (problem := _recorded_problem(kind, method, plan)):
                 told = True

@@ -1,23 +1,28 @@
-"""`prune methods`: the published methods, and the scores and selections that there are."""
+"""`prune methods`: the published methods; the kinds, scores and selections that there are."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.methods.method import STAGES, Method
 from prune_cli.methods.published import published
+from prune_cli.options import Option, declared
 from prune_cli.report.table import plain, table
+from prune_cli.represent import kinds
+from prune_cli.represent.kinds import Kind
 
 COLUMNS = ("name", "representation", "score", "select", "objective", "source")
 
 
 def all_methods() -> dict[str, Any]:
-    """The published methods; name -> summary of each score and selection, those of other packages too."""
+    """The published methods; name -> summary of each kind, score and selection, those of other packages too."""
     return {
         "published": [dataclasses.asdict(method) for method in published().values()],
+        "kinds": {name: kinds.load(name).about for name in kinds.names()},
         **{stage: {name: _summary(stage, name) for name in _names(stage)} for stage in STAGES},
     }
 
@@ -33,9 +38,9 @@ def _summary(stage: str, name: str) -> str:
 def all_methods_text(facts: dict[str, Any]) -> str:
     """All methods as a table and two lists."""
     lines = table([COLUMNS, *([method[key] for key in COLUMNS] for method in facts["published"])])
-    for stage in STAGES:
-        lines += ["", f"{stage} methods:"]
-        lines += table([(f"  {name}", summary) for name, summary in facts[stage].items()])
+    for title in ("kinds", *STAGES):
+        lines += ["", "kinds of representation:" if title == "kinds" else f"{title} methods:"]
+        lines += table([(f"  {name}", summary) for name, summary in facts[title].items()])
     return "\n".join(lines)
 
 
@@ -49,10 +54,33 @@ def one_method(name: str) -> dict[str, Any]:
         own = next((known for known in _names(stage) if known in (name, stem)), None)
         if own:
             facts[stage] = _described(methods.load(stage, own))
+    if stem in kinds.names():
+        facts["kind"] = _kind(kinds.load(stem))
     if not facts:
-        known = {stem.replace("_", "-") for stage in STAGES for stem in _names(stage)}
-        raise PruneError(f"method: {name}; allowed: {', '.join(sorted(known | set(published())))}")
+        known = {*kinds.names(), *published(), *(stem for stage in STAGES for stem in _names(stage))}
+        raise PruneError(f"method: {name}; allowed: {', '.join(sorted(known))}")
     return facts
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    return {
+        "name": kind.name,
+        "about": kind.about,
+        "features": kind.features,
+        "tensors": {
+            name: {"shape": ["n", "e", *tensor.axes], "dtype": tensor.dtype, "about": tensor.about}
+            for name, tensor in kind.tensors.items()
+        },
+        "needs": {need: kinds.NEEDED[need] for need in sorted(kind.needs)},
+        "options": _options(declared(kind.options)),
+    }
+
+
+def _options(known: Mapping[str, Option]) -> dict[str, Any]:
+    return {
+        name: {"default": option.default, "allowed": option.allowed, "help": option.help.text}
+        for name, option in known.items()
+    }
 
 
 def _names(stage: str) -> list[str]:
@@ -63,10 +91,7 @@ def _described(method: Method) -> dict[str, Any]:
     return {
         "name": method.name,
         "inputs": method.inputs,
-        "options": {
-            name: {"default": option.default, "allowed": option.allowed, "help": option.help.text}
-            for name, option in method.options.items()
-        },
+        "options": _options(method.options),
         "about": method.doc,
     }
 
@@ -78,23 +103,46 @@ def one_method_text(facts: dict[str, Any]) -> str:
         shown = {key: value for key, value in facts["published"].items() if value and key != "name"}
         lines = table([(f"  {key}", plain(value)) for key, value in shown.items()])
         parts.append("\n".join([f"{facts['published']['name']}, as published:", *lines]))
+    if "kind" in facts:
+        parts.append(_kind_text(facts["kind"]))
     for stage in STAGES:
         if stage in facts:
             parts.append(_text(stage, facts[stage]))
     return "\n\n".join(parts)
 
 
-def _text(stage: str, facts: dict[str, Any]) -> str:
-    options = [
-        (f"  --set {name}={plain(option['default'])}", f"{option['help']} Allowed: {option['allowed']}.".strip())
-        for name, option in facts["options"].items()
+def _kind_text(facts: dict[str, Any]) -> str:
+    tensors = [
+        (f"  {name}", f"[{', '.join(tensor['shape'])}]", tensor["about"]) for name, tensor in facts["tensors"].items()
     ]
+    return "\n".join(
+        [
+            f"kind {facts['name']}: {facts['about']}",
+            "",
+            f"Tensors, `{facts['features']}` being its features:",
+            *table(tensors),
+            "Needs:" + ("" if facts["needs"] else " nothing but a model."),
+            *(f"  {need}: {text}" for need, text in facts["needs"].items()),
+            *_option_lines(facts["options"], "--"),
+        ]
+    )
+
+
+def _option_lines(options: dict[str, Any], flag: str) -> list[str]:
+    rows = []
+    for name, option in options.items():
+        shown = name.replace("_", "-") if flag == "--" else name
+        value = f"{flag}{shown}{' ' if flag == '--' else '='}{plain(option['default'])}"
+        rows.append((f"  {value}", f"{option['help']} Allowed: {option['allowed']}.".strip()))
+    return ["Options and their defaults:" + ("" if rows else " none."), *(table(rows) if rows else [])]
+
+
+def _text(stage: str, facts: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{stage} {facts['name']}: {facts['about']}",
             "",
             f"Inputs: {', '.join(facts['inputs'])}.",
-            "Options and their defaults:" + ("" if options else " none."),
-            *(table(options) if options else []),
+            *_option_lines(facts["options"], "--set "),
         ]
     )

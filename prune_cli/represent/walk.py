@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from prune_cli.errors import PruneError
 from prune_cli.models.batching import batches, next_batch
 from prune_cli.models.load import load_checkpoint
 from prune_cli.represent import resume
-from prune_cli.represent.observe import Observer, Setup
+from prune_cli.represent.observe import Observer, Setup, scale_of
 from prune_cli.represent.output import Output, Values
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import progress
@@ -33,6 +34,12 @@ class Observed:
     observer: Observer
     specs: dict[str, tuple[tuple[int, ...], str]]
     backward: bool
+
+    @property
+    def declared(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape of a row, of those that the observer gives: scales are made when values are written."""
+        scales = {scale_of(name) for name in self.specs}
+        return {name: shape for name, (shape, _) in self.specs.items() if name not in scales}
 
 
 def walk(folder: Path, observed: Mapping[str, Observed], setup: Setup, *, save_minutes: float) -> None:
@@ -115,7 +122,20 @@ def _observe(setup: Setup, observed: Mapping[str, Observed], positions: NDArray[
         batch.outputs = setup.forward(batch.inputs)
         if backward:
             setup.task.losses(batch.outputs.logits, batch.labels).sum().backward()
-        return {kind: entry.observer.rows(batch) for kind, entry in observed.items()}
+        return {kind: _checked(kind, entry, entry.observer.rows(batch), len(batch)) for kind, entry in observed.items()}
+
+
+def _checked(kind: str, entry: Observed, values: Any, b: int) -> dict[str, torch.Tensor]:
+    """The values of a batch of b rows, if they are what the kind declares: a file is no better than its kind."""
+    if not isinstance(values, dict):
+        raise PruneError(f"kind {kind}: rows() gave {type(values).__name__}; declared: name -> tensor")
+    for name in sorted({*entry.declared, *values}):
+        given, shape = values.get(name), entry.declared.get(name)
+        if shape is None or not isinstance(given, torch.Tensor) or tuple(given.shape) != (b, *shape):
+            got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            told = "no such tensor" if shape is None else f"a tensor {[b, *shape]}"
+            raise PruneError(f"kind {kind}: rows() gave {got} for {name}; declared: {told}")
+    return values
 
 
 def _halved(positions: NDArray[np.int64], lengths: NDArray[np.int64]) -> int:

@@ -72,7 +72,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
-    _check_prompt(chosen, opts.task, task)
+    _check_task(chosen, opts.task, task)
     rows = open_rows(data, dict(fields), task.check)
     target = open_rows(opts.target_data, dict(fields), task.check) if opts.target_data else None
     grouped = groups(target) if target else None
@@ -128,10 +128,11 @@ def _check_target(chosen: list[Kind], opts: Represent) -> None:
         raise PruneError(f"kind: {' and '.join(by_gradients)}; one of them at a time is allowed")
 
 
-def _check_prompt(chosen: list[Kind], name: str, task: Task) -> None:
+def _check_task(chosen: list[Kind], name: str, task: Task) -> None:
+    """Whether the task has what the kinds need of it."""
     for kind in chosen:
-        if "prompt" in kind.needs and "prompt" not in task.OFFERS:
-            raise PruneError(f"kind: {kind.name}; it needs rows with a prompt, which the task {name} does not have")
+        if lacking := sorted(kind.needs & kinds.OF_TASK - task.OFFERS):
+            raise PruneError(f"kind: {kind.name}; it needs {kinds.NEEDED[lacking[0]]}; the task {name} has none")
 
 
 def _ask(kind: Kind, opts: Represent, task: Task) -> _Asked:

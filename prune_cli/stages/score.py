@@ -27,7 +27,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, fields: Mapping[
         return outcome
     with making(outcome, recipe, call.places) as draft:
         rows = call.given.rows
-        scores = calls.as_array(call.method.function(**call.read()))
+        scores = calls.as_array(call.method.call(**call.read()))
         if scores.shape != (len(rows),) or scores.dtype.kind not in "iuf" or not np.isfinite(scores).all():
             raise PruneError(f"{call.method.name}: gave scores that are not one finite number for each row")
         write_columns(draft.path / "score.jsonl", {"id": rows.ids, "score": scores.tolist()})

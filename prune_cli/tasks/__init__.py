@@ -6,7 +6,6 @@ Adding a task is adding a file. A file is a task if it assigns AUTO_MODEL; other
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prune_cli.errors import PruneError
+from prune_cli.runtime import plugins
 
 if TYPE_CHECKING:  # the command line's help lists the tasks, so this module needs no library
     import numpy as np
@@ -122,7 +122,7 @@ def load(name: str) -> Task:
     Raises PruneError for a name without a task, and for a task whose file does not declare all that `Task` lists.
     """
     if any(file.stem == name for file in _files()):
-        module = importlib.import_module(f"{__name__}.{name}")
+        module = plugins.load(f"{__name__}.{name}")
         declared = [entry for entry in vars(Task) if not entry.startswith("_")]
         lacking = [entry for entry in declared if not hasattr(module, entry)]
         if 0 < len(lacking) < len(declared):

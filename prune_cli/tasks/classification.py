@@ -23,7 +23,7 @@ PEFT_TASK = "SEQ_CLS"
 POOLING = "mean"
 TABLE_METRICS = ("accuracy", "macro_f1")
 OPTIONS: tuple[str, ...] = ()
-OFFERS: frozenset[str] = frozenset()
+OFFERS: frozenset[str] = frozenset({"classes"})
 EXAMPLE: Row = {"text": "The film is good.", "label": "positive"}
 
 _KEYS = '"text", "text_pair" if need be, "label"'

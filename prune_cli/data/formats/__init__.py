@@ -7,7 +7,6 @@ is known by what the row looks like.
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from functools import cache
 from typing import Any, Protocol, cast
@@ -15,6 +14,7 @@ from typing import Any, Protocol, cast
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import keys_of
 from prune_cli.errors import PruneError
+from prune_cli.runtime import plugins
 
 
 class Format(Protocol):
@@ -50,7 +50,7 @@ def names() -> list[str]:
 @cache
 def _formats() -> dict[str, Format]:
     """All formats by name, the plain ones first: messages name them in this order."""
-    loaded = {name: cast(Format, importlib.import_module(f"{__name__}.{name}")) for name in names()}
+    loaded = {name: cast(Format, plugins.load(f"{__name__}.{name}")) for name in names()}
     return dict(sorted(loaded.items(), key=lambda entry: not entry[1].PLAIN))
 
 

@@ -14,7 +14,6 @@ torch, and a name that starts with `_` is no kind. Optional are
 from __future__ import annotations
 
 import functools
-import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -26,14 +25,17 @@ from prune_cli.errors import PruneError
 from prune_cli.options import Option, Represent, checked, declared, raise_all
 from prune_cli.options import build as build_record
 from prune_cli.represent.observe import Observer, Setup, Tensor, scale_of
+from prune_cli.runtime import plugins
 
 NEEDED = {
     "backward": "the backward of the batch's summed losses",
     "gradients": "per-example gradients; at most one such kind in a pass",
     "head": "the model's trained head: its logits",
-    "prompt": "rows with a prompt; the task lists it among its OFFERS",
+    "prompt": "rows with a prompt",
+    "classes": "logits [b, c] of the same c classes for every row",
     "target": "rows of a target set",
 }
+OF_TASK = frozenset({"prompt", "classes"})  # needs that a task lists among its OFFERS if it meets them
 DTYPE = "dtype"  # the option that tensors without a type of their own are stored by
 
 
@@ -65,6 +67,8 @@ class Kind:
     def specs(self, sizes: Mapping[str, int], opts: Any) -> dict[str, tuple[tuple[int, ...], str]]:
         """Tensor name -> shape of a row at a checkpoint, stored type. sizes: of the axis letters."""
         stored = {name: tensor.dtype or getattr(opts, DTYPE) for name, tensor in self.tensors.items()}
+        if lacking := sorted({axis for tensor in self.tensors.values() for axis in tensor.axes} - set(sizes)):
+            raise PruneError(f"kind {self.name}: sizes() does not say the size of axis {lacking[0]}")
         shapes = {name: tuple(sizes[axis] for axis in tensor.axes) for name, tensor in self.tensors.items()}
         specs = {name: (shapes[name], stored[name]) for name in self.tensors}
         scaled = [name for name, tensor in self.tensors.items() if tensor.scaled and stored[name] == "float16"]
@@ -203,7 +207,7 @@ def space(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load(f"{__name__}.{name}")
 
 
 def _problems(name: str, module: ModuleType) -> list[str]:

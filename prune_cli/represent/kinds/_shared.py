@@ -12,7 +12,7 @@ Params = Annotated[
 ]
 Precondition = Annotated[
     Literal["none", "adam"],
-    Help("Plain gradients (none), or the step that Adam would take on each example (finetune --moments yes)."),
+    Help("Plain gradients (none), or the step that Adam would take on each example (finetune --keep-moments)."),
 ]
 CountEos = Annotated[
     bool, Help("Count the end-of-sequence token among the tokens of a response (generation).", by_task=True)
