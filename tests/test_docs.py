@@ -22,7 +22,8 @@ from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 PAGES = {"README": README, **{topic: guide.page(topic) for topic in guide.topics()}}
-OTHERS_OPTIONS = {"--help", "--standalone", "--nproc-per-node"}  # of all commands, and of torchrun
+# of all commands, of torchrun, and of the kind that the page on extending adds
+OTHERS_OPTIONS = {"--help", "--standalone", "--nproc-per-node", "--temperature"}
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -66,13 +67,17 @@ def test_the_readme_and_the_page_on_extending(here: Path) -> None:
     assert (here / "runs/metrics/metrics.json").is_file()
     planned = in_shell(whole_file.rstrip() + " --dry-run", here)
     assert re.search(r"^pipeline: \d+ would run, 0 up to date$", planned, re.MULTILINE)
-    (mine,), (own,) = blocks("extending", "python"), blocks("extending", "sh")
+    (mine, kind), (own, with_kind) = blocks("extending", "python"), blocks("extending", "sh")
     assert mine.startswith("# mine.py\n")
     (here / "mine.py").write_text(mine)
     told = in_shell(own, here)
     assert "finetune: up to date" in told and told.count("made in") == 3
     assert len((here / "runs/every-other/select.jsonl").read_text().splitlines()) == 240
     assert in_shell(own, here).count("up to date") == 4
+    shutil.copytree(REPOSITORY / "prune_cli", here / "copy" / "prune_cli")
+    first, _ = kind.split("\n", 1)
+    (here / "copy" / first.removeprefix("# ")).write_text(kind)
+    assert run(["sh", "-e", "-c", with_kind], here, PYTHONPATH=str(here / "copy")).stderr.count("made in") == 2
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def test_what_a_kind_gives(name: str, world: Path, tmp_path: Path) -> None:
         ({"class Options": "class Choices"}, "kind entropy lacks Options"),
         ({'"""Entropy of the model\'s prediction."""': ""}, "kind entropy lacks a docstring"),
         ({'FEATURES = "entropy"': 'FEATURES = "logits"'}, "FEATURES: logits; allowed: entropy"),
-        ({'{"head"}': '{"luck"}'}, "NEEDS: luck; allowed: backward, gradients, head, prompt, target"),
+        ({'{"head"}': '{"luck"}'}, "NEEDS: luck; allowed: backward, gradients, head, prompt, classes, target"),
         ({'"float32"': "None"}, "a tensor has no dtype; allowed: a dtype, or an option dtype"),
         ({'{"entropy": Tensor': '{"entropy": Tensor((), "float32", ""), "margin": Tensor'}, "tensor margin: the kind"),
         ({"@dataclass(frozen=True)\n": ""}, "Options: not a dataclass"),

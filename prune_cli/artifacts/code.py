@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 from prune_cli.errors import PruneError
 
@@ -40,6 +41,13 @@ def digest_of_module(name: str, within: tuple[str, ...]) -> str:
     if name not in texts:
         raise ModuleNotFoundError(f"no source file for module {name}", name=name)
     return sha256("\n".join(f"{module}\n{texts[module]}" for module in sorted(texts)))
+
+
+def digest_of_plugin(module: ModuleType, within: tuple[str, ...]) -> str:
+    """`digest_of_module` of a loaded module; of its file alone where that lies outside its package."""
+    if source_of(module.__name__):
+        return digest_of_module(module.__name__, within)
+    return digest_of_file(Path(str(module.__file__)))
 
 
 def digest_of_file(path: Path) -> str:

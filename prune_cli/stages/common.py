@@ -9,10 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
+from prune_cli import tasks
 from prune_cli.artifacts import drafts, manifest
-from prune_cli.artifacts.code import digest_of_module
+from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.errors import PruneError
@@ -101,7 +103,7 @@ def making(outcome: Outcome, recipe: Recipe, places: Mapping[str, str], *, resum
 
 def task_code(name: str) -> dict[str, str]:
     """The digest of a task's code, as a recipe holds it."""
-    return {f"task {name}": digest_of_module(f"prune_cli.tasks.{name}", TASK_CODE)}
+    return {f"task {name}": digest_of_plugin(cast(ModuleType, tasks.load(name)), TASK_CODE)}
 
 
 def done(outcome: Outcome, draft: Draft) -> Outcome:

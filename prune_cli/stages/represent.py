@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 
 from prune_cli import tasks
 from prune_cli.artifacts import tensors
-from prune_cli.artifacts.code import digest_of_file, digest_of_module, source_of
+from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.manifest import Recipe, digest_value
 from prune_cli.data import fingerprints
 from prune_cli.data.groups import groups
@@ -154,15 +155,10 @@ def _recipe(asked: list[_Asked], opts: Represent, rows: Rows, target: Rows | Non
     for entry in asked:
         values |= entry.values
     made_of = {"rows": rows.digest, "model": named.digest, **({"target rows": target.digest} if target else {})}
-    code = {f"kind {entry.kind.name}": _code(entry.kind) for entry in asked}
+    code = {
+        f"kind {entry.kind.name}": digest_of_plugin(sys.modules[entry.kind.module], CODE_OF_KINDS) for entry in asked
+    }
     return Recipe("represent", values, made_of, {**code, **task_code(opts.task)})
-
-
-def _code(kind: Kind) -> str:
-    """Digest of a kind's module and of what it imports; of its file alone where that is outside the package."""
-    if source_of(kind.module):
-        return digest_of_module(kind.module, CODE_OF_KINDS)
-    return digest_of_file(kind.path)
 
 
 def _space(entry: _Asked, opts: Represent, named: find.NamedModel) -> str:

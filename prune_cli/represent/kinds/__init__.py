@@ -17,7 +17,6 @@ import functools
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +40,7 @@ DTYPE = "dtype"  # the option that tensors without a type of their own are store
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind as its file declares it. about: one line; module: the name of its module; path: its file."""
+    """A kind as its file declares it. about: one line; module: the name of its module."""
 
     name: str
     about: str
@@ -50,7 +49,6 @@ class Kind:
     needs: frozenset[str]
     options: type
     module: str
-    path: Path
     observe: Callable[[Setup, Any], Observer] | None = None
     write: Callable[..., None] | None = None
     without_pass: Callable[[Any], bool] | None = None
@@ -101,7 +99,6 @@ def _declared_by(module: ModuleType) -> Kind:
         needs=frozenset(module.NEEDS),
         options=module.Options,
         module=module.__name__,
-        path=Path(str(module.__file__)),
         observe=getattr(module, "observe", None),
         write=getattr(module, "write", None),
         without_pass=getattr(module, "without_pass", None),
