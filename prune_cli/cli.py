@@ -278,8 +278,11 @@ def show_artifact(
     facts = report.facts(artifact)
     _show(facts, report.text(facts), as_json)
     if facts["damaged"]:
+        missing = facts["missing"]
+        damaged = [name for name in facts["damaged"] if name not in missing]
+        parts = [f"{what}: {', '.join(names)}" for what, names in (("damaged", damaged), ("missing", missing)) if names]
         raise PruneError(
-            f"{artifact}: damaged: {', '.join(facts['damaged'])}",
+            f"{artifact}: {'; '.join(parts)}",
             hint="make it again: the command above, with --force",
         )
 

@@ -176,7 +176,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda path: None, "no such folder"),
     "no config": (lambda path: (path / "config.json").unlink(), "not a model"),
     "broken config": (lambda path: (path / "config.json").write_text("{"), "cannot load"),
-    "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), "cannot load the tokenizer"),
+    "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), "holds no tokenizer"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "cannot load model"),
     "a layer less": (lambda path: drop_layer(path / "model.safetensors"), "its weights lack bert.encoder.layer.1."),
     "cut weights": (lambda path: os.truncate(path / "model.safetensors", 1000), "cannot load model"),
@@ -400,7 +400,8 @@ def test_damaged_artifacts(here: Path, prune: Prune, made: Path) -> None:
         shown = prune("show", "score")
         assert shown.code == 1 and shown.errors == ["score: damaged: score.jsonl"]
     file.unlink()
-    check(prune(*select), "score/score.jsonl: differs from what was written")
+    check(prune(*select), "score/score.jsonl: is missing")
+    assert prune("show", "score").errors == ["score: missing: score.jsonl"]
     score = [
         "score",
         made / "train",
@@ -413,7 +414,7 @@ def test_damaged_artifacts(here: Path, prune: Prune, made: Path) -> None:
         "--target",
         made / "validation",
     ]
-    check(prune(*score), "score: holds another artifact: score.jsonl is damaged")
+    check(prune(*score), "score: holds another artifact: score.jsonl is missing")
     assert prune(*score, "--force").code == 0
     assert file.read_text() == whole
     manifest = json.loads((here / "score" / "manifest.json").read_text())

@@ -164,7 +164,7 @@ def pairs_file(folder: Path, text: str) -> Path:
 PAIRS = '''
 """Pairs of texts: {"first", "second", "label"} -> one label of c."""
 
-from prune_cli.data.rows import keys_of
+from prune_cli.data.problems import keys_of
 from prune_cli.tasks import classification, tokens
 from prune_cli.tasks.classification import (
     AUTO_MODEL as _MODEL, PEFT_TASK, collate, dynamics, label_indices, label_list, losses, metrics, predictions

@@ -60,7 +60,9 @@ def stale_reason(out: Path, recipe: Recipe) -> str | None:
     looked_at = (out / MANIFEST).stat().st_mtime_ns
     for name, entry in found.manifest["files"].items():
         path = out / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry["bytes"]:
             return f"{name} is damaged"
         if path.stat().st_mtime_ns >= looked_at and digest_once(path, path.stat()) != entry["sha256"]:
             return f"{name} is damaged"

@@ -1,8 +1,49 @@
-"""Problems of values in words, which several tasks and row formats have in common."""
+"""What is wrong with a row or a value, in words, with what is allowed."""
 
 from __future__ import annotations
 
-from prune_cli.data.rows import described
+import json
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from prune_cli.data.lines import Row
+
+TYPES: dict[type, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "float",
+    str: "string",
+    list: "list",
+    dict: "object",
+}
+_LACKS = re.compile(r'no "([^"]+)"; the row has: ')
+_SYNONYMS = {  # keys of well-known data sets
+    "text": ("sentence", "content", "review", "tweet", "sentence1", "premise", "document"),
+    "text_pair": ("sentence2", "hypothesis"),
+    "label": ("category", "class", "target", "sentiment", "answer", "gold"),
+    "question": ("sentence", "query", "ctx", "stem"),
+    "choices": ("options", "endings", "answers"),
+    "prompt": ("question", "input", "instruction", "query"),
+    "response": ("answer", "output", "completion", "target", "solution"),
+}
+
+encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def keys_of(row: Row) -> str:
+    """The keys of a row for a message, on one line."""
+    return ", ".join(json.dumps(key, ensure_ascii=False) for key in row)
+
+
+def described(key: str, value: object) -> str:
+    """A bad value in words, on one line: `label 1.0 is a float`, `text is null`."""
+    if value is None:
+        return f"{key} is null"
+    type_name = TYPES.get(type(value), type(value).__name__)
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return f"{key} {shown} is {'an' if type_name[0] in 'aeio' else 'a'} {type_name}"
 
 
 def text_problem(name: str, value: object) -> str | None:
@@ -11,3 +52,54 @@ def text_problem(name: str, value: object) -> str | None:
         return None
     problem = f"{name} is blank" if isinstance(value, str) else described(name, value)
     return f"{problem}; allowed: a string that is not blank"
+
+
+def field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
+    """What is wrong with a row whose keys are to be read under other names."""
+    for name, key in fields.items():
+        if key not in raw:
+            return f'no key "{key}" to read as "{name}"; the row has: {keys_of(raw)}'
+        if name in raw and name not in fields.values():
+            return f'both "{key}" and "{name}"; allowed: one of them, as "{key}" is read as "{name}"'
+    return None
+
+
+def field_hint(problem: str, raw: Row) -> str | None:
+    """For a row that lacks a key: how another of its keys is read under that name, the closest or the only other."""
+    lacks = _LACKS.match(problem)
+    if lacks is None:
+        return None
+    name, known = lacks[1], {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
+    others = [key for key in raw if key not in known]
+    words = [name, *_SYNONYMS.get(name, ())]
+    near = [key for key in others if any(get_close_matches(key.lower(), words, 1, 0.8))]
+    key = (near or (others if len(others) == 1 else ["KEY"]))[0]
+    pair = f"{name}={key}" if re.fullmatch(r"[\w.-]+", key) else f"'{name}={key}'"
+    return f"--field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
+
+
+def name_problem(key: str, value: object) -> str:
+    """What is wrong with an id or a group."""
+    if type(value) is str:
+        return f"{key} is blank; allowed: an integer or a string that is not blank"
+    return f"{described(key, value)}; allowed: an integer or a string"
+
+
+def label_problem(label: object, first: type) -> str:
+    """What is wrong with a label whose type is not that of the first row's."""
+    of_others = f"the rows before it have {TYPES.get(first, 'null')} labels; allowed: all integers or all strings"
+    return f"{described('label', label)}, but {of_others}"
+
+
+def value_problem(row: Row) -> str:
+    """Why the row cannot be written as JSON, by the first key at fault."""
+    for key, value in row.items():
+        try:
+            encode({key: value}).encode()
+        except UnicodeEncodeError:
+            return f"{key} holds half of a surrogate pair; allowed: Unicode text"
+        except TypeError:
+            return f"{described(key, value)}; allowed: text, numbers, true, false, null, lists and objects"
+        except ValueError:
+            return f"{key} holds NaN or Infinity; allowed: finite numbers"
+    raise AssertionError("called for a row that can be written")

@@ -10,12 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, overload
 
@@ -23,32 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.artifacts.manifest import canonical
-from prune_cli.data import lines
+from prune_cli.data import lines, problems
 from prune_cli.data.lines import Block, Row
 from prune_cli.data.readers import READABLE, open_records
 from prune_cli.errors import PruneError
 
-TYPES: dict[type, str] = {
-    bool: "boolean",
-    int: "integer",
-    float: "float",
-    str: "string",
-    list: "list",
-    dict: "object",
-}
 AT_ONCE = 2**20  # bytes of rows that are read at once, if no single row is larger
 SCATTERED = 1000  # rows from anywhere that are written at once
-
-_LACKS = re.compile(r'no "([^"]+)"; the row has: ')
-_SYNONYMS = {  # keys of well-known data sets
-    "text": ("sentence", "content", "review", "tweet", "sentence1", "premise", "document"),
-    "text_pair": ("sentence2", "hypothesis"),
-    "label": ("category", "class", "target", "sentiment", "answer", "gold"),
-    "question": ("sentence", "query", "ctx", "stem"),
-    "choices": ("options", "endings", "answers"),
-    "prompt": ("question", "input", "instruction", "query"),
-    "response": ("answer", "output", "completion", "target", "solution"),
-}
 
 Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
 
@@ -258,21 +237,6 @@ def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
     return fields
 
 
-def keys_of(row: Row) -> str:
-    """The keys of a row for a message, on one line."""
-    return ", ".join(json.dumps(key, ensure_ascii=False) for key in row)
-
-
-def described(key: str, value: object) -> str:
-    """A bad value in words, on one line: `label 1.0 is a float`, `text is null`."""
-    if value is None:
-        return f"{key} is null"
-    type_name = TYPES.get(type(value), type(value).__name__)
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"{key} {shown} is {'an' if type_name[0] in 'aeio' else 'a'} {type_name}"
-
-
 def _stamp(file: IO[bytes]) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
@@ -281,9 +245,6 @@ def _stamp(file: IO[bytes]) -> tuple[int, int]:
 def _renamed(row: Row, names: Mapping[str, str]) -> Row:
     """The row under the names that keys are read as; names: key -> name."""
     return {names.get(key, key): value for key, value in row.items()}
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _checked(
@@ -299,78 +260,27 @@ def _checked(
     for raw in block.rows:
         row = _renamed(raw, names) if names else raw
         row_id, group = row.get("id"), row.get("group")  # null is missing
-        problem = _field_problem(raw, fields) if names else None
+        problem = problems.field_problem(raw, fields) if names else None
         if row_id is not None and not (type(row_id) is str and row_id.strip()) and type(row_id) is not int:
-            problem = problem or _name_problem("id", row_id)
+            problem = problem or problems.name_problem("id", row_id)
         if group is not None and not (type(group) is str and group.strip()) and type(group) is not int:
-            problem = problem or _name_problem("group", group)
+            problem = problem or problems.name_problem("group", group)
         if problem is None and check is not None:
             problem = check(row)
         if problem is None and "label" in row and type(row["label"]) is not label_type:
             if label_type is None:
                 label_type = type(row["label"])
             else:
-                problem = _label_problem(row["label"], label_type)
+                problem = problems.label_problem(row["label"], label_type)
         if problem is None and not block.plain:
             try:
-                texts.append(_encode(raw).encode())
+                texts.append(problems.encode(raw).encode())
             except (TypeError, ValueError):
-                problem = _value_problem(row)
+                problem = problems.value_problem(row)
         if problem is not None:
-            raise PruneError(f"{prefix}{block.numbers[len(ids)]}: {problem}", hint=_field_hint(problem, raw))
+            raise PruneError(f"{prefix}{block.numbers[len(ids)]}: {problem}", hint=problems.field_hint(problem, raw))
         ids.append(row_id)
     return ids, texts if block.lines is None else block.lines, label_type
-
-
-def _field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
-    """What is wrong with a row whose keys are to be read under other names."""
-    for name, key in fields.items():
-        if key not in raw:
-            return f'no key "{key}" to read as "{name}"; the row has: {keys_of(raw)}'
-        if name in raw and name not in fields.values():
-            return f'both "{key}" and "{name}"; allowed: one of them, as "{key}" is read as "{name}"'
-    return None
-
-
-def _field_hint(problem: str, raw: Row) -> str | None:
-    """For a row that lacks a key: how another of its keys is read under that name, the closest or the only other."""
-    lacks = _LACKS.match(problem)
-    if lacks is None:
-        return None
-    name, known = lacks[1], {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
-    others = [key for key in raw if key not in known]
-    words = [name, *_SYNONYMS.get(name, ())]
-    near = [key for key in others if any(get_close_matches(key.lower(), words, 1, 0.8))]
-    key = (near or (others if len(others) == 1 else ["KEY"]))[0]
-    pair = f"{name}={key}" if re.fullmatch(r"[\w.-]+", key) else f"'{name}={key}'"
-    return f"--field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
-
-
-def _name_problem(key: str, value: object) -> str:
-    """What is wrong with an id or a group."""
-    if type(value) is str:
-        return f"{key} is blank; allowed: an integer or a string that is not blank"
-    return f"{described(key, value)}; allowed: an integer or a string"
-
-
-def _label_problem(label: object, first: type) -> str:
-    """What is wrong with a label whose type is not that of the first row's."""
-    of_others = f"the rows before it have {TYPES.get(first, 'null')} labels; allowed: all integers or all strings"
-    return f"{described('label', label)}, but {of_others}"
-
-
-def _value_problem(row: Row) -> str:
-    """Why the row cannot be written as JSON, by the first key at fault."""
-    for key, value in row.items():
-        try:
-            _encode({key: value}).encode()
-        except UnicodeEncodeError:
-            return f"{key} holds half of a surrogate pair; allowed: Unicode text"
-        except TypeError:
-            return f"{described(key, value)}; allowed: text, numbers, true, false, null, lists and objects"
-        except ValueError:
-            return f"{key} holds NaN or Infinity; allowed: finite numbers"
-    raise AssertionError("called for a row that can be written")
 
 
 def _filled(

@@ -35,6 +35,7 @@ def facts(path: Path) -> dict[str, Any]:
         "made": {name: value for name, value in made.items() if name != "inputs"},
         "files": artifact.manifest["files"],
         "damaged": damaged,
+        "missing": [name for name in damaged if not (path / name).is_file()],
     }
 
 
@@ -97,7 +98,7 @@ def _is_whole(artifact: Artifact, name: str) -> bool:
 
 def _how(facts: dict[str, Any], name: str) -> str:
     """A file that is not as it was written, and whether it is there at all."""
-    return f"{name} {'differs' if Path(facts['path'], name).is_file() else 'is missing'}"
+    return f"{name} {'is missing' if name in facts['missing'] else 'differs'}"
 
 
 def _kept(artifact: Artifact, damaged: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prune_cli.data.problems import text_problem
+from prune_cli.data.problems import described, keys_of, text_problem
 from prune_cli.data.readers import Row
-from prune_cli.data.rows import Rows, described, keys_of
+from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.tasks import Judging, tokens
 from prune_cli.tasks.tokens import Encoded

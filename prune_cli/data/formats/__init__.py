@@ -11,8 +11,8 @@ import pkgutil
 from functools import cache
 from typing import Any, Protocol, cast
 
+from prune_cli.data.problems import keys_of
 from prune_cli.data.readers import Row
-from prune_cli.data.rows import keys_of
 from prune_cli.errors import PruneError
 from prune_cli.runtime import plugins
 

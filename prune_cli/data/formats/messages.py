@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prune_cli.data.problems import text_problem
+from prune_cli.data.problems import described, text_problem
 from prune_cli.data.readers import Row
-from prune_cli.data.rows import described
 
 KEYS = ("messages",)
 PLAIN = False
