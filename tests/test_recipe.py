@@ -1,0 +1,62 @@
+"""What decides an artifact's content is in its recipe: seeds and defaults, for every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prune_cli.methods import method as methods
+from tests.conftest import Prune
+
+# What a user gets who sets nothing: a changed default changes results, and is to be decided, not to happen.
+DEFAULTS = {
+    "score": {
+        "ifd": {"unhelped_last": True},
+        "influential": {"normalize": False},
+        "less": {"normalize": True},
+        "prototypicality": {"k": 10, "checkpoints": "side", "normalize": False},
+        "rds": {"checkpoints": "side"},
+    },
+    "select": {
+        "kmeans": {"k": 100, "checkpoints": "side", "normalize": False},
+        "round_robin": {"checkpoints": "side"},
+    },
+}
+
+
+@pytest.mark.parametrize("stage", methods.STAGES)
+def test_defaults_are_those_that_were_decided(stage: str) -> None:
+    """Every option of every method has the default written here."""
+    every = {name: methods.load(stage, name).defaults for name in methods.names(stage)}
+    assert {name: defaults for name, defaults in every.items() if defaults} == DEFAULTS[stage]
+
+
+@pytest.mark.parametrize(
+    ("stage", "method"),
+    [
+        (stage, name)
+        for stage in methods.STAGES
+        for name in methods.names(stage)
+        if "rng" in methods.load(stage, name).inputs
+    ],
+)
+def test_the_seed_is_in_the_recipe_of_what_draws(
+    stage: str, method: str, made: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """Another seed is another artifact for each method that draws: told as such, and made with --replace."""
+    command = [stage, made / "train", "-o", tmp_path / "out", "--method", method]
+    command += ["--on", "hidden"] if methods.load(stage, method).wants_representation else []
+    command += ["--keep", 5] if stage == "select" else []
+    assert prune(*command).code == 0
+    assert "up to date" in prune(*command, "--seed", 0).err
+    ran = prune(*command, "--seed", 1)
+    assert ran.code == 1 and "options.seed 0 -> 1" in ran.errors[0]
+    assert prune(*command, "--seed", 1, "--replace").code == 0
+
+
+def test_a_seed_of_what_draws_nothing_is_not(made: Path, tmp_path: Path, prune: Prune) -> None:
+    """A method that draws nothing makes the same for any seed."""
+    command = ["score", made / "train", "-o", tmp_path / "out", "--method", "el2n", "--seed"]
+    assert prune(*command, 0).code == 0
+    assert "up to date" in prune(*command, 1).err
