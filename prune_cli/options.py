@@ -221,9 +221,9 @@ class Option:
         text = words.get(self.type, "a table of options")
         return text + "".join(_bounds(meta) for meta in _metas(self.annotation))
 
-    def value(self, given: Any) -> Any:
-        """`given` as a value of the option; a string is read as its type. PruneError says what is allowed."""
-        lax = isinstance(given, str) and self.type is not str
+    def value(self, given: Any, *, as_text: bool = False) -> Any:
+        """`given` as a value of the option, read from text where that is allowed. PruneError says what is allowed."""
+        lax = as_text and isinstance(given, str) and self.type is not str
         try:
             value = msgspec.convert(given, self.annotation, strict=not lax)
         except (msgspec.ValidationError, OverflowError):
@@ -231,7 +231,8 @@ class Option:
         else:
             fits = not (isinstance(value, float) and not math.isfinite(value))
         if not fits:
-            raise PruneError(f"{self.name}: {shown(given)}; allowed: {self.allowed}")
+            text = json.dumps(given, default=str) if self.type in (int, float, bool) and not as_text else shown(given)
+            raise PruneError(f"{self.name}: {'missing' if given is None else text}; allowed: {self.allowed}")
         return value
 
 
@@ -271,9 +272,12 @@ def build(record: type[T], values: Mapping[str, Any]) -> T:
 
 
 def checked(
-    known: Mapping[str, Option], values: Mapping[str, Any], also: Iterable[str] = ()
+    known: Mapping[str, Option], values: Mapping[str, Any], also: Iterable[str] = (), *, as_text: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """The values that fit their options, and what is wrong with the others. also: more names to tell as allowed."""
+    """The values that fit their options, and what is wrong with the others.
+
+    also: more names to tell as allowed. as_text: whether a string may stand for a number, true or false.
+    """
     found: dict[str, Any] = {}
     problems = []
     for name, given in values.items():
@@ -281,7 +285,7 @@ def checked(
             problems.append(f"{name}: unknown option; allowed: {', '.join([*known, *also]) or 'none'}")
             continue
         try:
-            found[name] = known[name].value(given)
+            found[name] = known[name].value(given, as_text=as_text)
         except PruneError as problem:
             problems.append(problem.message)
     return found, problems

@@ -91,7 +91,7 @@ def test_all_mistakes_are_told(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(PruneError) as caught:
         prune_cli.finetune("train.jsonl", tmp_path / "out", model=str(tiny_model), epochs="many", step=3, tune="half")
     assert [line.partition(";")[0] for line in (caught.value.message, *caught.value.also)] == [
-        "epochs: many",
+        'epochs: "many"',
         "step: unknown option",
         "tune: half",
     ]

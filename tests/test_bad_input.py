@@ -425,12 +425,14 @@ def test_damaged_artifacts(here: Path, prune: Prune, made: Path) -> None:
         check(prune(*select), "score/manifest.json: damaged or edited")
         check(prune("show", "score"), "score/manifest.json: damaged or edited")
         check(prune(*score), "manifest.json is damaged")
+    check(prune(*score, "--force"), "score/manifest.json: damaged, so prune does not know which files are its own")
+    (here / "score" / "manifest.json").write_text(edited)  # which still lists its files
     assert prune(*score, "--force").code == 0
     for other in ("{", "[]", "null", "{}", ""):  # the folder may be anyone's: it is neither read nor replaced
         (here / "score" / "manifest.json").write_text(other)
         check(prune(*select), "score: is not a file")
         check(prune("show", "score"), "not an artifact: score")
-        check(prune(*score, "--force"), "score: is there already and was not made by prune")
+        check(prune(*score, "--force"), "score: exists and was not made by prune")
         assert file.read_text() == whole
     assert left() == ["score"]
 

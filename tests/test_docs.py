@@ -146,6 +146,7 @@ def test_make_targets_on_the_pages_are_targets(page: str) -> None:
     assert set(re.findall(r"(?:^    |`)make ([a-z-]+)", PAGES[page], re.MULTILINE)) <= targets
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_the_page_on_make(here: Path, tiny_model: Path) -> None:
     """The rules make everything once; a touched file costs a look; a changed option or row what depends on it."""

@@ -142,6 +142,7 @@ def test_losses_and_dynamics_are_those_of_each_row_alone(folder: Path, kind: str
                 sums["correct"] += float(scores.argmax() == token)
                 sums["margin"] += scores[token] - np.delete(scores, token).max()
                 sums["el2n"] += np.linalg.norm(p - np.eye(len(p))[token])
+                sums["improbability"] += 1 - p[token]
             for name, total in sums.items():
                 assert dynamics[name][i].item() == pytest.approx(total / len(answer), abs=1e-5), name
 

@@ -159,18 +159,18 @@ def test_a_method_has_options_of_its_representation(folder: Path, prune: Prune) 
     steps = steps_of(prune(*command))
     assert sorted(step for step in steps if step.startswith("represent")) == [
         "represent train gradient+hidden",
-        "represent train hidden-pooling-position",
+        "represent train pooling-position hidden",
         "represent validation gradient",
     ]
     represent = ["--kind", "hidden", "--dim", 64]
-    for pooling, made in (("position", "hidden-pooling-position"), ("mean", "gradient+hidden")):
+    for pooling, made in (("position", "pooling-position/hidden"), ("mean", "gradient+hidden")):
         command_line = ["represent", folder / "train.jsonl", "-o", folder / pooling, "--model", folder / "runs/warmup"]
         assert prune(*command_line, *represent, "--pooling", pooling).code == 0
         np.testing.assert_allclose(
             hidden(folder / "runs/represent/train" / made), hidden(folder / pooling), rtol=1e-3, atol=1e-3
         )
     weighted = open_artifact(folder / "runs/score/weighted-seed-0").origin("input 1")
-    assert weighted.name == "hidden-pooling-position"
+    assert weighted.parts[-2:] == ("pooling-position", "hidden")
     assert open_artifact(folder / "runs/score/plain-seed-0").origin("input 1").name == "gradient+hidden"
     assert set(steps_of(prune(*command)).values()) == {"current"}
 
@@ -183,8 +183,8 @@ def test_rds_needs_no_warmup(folder: Path, prune: Prune, tiny_model: Path) -> No
     (folder / "pipeline.toml").write_text("\n".join(lines))
     steps = steps_of(prune(*command))
     assert list(steps)[:4] == [
-        "represent train hidden-reference-pooling-position",
-        "represent validation hidden-reference-pooling-position",
+        "represent train reference-pooling-position hidden",
+        "represent validation reference-pooling-position hidden",
         "select rds keep 0.5",
         "finetune rds keep 0.5 seed 0",
     ]
@@ -222,7 +222,7 @@ def test_a_proxy_represents_and_the_model_is_trained(folder: Path, prune: Prune,
     }
     assert list(widths.values()) == [8, 16, 16]
     assert hidden(runs / "represent/train/gradient+hidden").shape == (24, 2, 8)
-    assert hidden(runs / "represent/train/hidden-reference").shape == (24, 1, 8)
+    assert hidden(runs / "represent/train/reference/hidden").shape == (24, 1, 8)
 
 
 def test_the_reference_is_a_model_of_its_own(folder: Path, prune: Prune, small_model: Path) -> None:
@@ -233,7 +233,7 @@ def test_the_reference_is_a_model_of_its_own(folder: Path, prune: Prune, small_m
     command = changed(folder, ("methods = [", f'reference = "{small_model.name}"\nmethods = ['), ('"random",', method))
     steps_of(prune(*command))
     assert hidden(folder / "runs/represent/train/gradient+hidden").shape == (24, 2, 16)
-    assert hidden(folder / "runs/represent/train/hidden-reference").shape == (24, 1, 8)
+    assert hidden(folder / "runs/represent/train/reference/hidden").shape == (24, 1, 8)
 
 
 def test_a_warmup_on_a_part_of_the_rows(folder: Path, prune: Prune) -> None:
@@ -375,8 +375,11 @@ def test_a_target_s_gradients_are_as_they_are(folder: Path, prune: Prune) -> Non
     own += 'select = "top"}'
     done = prune(*changed(folder, ('"random"', own)))
     assert done.code == 0, done.err
-    found = {path.relative_to(folder / "runs/represent").as_posix() for path in folder.glob("runs/represent/*/*")}
-    assert found == {"train/gradient+hidden", "train/gradient-precondition-adam", "validation/gradient"}
+    found = {
+        path.parent.relative_to(folder / "runs/represent").as_posix()
+        for path in folder.glob("runs/represent/**/manifest.json")
+    }
+    assert found == {"train/gradient+hidden", "train/precondition-adam/gradient", "validation/gradient"}
 
 
 def test_the_table_shows_the_metrics_of_the_task() -> None:
@@ -417,7 +420,7 @@ def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
         "clusters: unknown option",
         "seeds: -1; allowed: a whole number, 0 or more, below 4294967296",
         "warmup.epoch: unknown option",
-        "represent.dim: 64; allowed: a whole number",
+        'represent.dim: "64"; allowed: a whole number',
         "tests.test: tests.jsonl; no such file",
         "finetune.seed: unknown option",
     ):

@@ -48,7 +48,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rows(tmp_path_factory.mktemp("rows") / "train.jsonl", sentences(1200))
+    return write_rows(tmp_path_factory.mktemp("rows") / "train.jsonl", sentences(480))
 
 
 def test_represent_goes_on_after_a_kill(rows: Path, made: Path, tmp_path: Path, prune_process: Prune) -> None:
@@ -86,7 +86,7 @@ def test_finetune_goes_on_after_a_kill(rows: Path, tiny_model: Path, tmp_path: P
     resume = out.with_name("killed.part") / ".resume"
 
     def in_second_epoch() -> bool:
-        return any(int(p.parent.name.split("-")[1]) > 80 for p in resume.glob("checkpoint-*/whole"))
+        return any(int(p.parent.name.split("-")[1]) > 32 for p in resume.glob("checkpoint-*/whole"))
 
     kill_when(in_second_epoch, *command(out, 0))
     assert not out.exists()

@@ -107,4 +107,4 @@ def test_rows_without_a_response_are_refused(made: Path, data: Path, tmp_path: P
     """Rows of other tasks have no prompt to leave out."""
     start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup"]
     ran = prune(*start, "--kind", "unprompted")
-    assert ran.errors == ["kind: unprompted; it needs rows with a prompt, which the task classification does not have"]
+    assert ran.errors == ["kind: unprompted; it needs rows with a prompt; the task classification has none"]

@@ -195,7 +195,8 @@ def parse_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises one PruneError that names every mistake.
     """
-    values, problems = options.checked(method.options, {key.replace("-", "_"): given[key] for key in given})
+    named = {key.replace("-", "_"): value for key, value in given.items()}
+    values, problems = options.checked(method.options, named, as_text=True)
     options.raise_all([f"{method.name}: {problem}" for problem in problems])
     return {**method.defaults, **values}
 
