@@ -224,7 +224,7 @@ def test_every_mistake_is_told_at_once() -> None:
         kinds.build({"kind": "foo", "dim": 1, "batch_size": 0, "layers": 2, "pooling": "max"})
     told = [caught.value.message, *caught.value.also]
     assert [line.partition(":")[0] for line in told] == ["dim", "batch_size", "layers", "pooling", "model", "kind"]
-    opts = kinds.build({"model": "m", "layer": "3", "batch_size": "4"})
+    opts = kinds.build({"model": "m", "layer": 3, "batch_size": 4})
     assert (opts.batch_size, opts.kind_options) == (4, {"layer": 3})
     assert kinds.build(kinds.flat(opts)) == opts
 

@@ -90,6 +90,7 @@ def test_a_run_a_rerun_and_a_change(folder: Path, prune: Prune, tiny_model: Path
     assert score["reason"] == "options.set.k 3 -> 4"
 
 
+@pytest.mark.slow
 def test_two_runs_from_scratch_are_the_same_bytes(folder: Path, prune: Prune) -> None:
     """On a CPU, selections, predictions and metrics depend on the file alone."""
     for out in ("one", "two"):
@@ -102,6 +103,7 @@ def test_two_runs_from_scratch_are_the_same_bytes(folder: Path, prune: Prune) ->
         assert path.read_bytes() == (folder / "two" / path.relative_to(folder / "one")).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_table_is_mean_and_deviation_over_seeds(folder: Path, prune: Prune) -> None:
     """Each cell of the table is the mean of the seeds' metrics, ± their sample standard deviation."""
     done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
@@ -112,6 +114,7 @@ def test_the_table_is_mean_and_deviation_over_seeds(folder: Path, prune: Prune) 
     assert expected in " ".join(line.split())
 
 
+@pytest.mark.slow
 def test_a_new_kind_leaves_the_old_ones_alone(folder: Path, prune: Prune) -> None:
     """A method on another representation has that one made in a pass of its own."""
     text = (folder / "pipeline.toml").read_text()
@@ -236,6 +239,7 @@ def test_the_reference_is_a_model_of_its_own(folder: Path, prune: Prune, small_m
     assert hidden(folder / "runs/represent/train/reference/hidden").shape == (24, 1, 8)
 
 
+@pytest.mark.slow
 def test_a_warmup_on_a_part_of_the_rows(folder: Path, prune: Prune) -> None:
     """The warm-up trains on a random share, drawn with its seed; all rows are represented; another share is another."""
     command = changed(folder, ("epochs = 2", "epochs = 2\nfraction = 0.25\nseed = 5"))
@@ -254,6 +258,7 @@ def test_a_warmup_on_a_part_of_the_rows(folder: Path, prune: Prune) -> None:
     assert planned["select random keep 0.5 seed 0"] == "current"
 
 
+@pytest.mark.slow
 def test_methods_are_balanced_by_group(folder: Path, prune: Prune) -> None:
     """Half of 24 rows by equal shares of groups of 18 and 6 is 6 of each; S2L clusters each source by itself."""
     grouped = [{**row, "group": "web" if i % 4 else "book"} for i, row in enumerate(sentences(24))]
@@ -266,6 +271,7 @@ def test_methods_are_balanced_by_group(folder: Path, prune: Prune) -> None:
         assert sorted(Counter(row[by] for row in kept).values()) == [6, 6], path
 
 
+@pytest.mark.slow
 def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> None:
     """With groups in the validation set, less scores by the best of them, as the score command does."""
     rows = [{**row, "group": row["label"]} for row in sentences(8, start=100)]

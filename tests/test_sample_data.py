@@ -363,6 +363,7 @@ def table(folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", list(OTHERS))
 def test_cut_down_pipeline(prune: Prune, tmp_path: Path, task: str) -> None:
     """Two methods, one seed and one epoch of a task's pipeline file run to a table."""
