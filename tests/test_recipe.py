@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from prune_cli.artifacts import tensors
 from prune_cli.methods import method as methods
-from tests.conftest import Prune
+from tests.conftest import Prune, read_rows
 
 # What a user gets who sets nothing: a changed default changes results, and is to be decided, not to happen.
 DEFAULTS = {
@@ -60,3 +62,20 @@ def test_a_seed_of_what_draws_nothing_is_not(made: Path, tmp_path: Path, prune: 
     command = ["score", made / "train", "-o", tmp_path / "out", "--method", "el2n", "--seed"]
     assert prune(*command, 0).code == 0
     assert "up to date" in prune(*command, 1).err
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_less_on_one_number_a_checkpoint(normalize: bool, made: Path, tmp_path: Path, prune: Prune) -> None:
+    """Dynamics are one vector over checkpoints, scaled as a whole, times the mean learning rate: worked out here."""
+    command = ["score", made / "train", "-o", tmp_path / "out", "--method", "less", "--on", "dynamics"]
+    ran = prune(*command, "--target", made / "validation", "--set", f"normalize={str(normalize).lower()}")
+    assert ran.code == 0, ran.err
+    rows, targets = (tensors.load(made / side / "dynamics.safetensors")["logprob"] for side in ("train", "validation"))
+    rates = tensors.metadata(made / "train" / "dynamics.safetensors")["learning_rate"]
+    assert len(set(rates)) == 2
+    ours, theirs = (np.asarray(values, np.float64) for values in (rows, targets))
+    if normalize:
+        ours, theirs = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (ours, theirs))
+    expected = sum(rates) / 2 * (ours @ theirs.T).mean(axis=1)
+    found = [line["score"] for line in read_rows(tmp_path / "out" / "score.jsonl")]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
