@@ -81,12 +81,11 @@ def filled(file: Readable) -> Iterator[tuple[list[bytes], NDArray[np.int64], NDA
         bom = len(codecs.BOM_UTF8) if number == 1 and data.startswith(codecs.BOM_UTF8) else 0
         if len(data) > bom:
             texts, starts = _split(data[bom:] if bom else data), _starts(data[bom:])
-            kept = np.fromiter((len(text) > 0 and not text.isspace() for text in texts), np.bool_, len(texts))
-            yield (
-                [text for text, keep in zip(texts, kept.tolist(), strict=True) if keep],
-                np.arange(number, number + len(texts))[kept],
-                (starts + start + bom)[kept],
-            )
+            numbers, starts = np.arange(number, number + len(texts)), starts + start + bom
+            if not all(texts) or any(map(bytes.isspace, texts)):
+                kept = [i for i, text in enumerate(texts) if text.strip(BLANK)]
+                texts, numbers, starts = [texts[i] for i in kept], numbers[kept], starts[kept]
+            yield texts, numbers, starts
         number += data.count(b"\n")
         start += len(data)
 

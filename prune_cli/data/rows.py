@@ -140,7 +140,7 @@ class Rows(Sequence[Row]):
             places = zip((ends - starts)[some].tolist(), starts[some].tolist(), strict=True)
             texts = [os.pread(handle, length, start) for length, start in places]
             self._check_unchanged(int(positions[at]))
-            yield [lines.split(text)[0] for text in texts]
+            yield [text.partition(b"\n")[0].rstrip(b"\r") for text in texts]  # behind it only blank lines
 
 
 def read_rows(
