@@ -230,6 +230,9 @@ def test_another_version_or_other_code_is_stale(tmp_path: Path, monkeypatch: pyt
     make(out, recipe)
     assert stale_reason(out, recipe) is None
     assert stale_reason(out, Recipe("score", {}, {}, {"score less": "b"})) == "code of score less changed"
+    assert stale_reason(out, Recipe("score", {}, {}, {})) == "code of score less is no longer used"
+    both = Recipe("score", {}, {}, {"score less": "a", "task x": "b"})
+    assert stale_reason(out, both) == "code of task x is new"
     monkeypatch.setattr(artifact, "__version__", "99")
     assert (stale_reason(out, recipe) or "").startswith("code.prune ")
 

@@ -208,8 +208,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             changes += difference(before, after, f"{prefix}{name}.")
         elif before != after and prefix == "code." and name != "prune":
-            if name in old and name in new:  # else another method, kind or task was asked for, which is told anyway
-                changes.append(f"code of {name} changed")
+            change = "is new" if name not in old else "is no longer used" if name not in new else "changed"
+            changes.append(f"code of {name} {change}")
         elif before != after and prefix == "inputs.":
             change = "is new" if name not in old else "is no longer read" if name not in new else "changed"
             changes.append(f"input {name} {change}")
