@@ -45,8 +45,13 @@ def digest_file(path: Path) -> str:
 
 def digest_folder(folder: Path) -> str:
     """sha256 (hex) over the names and bytes of the files directly in a folder, hidden ones left out."""
+    return digest_value({name: digest_file(folder / name) for name in states(folder)})
+
+
+def states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The files that `digest_folder` reads, by name: inode, size, time of change. A change shows in these."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return digest_value({p.name: digest_file(p) for p in files})
+    return {p.name: (s.st_ino, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]}
 
 
 _digests: dict[tuple[str, int, int, int], str] = {}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Checkpoint:
 class NamedModel:
     """A model that was named: a hub name, a model folder, or a finetune artifact (`trained`).
 
-    trust_remote_code: whether code that comes with the model may run.
+    trust_remote_code: whether code that comes with the model may run. files: of a model folder, the state of each file
+    when it was hashed.
     """
 
     name: str
@@ -46,6 +48,7 @@ class NamedModel:
     trained: Artifact | None
     checkpoints: tuple[Checkpoint, ...]
     trust_remote_code: bool = False
+    files: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[Any] | None:
@@ -67,7 +70,8 @@ def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = Fals
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise PruneError(f"not a model: {name}; a folder with config.json, or a finetune artifact, is needed")
-        return NamedModel(name, manifest.digest_folder(path), None, only, trust_remote_code)
+        files = manifest.states(path)
+        return NamedModel(name, manifest.digest_folder(path), None, only, trust_remote_code, files)
     if path.exists():
         raise PruneError(f"not a model: {name} is a file; allowed: {_NAMES}")
     if not _HUB_NAME.fullmatch(name):
@@ -132,6 +136,19 @@ def folder_of(named: NamedModel) -> Path:
     if named.trained:
         return named.trained.path
     return Path(named.name) if Path(named.name).is_dir() else _hub_config(named.name).parent
+
+
+def check_unchanged(named: NamedModel) -> None:
+    """Raise PruneError where the model's files are not, or no longer, those that its digest names.
+
+    A model of the hub is known by its commit, which the cache keeps.
+    """
+    if named.trained:
+        for name in named.trained.files:
+            if "/" not in name:
+                named.trained.file(name)
+    elif named.files and manifest.states(Path(named.name)) != named.files:
+        raise PruneError(f"{named.name}: its files changed while the command ran; allowed: files that stay as they are")
 
 
 def max_length(named: NamedModel) -> int:

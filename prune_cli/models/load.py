@@ -11,7 +11,7 @@ import torch
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import adapters
-from prune_cli.models.find import Checkpoint, NamedModel, head_labels
+from prune_cli.models.find import Checkpoint, NamedModel, check_unchanged, head_labels
 from prune_cli.models.libraries import one_line, quiet
 from prune_cli.models.tokenizer import check_fits, check_there, check_tokens
 from prune_cli.runtime.progress import note
@@ -25,13 +25,14 @@ def load_tokenizer(named: NamedModel) -> Any:
     """
     from transformers import AutoTokenizer
 
-    _check_files(named)
+    check_unchanged(named)
     try:
         with _loading("the tokenizer of", named):
             tokenizer = AutoTokenizer.from_pretrained(_place(named), trust_remote_code=named.trust_remote_code)
     except PruneError:
         check_there(named, None)
         raise
+    check_unchanged(named)
     check_there(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -51,7 +52,7 @@ def load(
     """
     import transformers
 
-    _check_files(named)
+    check_unchanged(named)
     if named.trained is not None and adapters.is_adapters(named.trained):
         if four_bit:
             raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
@@ -62,7 +63,9 @@ def load(
             tokenizer,
             new_head=True,
         )
-        return adapters.put_on(base, named.trained), []
+        model = adapters.put_on(base, named.trained)
+        check_unchanged(named)
+        return model, []
     auto = getattr(transformers, task.AUTO_MODEL)
     with _loading("model", named):
         model, report = auto.from_pretrained(
@@ -74,6 +77,7 @@ def load(
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
+    check_unchanged(named)
     shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
     drawn = sorted({*report["missing_keys"], *shapes})
     _check_drawn(model, drawn, shapes, named, new_head=new_head)
@@ -107,14 +111,6 @@ def _loading(what: str, named: NamedModel) -> Iterator[None]:
             "allowed: a model of a kind that transformers knows",
             hint="read that code; --trust-remote-code runs it",
         ) from failure
-
-
-def _check_files(named: NamedModel) -> None:
-    """Raise PruneError where files of a finetune artifact were cut short, edited or removed."""
-    if named.trained is not None:
-        for name in named.trained.files:
-            if "/" not in name:
-                named.trained.file(name)
 
 
 def _outputs(labels: list[Any]) -> dict[str, Any]:
@@ -184,7 +180,7 @@ def load_checkpoint(model: torch.nn.Module, named: NamedModel, checkpoint: Check
     weights: dict[str, torch.Tensor] = {}
     for name in named.trained.files:
         if name.startswith(f"{folder}{stem}") and name.endswith(".safetensors"):
-            weights.update(load_file(named.trained.file(name)))
+            weights.update(named.trained.read(name, load_file))
     if lora:
         from peft import set_peft_model_state_dict
 
