@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from prune_cli.errors import PruneError
@@ -145,6 +147,20 @@ class Artifact:
         value = read(self.file(name))
         self.file(name)
         return value
+
+    @contextmanager
+    def alone(self) -> Iterator[Path]:
+        """A folder with its own files at the top of it and no others: libraries read whatever a folder holds.
+
+        Each is checked before and after the block, as in `read`.
+        """
+        names = [name for name in self.files if "/" not in name]
+        with TemporaryDirectory() as folder:
+            for name in names:
+                Path(folder, name).symlink_to(self.file(name).resolve())
+            yield Path(folder)
+        for name in names:
+            self.file(name)
 
     def origin(self, role: str) -> Path:
         """Where the input of that role was when this was made (kept relative, so that a tree can move)."""

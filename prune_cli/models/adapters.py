@@ -76,8 +76,8 @@ def put_on(base: torch.nn.Module, trained: Artifact) -> torch.nn.Module:
     from peft import PeftModel
 
     model = merged(base)
-    with one_line(f"cannot load the adapters in {trained.path}"), quiet():
-        return PeftModel.from_pretrained(model, str(trained.path), is_trainable=True)
+    with one_line(f"cannot load the adapters in {trained.path}"), quiet(), trained.alone() as folder:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:

@@ -11,7 +11,7 @@ import torch
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import adapters
-from prune_cli.models.find import Checkpoint, NamedModel, check_unchanged, head_labels
+from prune_cli.models.find import Checkpoint, NamedModel, head_labels, place
 from prune_cli.models.libraries import one_line, quiet
 from prune_cli.models.tokenizer import check_fits, check_there, check_tokens
 from prune_cli.runtime.progress import note
@@ -25,14 +25,12 @@ def load_tokenizer(named: NamedModel) -> Any:
     """
     from transformers import AutoTokenizer
 
-    check_unchanged(named)
     try:
-        with _loading("the tokenizer of", named):
-            tokenizer = AutoTokenizer.from_pretrained(_place(named), trust_remote_code=named.trust_remote_code)
+        with _loading("the tokenizer of", named) as where:
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=named.trust_remote_code)
     except PruneError:
         check_there(named, None)
         raise
-    check_unchanged(named)
     check_there(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -52,7 +50,6 @@ def load(
     """
     import transformers
 
-    check_unchanged(named)
     if named.trained is not None and adapters.is_adapters(named.trained):
         if four_bit:
             raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
@@ -63,13 +60,11 @@ def load(
             tokenizer,
             new_head=True,
         )
-        model = adapters.put_on(base, named.trained)
-        check_unchanged(named)
-        return model, []
+        return adapters.put_on(base, named.trained), []
     auto = getattr(transformers, task.AUTO_MODEL)
-    with _loading("model", named):
+    with _loading("model", named) as where:
         model, report = auto.from_pretrained(
-            _place(named),
+            where,
             trust_remote_code=named.trust_remote_code,
             dtype=torch.float32,
             **(_outputs(labels) if labels else {}),
@@ -77,7 +72,7 @@ def load(
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
-    check_unchanged(named)
+    model.name_or_path = model.config.name_or_path = named.name  # what is saved must not name the place it came from
     shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
     drawn = sorted({*report["missing_keys"], *shapes})
     _check_drawn(model, drawn, shapes, named, new_head=new_head)
@@ -89,20 +84,15 @@ def load(
     return model, drawn
 
 
-def _place(named: NamedModel) -> str:
-    """Where transformers loads the model from."""
-    return str(named.trained.path) if named.trained else named.name
-
-
 @contextmanager
-def _loading(what: str, named: NamedModel) -> Iterator[None]:
-    """Tell in one line what goes wrong while a library loads a part of the model; nothing else is done in the block.
+def _loading(what: str, named: NamedModel) -> Iterator[str]:
+    """Where a library loads the model from; what goes wrong in the block, in which nothing else is done, in one line.
 
     A model that needs its own code is refused: transformers, if it is not told no, asks on stdout and reads stdin.
     """
     try:
-        with one_line(f"cannot load {what} {named.name}"), quiet():
-            yield
+        with one_line(f"cannot load {what} {named.name}"), quiet(), place(named) as where:
+            yield where
     except PruneError as failure:
         if "trust_remote_code" not in str(failure.__cause__):
             raise
@@ -174,7 +164,7 @@ def load_checkpoint(model: torch.nn.Module, named: NamedModel, checkpoint: Check
 
     if named.trained is None:
         return
-    folder = "" if checkpoint.path is None else f"checkpoints/{checkpoint.name}/"
+    folder = "" if checkpoint.kept_in is None else f"checkpoints/{checkpoint.name}/"
     lora = adapters.is_adapters(named.trained)
     stem = "adapter_model" if lora else "model"
     weights: dict[str, torch.Tensor] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prune_cli.errors import PruneError
-from prune_cli.models.find import NamedModel, folder_of
+from prune_cli.models.find import NamedModel, file_names
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,7 @@ def check_there(named: NamedModel, tokenizer: Any | None) -> None:
     transformers then makes a tokenizer of a few special tokens, for which every word is unknown. A class that needs no
     file (bytes) passes. tokenizer: as it was loaded; None where that failed.
     """
-    folder = folder_of(named)
-    files = {path.name for path in folder.iterdir()} - {"tokenizer_config.json"}
+    files = file_names(named) - {"tokenizer_config.json"}
     if tokenizer is None:
         there = any(name.startswith(_KNOWN) for name in files)
     else:
