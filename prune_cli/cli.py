@@ -39,7 +39,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
 # how safetensors and torch tell of a full disk, in exceptions of their own
-NO_SPACE_IN_WORDS = rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)"
+NO_SPACE_IN_WORDS = (
+    rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)|iostream error"
+)
 
 INTERRUPTED = "interrupted: the same command again goes on from what is saved"
 

@@ -48,8 +48,8 @@ TRAIN = "finetune {few} --model {model} --batch-size 3 --epochs 2 --learning-rat
 COMMANDS = {
     "score": "score {few} --method random",
     "select": "select {made}/score --method top --keep 3",
-    "represent": "represent {few} --model {made}/warmup --kind hidden,dynamics,gradient --dim 32 --batch-size 2",
-    "influence": "represent {few} --model {made}/warmup --kind influence --target {other} --batch-size 2",
+    "represent": "represent {few} --model {made}/warmup --kind hidden,dynamics,gradient --dim 32 --batch-size 3",
+    "influence": "represent {few} --model {made}/warmup --kind influence --target-data {other} --batch-size 4",
     "finetune": f"{TRAIN} --keep-checkpoints epoch --keep-moments",
     "lora": f"{TRAIN} --tune lora --lora-rank 2 --keep-checkpoints epoch",
     "eval": "eval {made}/warmup {few} {other}",
