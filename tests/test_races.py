@@ -131,3 +131,15 @@ def test_a_finetune_artifact_replaced_while_it_is_loaded(
     ran = prune("eval", "warmup", data / "test.jsonl", "-o", "metrics")
     assert ran.code == 1
     assert "differs from what was written" in ran.errors[0]
+
+
+def test_an_artifact_made_again_while_it_is_read(made: Path, here: Path) -> None:
+    """Files of another artifact behind a manifest that was read are told as what they are, not as damage."""
+    from prune_cli.artifacts.manifest import open_artifact
+
+    shutil.copytree(made / "train", here / "rep")
+    artifact = open_artifact(here / "rep")
+    shutil.rmtree("rep")
+    shutil.copytree(made / "validation", here / "rep")
+    with pytest.raises(PruneError, match="rep: was made again while it was read; run the command once more"):
+        artifact.file("hidden.safetensors")

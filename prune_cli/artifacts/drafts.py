@@ -142,7 +142,12 @@ def _joined(part: Path) -> Iterator[Draft]:
     with _locked(part, fcntl.LOCK_SH) as lock:
         if lock is None:
             raise _taken(part)
-        yield Draft(part, joined=True)
+        try:
+            yield Draft(part, joined=True)
+        except FileNotFoundError as failure:
+            if part.exists():
+                raise
+            raise processes.PeerLost from failure  # the first failed, and took the draft with it
         processes.wait()
     processes.wait()
 

@@ -135,12 +135,22 @@ class Artifact:
         path = self.path / name
         gone = not path.is_file()
         if gone or digest_once(path, path.stat()) != self.files[name]:
+            self.check_same()
             problem = "is missing" if gone else "differs from what was written (truncated or edited)"
             raise PruneError(
                 f"{path}: {problem}; allowed: the file as the manifest has it",
                 hint=f"make it again: the command is in {self.path / MANIFEST}, with --force",
             )
         return path
+
+    def check_same(self) -> None:
+        """Raise PruneError where another artifact has taken this one's place since it was opened."""
+        try:
+            same = json.loads((self.path / MANIFEST).read_text("utf-8")) == self.manifest
+        except (OSError, ValueError, RecursionError):
+            same = True  # gone or damaged: what is told of the files then is right
+        if not same:
+            raise PruneError(f"{self.path}: was made again while it was read; run the command once more")
 
     def read(self, name: str, read: Callable[[Path], T]) -> T:
         """What `read` makes of a file. Its hash is checked before, and after it that the file is still the same one."""

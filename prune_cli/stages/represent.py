@@ -26,6 +26,7 @@ from prune_cli.options import Represent
 from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
 from prune_cli.represent.observe import Given, Setup, Target
+from prune_cli.runtime import processes
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
 from prune_cli.tasks import Task
 
@@ -86,6 +87,8 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
         return outcome
     use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
     given = _Rows(rows, target, grouped[1] if grouped else None, task, named)
+    processes.check_same("recipe", recipe.key[:12])
+    processes.check_same("batch_size, tokens_per_batch", (opts.batch_size, opts.tokens_per_batch))
     with making(outcome, recipe, places, resumable=True) as draft:
         labels = find.head_labels(named, task.label_list(rows))
         for some in (rows, target) if target else (rows,):

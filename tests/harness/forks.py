@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -135,6 +136,8 @@ def _fork(command: Command, report: Path) -> int:
         for number, target in ((1, f"{report}.out"), (2, f"{report}.err")):
             os.dup2(os.open(target, os.O_WRONLY | os.O_CREAT), number)
         code = _run(command, report)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
