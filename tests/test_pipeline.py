@@ -165,7 +165,7 @@ def test_a_method_has_options_of_its_representation(folder: Path, prune: Prune) 
         "represent train pooling-position hidden",
         "represent validation gradient",
     ]
-    represent = ["--kind", "hidden", "--dim", 64]
+    represent = ["--kind", "hidden"]
     for pooling, made in (("position", "pooling-position/hidden"), ("mean", "gradient+hidden")):
         command_line = ["represent", folder / "train.jsonl", "-o", folder / pooling, "--model", folder / "runs/warmup"]
         assert prune(*command_line, *represent, "--pooling", pooling).code == 0
@@ -191,7 +191,7 @@ def test_rds_needs_no_warmup(folder: Path, prune: Prune, tiny_model: Path) -> No
         "select rds keep 0.5",
         "finetune rds keep 0.5 seed 0",
     ]
-    represent = ["--model", tiny_model, "--kind", "hidden", "--pooling", "position", "--dim", 64]
+    represent = ["--model", tiny_model, "--kind", "hidden", "--pooling", "position"]
     for name in ("train", "validation"):
         assert prune("represent", folder / f"{name}.jsonl", "-o", folder / name, *represent).code == 0
     select = ["--method", "round_robin", "--target", folder / "validation", "--keep", "0.5"]
