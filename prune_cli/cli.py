@@ -112,10 +112,9 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:
     if not processes.tells(message):
         return status
-    for problem in (message, *also):
-        _tell(f"error: {' '.join(problem.splitlines())}")
-    if hint:
-        _tell(f"hint: {hint}")
+    told = [f"error: {problem}" for problem in (message, *also)] + ([f"hint: {hint}"] if hint else [])
+    for line in told:
+        _tell(" ".join(line.splitlines()))
     return status
 
 
