@@ -121,9 +121,7 @@ class Finetune:
     task: Task = "auto"
     tune: Annotated[Literal["full", "lora"], Help("Train all weights, or LoRA adapters and the head.")] = "full"
     epochs: Annotated[float, Meta(gt=0, le=1_000_000), Help("Passes over the data.")] = 3.0
-    steps: Annotated[
-        int, Meta(ge=0, le=MOST), Help("Train for this many optimizer steps instead; 0: by epochs.")
-    ] = 0
+    steps: Annotated[int, Meta(ge=0, le=MOST), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
     learning_rate: Annotated[float, Meta(gt=0), Help("Peak learning rate.")] = 5e-5
     schedule: Annotated[Literal["linear", "cosine", "constant"], Help("Shape of the learning rate.")] = "linear"
     warmup_ratio: Annotated[float, Meta(ge=0, lt=1), Help("Share of the steps over which the learning rate rises.")] = (

@@ -125,7 +125,8 @@ def _build(record: type, given: dict[str, Any]) -> Any:
 
 def _parameter(option: options.Option) -> inspect.Parameter:
     """An option as Typer takes it: its help names few choices, any other value is wrong usage."""
-    name, default, shown = option.name, option.default, {"help": option.help.text, "rich_help_panel": option.help.panel}
+    name, default = option.name, option.default
+    shown: dict[str, Any] = {"help": option.help.text, "rich_help_panel": option.help.panel}
     if option.choices:
         shown["help"] = f"{option.help.text} One of {', '.join(option.choices)}."
         return _option(name, Annotated[option.type, typer.Option(**shown, show_choices=False)], default)

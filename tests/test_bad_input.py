@@ -229,7 +229,10 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--dim", "1"], ("dim: 1; allowed: a whole number, 2 or more",)),
         (["--dim", "16777217"], ("dim: 16777217; allowed: a whole number, 2 or more, at most 16777216",)),
         (["--dim", "1" + "0" * 400], ("dim: 10",)),
-        (["--batch-size", "2147483648"], ("batch_size: 2147483648; allowed: a whole number above 0, at most 21474836",)),
+        (
+            ["--batch-size", "2147483648"],
+            ("batch_size: 2147483648; allowed: a whole number above 0, at most 21474836",),
+        ),
         (["--tokens-per-batch", "1" + "0" * 20], ("tokens_per_batch: 1",)),
         (["--max-length", "2147483648"], ("max_length: 2147483648; allowed: a whole number, 0 or more, at most",)),
         (["--batch-size", "-1"], ("batch_size: -1; allowed: a whole number above 0",)),
@@ -237,6 +240,12 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--checkpoints", "first"], ("no checkpoint first; it keeps 1, 2",)),
         (["--device", "gpu"], ("device: gpu; allowed: auto, cpu, cuda or cuda:N",)),
         (["--device", "cuda:99"], ("device: cuda:99",)),
+        (["--device", "cuda:²"], ("device: cuda:²; allowed: auto, cpu, cuda or cuda:N",)),
+        (["--device", "cuda:" + "9" * 5000], ("allowed: auto, cpu, cuda or cuda:N",)),
+        (
+            ["--kind", "gradient", "--params", "last:" + "9" * 5000],
+            ("the model has 2 blocks; allowed: last:1 to last:2",),
+        ),
         (["--max-length", "1"], ("max_length: 1",)),
         (["--seed", "-1"], ("seed: -1; allowed: a whole number, 0 or more, below 4294967296",)),
     ],
@@ -279,7 +288,10 @@ def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path
         (["--batch-size", "1" + "0" * 20], ("batch_size: 1",)),
         (["--accumulate", "2147483648"], ("accumulate: 2147483648",)),
         (["--max-length", "2147483648"], ("max_length: 2147483648",)),
-        (["--tune", "lora", "--lora-rank", "65537"], ("lora_rank: 65537; allowed: a whole number above 0, at most 65",)),
+        (
+            ["--tune", "lora", "--lora-rank", "65537"],
+            ("lora_rank: 65537; allowed: a whole number above 0, at most 65",),
+        ),
         (["--tune", "lora", "--lora-alpha", "1" + "0" * 400], ("lora_alpha: 1",)),
         (["--warmup-ratio", "1.5"], ("warmup_ratio: 1.5; allowed: a number, 0 or more, below 1",)),
         (["--tune", "lora", "--lora-targets", "nothing"], ("lora_targets: nothing",)),
@@ -298,7 +310,9 @@ def test_bad_values_of_finetune(
 BELOW, ABOVE = "1e-99999999999999999999", "1e99999999999999999999%"  # beyond what a Decimal holds
 
 
-@pytest.mark.parametrize("keep", ["0", "0.0", "1.5", "-0.3", "0%", "120%", "-5", "25", "nan", "much", "", "9" * 5000, BELOW, ABOVE])
+@pytest.mark.parametrize(
+    "keep", ["0", "0.0", "1.5", "-0.3", "0%", "120%", "-5", "25", "nan", "much", "", "9" * 5000, BELOW, ABOVE]
+)
 def test_bad_budgets(keep: str, here: Path, prune: Prune, data: Path) -> None:
     """A budget that is nothing, too much or no number is refused, with what is allowed."""
     ran = prune("select", data / "train.jsonl", "-o", "out", "--method", "random", f"--keep={keep}")
@@ -467,7 +481,8 @@ def test_damaged_artifacts(here: Path, prune: Prune, made: Path) -> None:
     manifest = json.loads((here / "score" / "manifest.json").read_text())
     manifest["recipe"]["options"]["method"] = "loss"
     edited = json.dumps(manifest)
-    for spoilt in (edited, edited[:-1], edited[:40], '{"prune": "0.1.0"}'):
+    deep = '{"prune": ' + "[" * 5000
+    for spoilt in (edited, edited[:-1], edited[:40], '{"prune": "0.1.0"}', deep, deep + "]" * 5000 + "}"):
         (here / "score" / "manifest.json").write_text(spoilt)
         check(prune(*select), "score/manifest.json: damaged or edited")
         check(prune("show", "score"), "score/manifest.json: damaged or edited")

@@ -66,7 +66,7 @@ def test_the_batch_changes_no_more_than_rounding(made: Path, data: Path, tmp_pat
     """One row at a time or all at once, the kinds together or apart: the same numbers."""
     common = ["represent", data / "train.jsonl", "--model", made / "warmup"]
     whole, small = ["--dtype", "float32"], ["--dim", 64]
-    of = {"hidden": whole, "dynamics": [], "gradient": [*whole, *small]}
+    of: dict[str, list[Any]] = {"hidden": whole, "dynamics": [], "gradient": [*whole, *small]}
     prune(*common, "-o", tmp_path / "all", "--kind", ",".join(of), "--batch-size", 24, *whole, *small)
     for kind, options in of.items():
         done = prune(*common, "-o", tmp_path / kind, "--kind", kind, "--batch-size", 1, *options)

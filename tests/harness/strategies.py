@@ -14,7 +14,24 @@ from hypothesis import strategies as st
 
 # stand for what Python's own writer refuses, or is slow to draw; `text` puts them into the text
 HUGE, HEX, DEEP, LONG = "@huge@", "@hex@", "@deep@", "@long@"
-ODD = [None, True, False, 0, -1, 1, 7, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63) - 1, 1.5, -0.0, 1e308, 5e-324]
+ODD: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    7,
+    2**31,
+    2**53 + 1,
+    2**63,
+    2**64,
+    -(2**63) - 1,
+    1.5,
+    -0.0,
+    1e308,
+    5e-324,
+]
 ODD += [float("nan"), float("inf"), float("-inf"), HUGE, DEEP, LONG, "", " ", "\t", "\x00", "\x7f", "a\nb", "a\rb"]
 ODD += ["\ud800", "\udcff", "\u2028", "\ufeff", "é", "𝄞", "none", "null", "1", "²", "_", [], {}, [[]], [None], {"": {}}]
 odd = st.sampled_from(ODD).map(copy.deepcopy)
