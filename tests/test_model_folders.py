@@ -372,8 +372,11 @@ def test_a_mistyped_folder_is_told_at_once(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
     monkeypatch.setattr("prune_cli.models.find._hub_config", lambda name: pytest.fail("asked the hub"))
-    ran = prune("represent", data / "train.jsonl", "-o", "out", "--model", name)
-    refused(ran, f"no such folder: {name}; allowed: a model folder")
+    train = data / "train.jsonl"
+    for command in (["represent", train, "--model", name], ["eval", name, train]):
+        ran = prune(*command, "-o", "out")
+        refused(ran, f"no such folder: {name}; allowed: a model folder")
+        assert ("where there is no folder tiny" in ran.err) == (name == "tiny/modle" or name == "tiny/m.safe")
 
 
 @pytest.mark.parametrize("kind", ["hidden", "dynamics", "gradient", "influence"])
