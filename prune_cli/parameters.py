@@ -125,22 +125,21 @@ def _build(record: type, given: dict[str, Any]) -> Any:
 
 def _parameter(option: options.Option) -> inspect.Parameter:
     """An option as Typer takes it: its help names few choices, any other value is wrong usage."""
-    text, default = option.help.text, option.default
+    name, default = option.name, option.default
+    shown: dict[str, Any] = {"help": option.help.text, "rich_help_panel": option.help.panel}
     if option.choices:
-        text = f"{text} One of {', '.join(option.choices)}."
-        return _option(option.name, Annotated[option.type, typer.Option(help=text, show_choices=False)], default)
+        shown["help"] = f"{option.help.text} One of {', '.join(option.choices)}."
+        return _option(name, Annotated[option.type, typer.Option(**shown, show_choices=False)], default)
     if option.type is Mapping:
-        hint = Annotated[list[str] | None, typer.Option(f"--{option.name}", metavar="KEY=VALUE", help=text)]
-        return _option(option.name, hint, None)
+        return _option(name, Annotated[list[str] | None, typer.Option(f"--{name}", metavar="KEY=VALUE", **shown)], None)
     if default is False:  # a flag: nothing is gained by its opposite, and the help has no room for both
-        flag = typer.Option(f"--{option.name.replace('_', '-')}", help=text)
-        return _option(option.name, Annotated[bool, flag], False)
+        return _option(name, Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", **shown)], False)
     if default is None:
-        return _option(option.name, Annotated[option.type | None, typer.Option(help=text)], None)
+        return _option(name, Annotated[option.type | None, typer.Option(**shown)], None)
     missing = default is dataclasses.MISSING
     return _option(
-        option.name,
-        Annotated[option.type, typer.Option(help=text, show_default=not missing)],
+        name,
+        Annotated[option.type, typer.Option(**shown, show_default=not missing)],
         inspect.Parameter.empty if missing else default,
     )
 

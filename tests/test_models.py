@@ -17,11 +17,14 @@ import pytest
 import torch
 import transformers
 
+from prune_cli import tasks
 from prune_cli.errors import PruneError
 from prune_cli.models import device
+from prune_cli.models.adapters import with_adapters
 from prune_cli.models.find import Checkpoint, find, head_labels
 from prune_cli.models.load import check_length
 from prune_cli.models.moments import FILE, load_moments, save_moments
+from prune_cli.options import Finetune
 from tests.conftest import REPOSITORY, WORDS, Prune, artifact_of, read_rows, sentences, write_rows
 
 HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy", "peft"}
@@ -188,6 +191,15 @@ def test_a_decoders_head_reads_the_last_token_of_each_row(prune: Prune, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_new_adapters_are_put_on_without_a_word(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    """What peft sets right of its own accord, such as the layout of GPT-2's weights, reaches no one's stderr."""
+    model = transformers.AutoModelForCausalLM.from_config(POSITIONS[name])
+    adapted = with_adapters(model, [], Finetune(model="", tune="lora", lora_rank=2), tasks.load("generation"))
+    assert any("lora_" in weight for weight, _ in adapted.named_parameters())
+    assert [str(w.message) for w in recwarn if w.category is not FutureWarning] == []  # which the command line hushes
+
+
 def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path, data: Path, tmp_path: Path) -> None:
     """Adapters say that the model beneath them was changed since; unchanged, and moved with them, it is found."""
     shutil.copytree(tiny_model, tmp_path / "a" / "base")

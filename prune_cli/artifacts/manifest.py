@@ -196,7 +196,7 @@ def is_older(path: Path) -> bool:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         return manifest["format"] < FORMAT and manifest["key"] == digest_value(manifest["recipe"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

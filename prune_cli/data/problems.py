@@ -70,7 +70,7 @@ def field_hint(problem: str, raw: Row) -> str | None:
     if lacks is None:
         return None
     name, known = lacks[1], {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
-    others = [key for key in raw if key not in known]
+    others = [key for key in raw if key not in known and key.isprintable()]
     words = [name, *_SYNONYMS.get(name, ())]
     near = [key for key in others if any(get_close_matches(key.lower(), words, 1, 0.8))]
     key = (near or (others if len(others) == 1 else ["KEY"]))[0]

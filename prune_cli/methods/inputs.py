@@ -7,6 +7,7 @@ and fingerprints. Nothing is read before it is needed: digests come from manifes
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -75,11 +76,7 @@ class Inputs:
         if on is None:
             raise PruneError(f"--on: missing; allowed: {', '.join(held) or 'nothing, as no representation is given'}")
         if on not in held:
-            wanted = on if on in kinds.names() else "hidden"
-            raise PruneError(
-                f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}",
-                hint=f"prune represent DATA -o OUT --model MODEL --kind {wanted}",
-            )
+            raise PruneError(f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}", hint=_hint(on))
         return on
 
     def holder(self, kind: str) -> Artifact:
@@ -155,6 +152,14 @@ def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "aut
         n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
         opened = partial(rows_behind, first)
     return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
+
+
+def _hint(on: str) -> str | None:
+    """How a representation that is not there is made, or what may have been meant by its name."""
+    if on in kinds.names():
+        return f"prune represent DATA -o OUT --model MODEL --kind {on}"
+    close = difflib.get_close_matches(on, kinds.names(), n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def _task(artifacts: Sequence[Artifact], wanted: str) -> str:

@@ -42,7 +42,8 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
         modules_to_save=sorted(whole),
     )
     try:
-        return get_peft_model(model, config)
+        with quiet():
+            return get_peft_model(model, config)
     except ValueError as failure:
         raise PruneError(f"lora_targets: {opts.lora_targets}; {first_line(failure)}") from failure
 

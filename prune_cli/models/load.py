@@ -13,7 +13,7 @@ from prune_cli.errors import PruneError
 from prune_cli.models import adapters
 from prune_cli.models.find import Checkpoint, NamedModel, head_labels, place
 from prune_cli.models.libraries import one_line, quiet
-from prune_cli.models.tokenizer import check_fits, check_there, check_tokens
+from prune_cli.models.tokenizer import check_fits, check_limit, check_there, check_tokens
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Task
 
@@ -32,6 +32,7 @@ def load_tokenizer(named: NamedModel) -> Any:
         check_there(named, None)
         raise
     check_there(named, tokenizer)
+    check_limit(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -51,6 +51,8 @@ def _representations(plan: Plan) -> Iterator[str]:
     if plan.task not in tasks.names():
         yield f"task: {plan.task}; allowed: {', '.join(tasks.names())}"
         return
+    asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
+    yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
     told = False
     for method in plan.methods.values():
         where = f"methods: {method.name}"

@@ -139,7 +139,7 @@ class _Runner:
             if not there & missing:
                 continue
             waiting = any(need in self.would_run for need in needs)
-            if waiting or not self.is_current(data, path, replace(opts, kind=",".join(sorted(there)))):
+            if waiting or not self.is_current(data, path, kinds.only(opts, there)):
                 stale.append(path)
                 continue
             self.note(f"{label} {path.name}", Outcome(path, "represent", "current"))
@@ -148,7 +148,7 @@ class _Runner:
         if not missing:
             return
         out = folder / "+".join(sorted(missing))
-        opts = replace(opts, kind=",".join(sorted(missing)))
+        opts = kinds.only(opts, missing)
         self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.plan.fields, self.how))
         held |= dict.fromkeys(missing, out)
         if not self.how.dry_run:

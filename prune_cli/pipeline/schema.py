@@ -112,10 +112,12 @@ def represent_table() -> dict[str, Option]:
 def read_table(file: Path) -> dict[str, Any]:
     """The TOML of a pipeline file."""
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        table = tomllib.loads(file.read_text("utf-8"))
+        repr(table)  # a hexadecimal number may be too long to be told
+        return table
     except OSError as failure:
         raise PruneError(f"{file}: cannot be read ({failure.strerror}); allowed: a TOML file") from failure
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as failure:
+    except (ValueError, RecursionError) as failure:
         raise PruneError(f"{file}: broken TOML ({failure})") from failure
 
 

@@ -47,7 +47,9 @@ class Options:
         Help("faithful, or fast and rough (on sst2 with dim 8192, cosines off by 0.03 rather than 0.01)."),
     ] = "faithful"
     dim: Annotated[
-        int, Meta(ge=2), Help("Most numbers that a gradient is projected to: the largest prime up to it.")
+        int,
+        Meta(ge=2, le=2**24),  # 32 MiB a row as float16
+        Help("Most numbers that a gradient is projected to: the largest prime up to it."),
     ] = 8192
     dtype: DType = "float16"
     seed: Seed = 0
