@@ -137,8 +137,7 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
         try:
             return open_rows(data, plan.reading, task.check)
         except PruneError as mistake:
-            how = f"; {mistake.hint}" if mistake.hint and mistake.hint.startswith("--field") else ""
-            mistakes.extend([mistake.message + how, *mistake.also])
+            mistakes.extend([_with_field(mistake), *mistake.also])
             return None
 
     train = opened(plan.train)
@@ -175,7 +174,12 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
                 if rows is not validation or reads_gold:
                     tasks.check_gold(rows, gold, who if rows is not validation else "the target set")
         except PruneError as mistake:
-            yield mistake.message
+            yield _with_field(mistake)
+
+
+def _with_field(mistake: PruneError) -> str:
+    """A mistake in a row, with the field that may mend it."""
+    return f"{mistake.message}; {mistake.hint}" if (mistake.hint or "").startswith("--field") else mistake.message
 
 
 def _reads_gold_of_target(method: PublishedMethod) -> bool:
