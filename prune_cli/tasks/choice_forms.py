@@ -12,11 +12,11 @@ from typing import NamedTuple
 from prune_cli.data.lines import Row
 from prune_cli.data.problems import described, keys_of, text_problem
 
-OPTIONS = ("option1", "option2")
-NUMBERS = ("1", "2")
+_OPTIONS = ("option1", "option2")
+_NUMBERS = ("1", "2")
 _OWN = ("question", "choices", "label")
 _ARC = ("question", "choices", "answerKey")
-_WINOGRANDE = ("sentence", *OPTIONS, "answer")
+_WINOGRANDE = ("sentence", *_OPTIONS, "answer")
 
 
 class Asked(NamedTuple):
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
 def asked(row: Row) -> Asked:
     """A good row, of whatever form, in the task's own."""
     if _is_winogrande(row):
-        return Asked(row["sentence"], [row[key] for key in OPTIONS], NUMBERS.index(str(row["answer"])))
+        return Asked(row["sentence"], [row[key] for key in _OPTIONS], _NUMBERS.index(str(row["answer"])))
     choices = row["choices"]
     if isinstance(choices, dict):
         return Asked(row["question"], choices["text"], _names(choices["label"]).index(str(row["answerKey"])))
@@ -47,7 +47,7 @@ def problem(row: Row) -> str | None:
 
 
 def _is_winogrande(row: Row) -> bool:
-    return "choices" not in row and any(key in row for key in OPTIONS)
+    return "choices" not in row and any(key in row for key in _OPTIONS)
 
 
 def _lacking(row: Row, keys: tuple[str, ...]) -> str | None:
@@ -85,7 +85,7 @@ def _winogrande_problem(row: Row) -> str | None:
         if wrong := text_problem(key, row[key]):
             return wrong
     answer = row["answer"]
-    if type(answer) not in (int, str) or str(answer) not in NUMBERS:
+    if type(answer) not in (int, str) or str(answer) not in _NUMBERS:
         return f"{described('answer', answer)}; allowed: 1 or 2, the number of an option"
     return None
 
