@@ -132,9 +132,9 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     assert [row["text"] for row in read["many"]] == [row["text"] for row in ROWS]
     assert [(rows.name, len(rows)) for rows in read.values()] == [("one", 2), ("many", 5), ("many-test", 1)]
     assert read["one"].where(1) == f"{tmp_path}/one:row 2"
-    with pytest.raises(PruneError, match=r"many:dev: no split dev; allowed: .*many:train, .*many:test"):
+    with pytest.raises(PruneError, match=r"many:dev: no split dev; allowed: train, test"):
         read_rows(f"{tmp_path}/many:dev", check=None)
-    with pytest.raises(PruneError, match="the folder holds one data set without splits"):
+    with pytest.raises(PruneError, match="one:train: the folder holds one data set, without splits"):
         read_rows(f"{tmp_path}/one:train", check=None)
 
 

@@ -94,7 +94,7 @@ def test_dropped_columns_are_left_out(tmp_path: Path, prune: Prune, capsys: pyte
     assert capsys.readouterr().err == f"{data}: no row has the key y, which was to be dropped\n"
     select = ["select", data, "-o", tmp_path / "kept", "--method", "random", "--keep", 2, "--drop", "x"]
     assert prune(*select).code == 0
-    assert "x" not in (tmp_path / "kept/select.jsonl").read_text()
+    assert '"x"' not in (tmp_path / "kept/select.jsonl").read_text()
     assert json.loads((tmp_path / "kept/manifest.json").read_text())["about"]["drop"] == ["x"]
 
 

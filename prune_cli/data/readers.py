@@ -104,7 +104,7 @@ def _typed(data: str, read: Callable[[], Iterable[Row]]) -> Records:
         try:
             yield from enumerate(read(), 1)
         except PruneError as error:
-            raise PruneError(error.message if error.message.startswith(data) else f"{data}: {error.message}") from error
+            raise PruneError(f"{data}: {error.message}") from error
         except Exception as error:  # any library beneath may raise its own class of errors
             reason = " ".join(str(error).split()) or type(error).__name__
             raise PruneError(f"{data}: cannot be read ({reason[:200]}); allowed: {READABLE}") from error

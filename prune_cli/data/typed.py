@@ -61,10 +61,10 @@ def saved(path: Path, split: str) -> Iterator[Row]:
     if isinstance(found, datasets.DatasetDict):
         wanted = split or "train"
         if wanted not in found:
-            raise PruneError(f"{path}: no split {wanted}; allowed: {', '.join(f'{path}:{name}' for name in found)}")
+            raise PruneError(f"no split {wanted}; allowed: {', '.join(found)}")
         found = found[wanted]
     elif split:
-        raise PruneError(f"{path}:{split}: the folder holds one data set without splits; allowed: {path}")
+        raise PruneError(f"the folder holds one data set, without splits; allowed: {path}")
     yield from _rows(found.with_format("arrow").iter(AT_ONCE))
 
 
