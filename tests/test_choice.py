@@ -359,7 +359,7 @@ def test_a_pipeline_of_choices(asked: Path, tiny_model: Path, tmp_path: Path, pr
     assert "pipeline: nothing to do" in prune("pipeline", file, "-o", tmp_path / "runs").err
 
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "own": {"question": "The lid is _.", "choices": ["loose", "tight"], "label": 1},
     "ARC": {
         "question": "The lid is _.",

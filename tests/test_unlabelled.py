@@ -44,7 +44,7 @@ def test_what_needs_no_label_runs(here: Path, prune: Prune, tiny_model: Path) ->
 def test_what_needs_labels_refuses_them(name: str, here: Path, prune: Prune, tiny_model: Path, made: Path) -> None:
     """The first row without one is named, and what needs it."""
     data, warmup = f"{name}.jsonl", made / "warmup"
-    at = 'none.jsonl:1: no "label"; the row has: "text"; allowed:' if name == "none" else "part.jsonl:5: label is null;"
+    found = {"none": 'none.jsonl:1: no "label"; the row has: "text"; allowed:', "part": "part.jsonl:5: label is null;"}
     influence = ["--kind", "influence", "--target-data"]
     for command, who in (
         (["finetune", data, "--model", tiny_model], "finetune"),
@@ -57,5 +57,5 @@ def test_what_needs_labels_refuses_them(name: str, here: Path, prune: Prune, tin
     ):
         ran = prune(*command, "-o", "out")
         assert ran.code == 1 and len(ran.errors) == 1, ran.err
-        assert ran.errors[0].startswith(at) and ran.errors[0].endswith(f"which {who} needs"), ran.err
+        assert ran.errors[0].startswith(found[name]) and ran.errors[0].endswith(f"which {who} needs"), ran.err
         assert not (here / "out").exists() and not (here / "out.part").exists()

@@ -42,14 +42,10 @@ def main() -> int:
         _, base = select(folder, "few")
         seconds, peak = select(folder, "many")
         kept = (folder / "many-kept" / "select.jsonl").stat().st_size
-    print(
-        f"{n:,} chat rows, {size / 1e6:,.0f} MB; reading and hashing the bytes alone: {size / hashing / 1e6:,.0f} MB/s"
-    )
+    print(f"{n:,} chat rows, {size / 1e6:,.0f} MB; hashing alone: {size / hashing / 1e6:,.0f} MB/s")
     print(f"select random, keep 0.1: {seconds:.1f} s, {size / seconds / 1e6:,.0f} MB/s, {kept / 1e6:,.0f} MB written")
     own = peak - base
-    print(
-        f"peak memory: {peak / 1e6:,.0f} MB, {own / 1e6:,.0f} MB more than for {FEW} rows, {own / n:,.0f} bytes a row"
-    )
+    print(f"peak memory: {peak / 1e6:,.0f} MB; the rows take {own / 1e6:,.0f} MB of it, {own / n:,.0f} bytes a row")
     bounded = own < SHARE * size
     print(f"{own / size:.1%} of the file; bound {SHARE:.0%}: {'held' if bounded else 'exceeded'}")
     return 0 if bounded else 1
@@ -74,7 +70,7 @@ def select(folder: Path, name: str) -> tuple[float, int]:
         "-m",
         "prune_cli",
         "select",
-        str(folder / f"{name}.jsonl"),
+        f"{folder}/{name}.jsonl",
         "-o",
         f"{folder}/{name}-kept",
     ]
