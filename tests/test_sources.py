@@ -18,7 +18,7 @@ from prune_cli.errors import PruneError
 from prune_cli.tasks import classification
 from tests.conftest import Prune, sentences, write_rows
 
-ROWS = [{"text": f"text {i}", "label": i % 2} for i in range(5)]
+ROWS: list[dict[str, Any]] = [{"text": f"text {i}", "label": i % 2} for i in range(5)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 TABLE = b"text,label\n" + b"".join(b"%s,%d\n" % (str(row["text"]).encode(), row["label"]) for row in ROWS)
 CONTENT = {
@@ -40,7 +40,7 @@ def zstd(data: bytes) -> bytes:
 @pytest.mark.parametrize("kind", CONTENT)
 def test_files_of_every_kind_hold_the_same_rows(kind: str, packed: str, tmp_path: Path) -> None:
     """Packed or not; named by the stem."""
-    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[packed]
+    pack: Any = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[packed]
     path = tmp_path / f"data.{kind}{packed}"
     path.write_bytes(pack(CONTENT[kind]))
     rows = read_rows(path, check=classification.check)

@@ -72,27 +72,27 @@ class Checker:
 
         before: how many records came before the block, where rows without an id are counted and not known by line.
         """
-        names = self._names
+        names, fields, drops, check = self._names, self._fields, bool(self._drop), self._check
         ids: list[int | str | None] = []
         texts: list[bytes] = []
         bad: list[int] = []
-        encodes = bool(self._drop) or not block.plain
+        encodes = drops or not block.plain
         for k, raw in enumerate(block.rows):
             if isinstance(raw, Broken):
                 self._take_down(part, int(block.numbers[k]), prefix, raw, raw.text)
                 bad.append(k)
                 continue
-            if self._drop:
+            if drops:
                 raw = self._without_dropped(raw)
             row = {names.get(key, key): value for key, value in raw.items()} if names else raw
             row_id, group = row.get("id"), row.get("group")  # null is missing
-            problem = problems.field_problem(raw, self._fields) if names else None
+            problem = problems.field_problem(raw, fields) if names else None
             if row_id is not None and not (type(row_id) is str and row_id.strip()) and type(row_id) is not int:
                 problem = problem or problems.name_problem("id", row_id)
             if group is not None and not (type(group) is str and group.strip()) and type(group) is not int:
                 problem = problem or problems.name_problem("group", group)
-            if problem is None and self._check is not None:
-                problem = self._check(row)
+            if problem is None and check is not None:
+                problem = check(row)
             if problem is None and type(label := row.get("label")) is not self._label_type and label is not None:
                 problem = self._label_problem(label)
             if problem is None and self._seen is not None:
