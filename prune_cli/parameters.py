@@ -25,8 +25,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, hf:NAME, - for JSONL on stdin, "
-        "or an artifact that holds rows.",
+        help="Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, a pattern such as 'part-*.jsonl', hf:NAME, "
+        "- for JSONL on stdin, or an artifact that holds rows.",
         show_default=False,
     ),
 ]
@@ -48,6 +48,19 @@ Fields = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="KEY", help="Leave the rows' key KEY out. Repeatable.", rich_help_panel=PANEL),
+]
+SkipBad = Annotated[
+    Path | None,
+    typer.Option(
+        "--skip-bad",
+        metavar="FILE",
+        help="Leave bad rows out, and write them with their reasons into FILE.",
+        rich_help_panel=PANEL,
+    ),
+]
 Replace = Annotated[
     bool,
     typer.Option("--replace", help="Make the artifact again if it is not up to date.", rich_help_panel=PANEL),
@@ -63,6 +76,8 @@ def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> ins
 
 COMMON = [
     _option("fields", Fields, None),
+    _option("drop", Drop, None),
+    _option("skip_bad", SkipBad, None),
     _option("replace", Replace, False),
     _option("force", Force, False),
     _option("dry_run", DryRun, False),
@@ -89,14 +104,25 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             parameters.append(_option(parameter.name, parameter.annotation, parameter.default))
 
     @functools.wraps(function)
-    def command(fields: Any, replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
+    def command(
+        fields: Any,
+        drop: Any,
+        skip_bad: Path | None,
+        replace: bool,
+        force: bool,
+        dry_run: bool,
+        as_json: bool,
+        **values: Any,
+    ) -> None:
+        from prune_cli.data.open import Reading
         from prune_cli.stages.common import How
 
         if record:
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         how = How(force=force, replace=replace, dry_run=dry_run)
-        report(function(**values, fields=_fields(fields), how=how), as_json)
+        reading = Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad)
+        report(function(**values, reading=reading, how=how), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -81,6 +81,9 @@ def test_bad_rows_are_named_by_file_and_line(case: str, stage: str, here: Path, 
     """Every stage that reads rows stops at a bad one, names its file and line, and leaves nothing behind."""
     row, problem = BAD_ROWS[case]
     (here / "data.jsonl").write_bytes(GOOD + OTHER + row + b"\n" + GOOD.replace(b'"a"', b'"c"'))
+    if case == "missing label" and stage != "finetune":  # only training needs it
+        assert prune(*command(stage, "data.jsonl", tiny_model)).code == 0
+        return
     check(prune(*command(stage, "data.jsonl", tiny_model)), "data.jsonl:3: ", problem)
     assert left() == ["data.jsonl"]
 
@@ -161,7 +164,7 @@ def test_labels_that_do_not_fit(here: Path, prune: Prune, tiny_model: Path, made
 @pytest.mark.parametrize("field", ["label=sentence", "text=nowhere", "label=text"])
 def test_fields_that_do_not_fit(field: str, here: Path, prune: Prune, tiny_model: Path) -> None:
     """A renamed key that is not there, or whose new name is taken, is an error with file and line."""
-    write_rows(here / "data.jsonl", [{"sentence": "fine", "text": "fine", "label": 0}, *sentences(2)])
+    write_rows(here / "data.jsonl", [{"sentence": "fine", "text": "fine", "label": 0}])
     check(prune(*command("represent", "data.jsonl", tiny_model), "--field", field), "data.jsonl:1: ")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from prune_cli import options
 from prune_cli.artifacts.manifest import digest_value
+from prune_cli.data.open import Reading
+from prune_cli.data.sources import files_of
 from prune_cli.errors import PruneError
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.options import Option, shown
@@ -17,7 +19,8 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests model proxy reference fields methods keep seeds warmup represent finetune eval"
+    "task train validation tests model proxy reference fields drop skip_bad methods keep seeds "
+    "warmup represent finetune eval"
 ).split()
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
@@ -43,7 +46,8 @@ class Plan:
     proxy: str
     reference: str
     task: str
-    fields: dict[str, str]
+    reading: Reading
+    bad_rows: Path | None
     entries: tuple[Entry, ...]
     keep: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -149,7 +153,8 @@ class Reader:
             proxy=proxy,
             reference=reference,
             task=task,
-            fields=self.fields(),
+            reading=Reading(self.fields(), self.drop(), "skip_bad" in self.table),
+            bad_rows=self.folder / self.text("skip_bad") if "skip_bad" in self.table else None,
             entries=self.entries(),
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=self.seeds(),
@@ -202,10 +207,10 @@ class Reader:
             return ""
         if value.startswith("hf:"):
             return value
-        path = self.folder / value
-        if not path.is_file():
+        path = str(self.folder / value)
+        if not files_of(path):
             self.wrong(f"{name}: {value}; no such file in {self.folder or '.'}")
-        return str(path)
+        return path
 
     def tests(self) -> dict[str, str]:
         """Test sets by name."""
@@ -222,6 +227,10 @@ class Reader:
             self.wrong(f'fields: {shown(table)}; allowed: a table, such as {{text = "sentence"}}')
             return {}
         return dict(table)
+
+    def drop(self) -> tuple[str, ...]:
+        """Keys that rows lose."""
+        return tuple(self.list_of("drop", (str,), 'such as ["date"]')) if "drop" in self.table else ()
 
     def entries(self) -> tuple[Entry, ...]:
         """The methods."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.manifest import Recipe, digest_value
 from prune_cli.data import fingerprints
 from prune_cli.data.groups import groups
-from prune_cli.data.open import open_rows, task_name
+from prune_cli.data.open import Reading, open_rows, read_as, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import find
@@ -27,7 +26,7 @@ from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
 from prune_cli.represent.observe import Given, Setup, Target
 from prune_cli.runtime import processes
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
 from prune_cli.tasks import Task
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class _Rows:
     named: find.NamedModel
 
 
-def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], how: How) -> Outcome:
+def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How) -> Outcome:
     """Represent rows: `<kind>.safetensors` for each kind, the rows in order, and their ids with fingerprints.
 
     Tensors have the rows on the first axis and the checkpoints on the second. Raises PruneError for options, rows or
@@ -75,8 +74,9 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
     _check_task(chosen, opts.task, task)
-    rows = open_rows(data, dict(fields), task.check)
-    target = open_rows(opts.target_data, dict(fields), task.check) if opts.target_data else None
+    rows = open_rows(data, reading, task.check)
+    target = open_rows(opts.target_data, reading, task.check) if opts.target_data else None
+    tell_bad_rows(reading, [rows, *([target] if target else [])], how)
     grouped = groups(target) if target else None
     asked = [_ask(kind, opts, task) for kind in chosen]
     recipe = _recipe(asked, opts, rows, target, named)
@@ -92,7 +92,10 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     with making(outcome, recipe, places, resumable=True) as draft:
         labels = find.head_labels(named, task.label_list(rows))
         for some in (rows, target) if target else (rows,):
-            task.label_indices(some, labels)  # before any work: a label that the model does not know
+            gold = task.label_indices(some, labels)  # before any work: a label that the model does not know
+            for kind in chosen:
+                if "gold" in kind.needs:
+                    tasks.check_gold(some, gold, kind.name)
         draft.cached("rows.jsonl", lambda path: _write(rows, path))
         draft.cached(fingerprints.IDS, partial(fingerprints.write_ids, rows))
         for entry in asked:
@@ -106,7 +109,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
             draft.about = {
                 "rows": len(rows),
                 "digest": rows.digest,
-                "fields": dict(fields),
+                **read_as(rows),
                 "labels": labels,
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
                 "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},

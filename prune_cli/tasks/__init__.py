@@ -84,7 +84,10 @@ class Task(Protocol):
         """The distinct labels in class order: class j of a model is label_list[j]. Empty: rows have no labels."""
 
     def label_indices(self, rows: Rows, labels: Sequence[Any]) -> np.ndarray:
-        """int64 [n]: each row's position in `labels`. Raises PruneError with file:line for a label not in it."""
+        """int64 [n]: each row's position in `labels`; -1 for a row without a gold answer, where the task allows it.
+
+        Raises PruneError with file:line for a label not in it.
+        """
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
         """The rows as tokens, with their gold answers."""
@@ -130,6 +133,22 @@ def load(name: str) -> Task:
         if not lacking:
             return cast(Task, module)
     raise PruneError(f"task: {name}; allowed: {', '.join(names())}")
+
+
+def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
+    """Raise PruneError with file:line where `who` needs a gold answer and a row has none.
+
+    indices [n]: as `label_indices` gives them.
+    """
+    from prune_cli.data import problems
+
+    first = int(indices.argmin())
+    if indices[first] >= 0:
+        return
+    row = {key: value for key, value in rows[first].items() if key != "id"}
+    problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
+    problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
+    raise PruneError(f"{rows.where(first)}: {problem}", hint=problems.field_hint(problem, row))
 
 
 def _files() -> list[Path]:

@@ -30,6 +30,7 @@ NEEDED = {
     "backward": "the backward of the batch's summed losses",
     "gradients": "per-example gradients; at most one such kind in a pass",
     "head": "the model's trained head: its logits",
+    "gold": "the gold answer of every row: its label, right choice or response",
     "prompt": "rows with a prompt",
     "classes": "logits [b, c] of the same c classes for every row",
     "target": "rows of a target set",

@@ -32,7 +32,7 @@ TENSORS = {
     "grad_norm": Tensor((), "float32", "norm of the whole gradient; higher: the example moves the model more"),
 }
 FEATURES = "gradient"
-NEEDS = frozenset({"backward", "gradients", "head"})
+NEEDS = frozenset({"backward", "gold", "gradients", "head"})
 NOT_IN_SPACE = ("precondition",)  # LESS compares Adam's steps with plain gradients
 
 
