@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -159,15 +159,15 @@ class Artifact:
         return value
 
     @contextmanager
-    def alone(self) -> Iterator[Path]:
-        """A folder with its own files at the top of it and no others: libraries read whatever a folder holds.
+    def alone(self, within: str = ".") -> Iterator[Path]:
+        """A folder with its own files directly in the folder `within` and no others: libraries read all that is there.
 
         Each is checked before and after the block, as in `read`.
         """
-        names = [name for name in self.files if "/" not in name]
+        names = [name for name in self.files if PurePosixPath(name).parent == PurePosixPath(within)]
         with TemporaryDirectory() as folder:
             for name in names:
-                Path(folder, name).symlink_to(self.file(name).resolve())
+                Path(folder, PurePosixPath(name).name).symlink_to(self.file(name).resolve())
             yield Path(folder)
         for name in names:
             self.file(name)

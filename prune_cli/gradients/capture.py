@@ -8,7 +8,8 @@ smallest (Goodfellow 2015, arXiv 1510.01799, for linear layers).
 
 A function is recognised by the parameter it is given, whichever module calls it and however often. A tensor that is
 computed from parameters alone counts as those parameters. A function without a rule in rules.py is an error that names
-the parameter: no gradient is left out silently.
+the parameter: no gradient is left out silently. In a batch of one example any function will do: there the example's
+gradient is the batch's, which autograd gives.
 """
 
 from __future__ import annotations
@@ -135,9 +136,7 @@ class Capture:
         copies = parameter.detach().expand(self.sequences, *parameter.shape)
         if not self.name(parameter):
             return copies
-        copies = copies.clone()
-        self.expect(copies, [parameter], lambda grad: [Dense(self.summed(grad, parameter))])
-        return copies
+        return self.expect(copies.clone(), [parameter], lambda grad: [Dense(self.summed(grad, parameter))])
 
     def name(self, tensor: Any) -> str | None:
         """The name of a trainable parameter, or of one that a tensor is computed from; None for anything else."""
@@ -153,11 +152,7 @@ class Capture:
         n = tensor.shape[0] if tensor.dim() else 0
         flat = tensor.dim() == 2 and n in {self.sequences * t for t in self._lengths}  # all tokens in a row
         if not (flat or n in (self.b, self.sequences) or self.b == 1):
-            raise PruneError(
-                f"{name}: used on a tensor of shape {list(tensor.shape)}, without the batch's {self.b} examples; "
-                "per-example gradients are not known for that",
-                hint="--batch-size 1 works with any model",
-            )
+            raise refusal(name, f"on a tensor of shape {list(tensor.shape)}, without the batch's {self.b} examples")
         return tensor.reshape(self.b, -1, *tensor.shape[1:])
 
     def tokens(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
@@ -186,8 +181,11 @@ class Capture:
         output: torch.Tensor,
         parameters: list[torch.Tensor],
         gradients: Callable[[torch.Tensor], list[Part]],
-    ) -> None:
-        """Record `gradients(grad)`, one part for each of the parameters, when the gradient of `output` arrives."""
+    ) -> torch.Tensor:
+        """Record `gradients(grad)`, one part for each of the parameters, when the gradient of `output` arrives.
+
+        Returns what the model is to use as the output.
+        """
         for parameter in parameters:
             self._calls.update(self._sources(parameter))
         held = [gradients]
@@ -199,7 +197,10 @@ class Capture:
 
         if not output.requires_grad:
             output.requires_grad_(True)
+        if output.is_leaf or output._is_view():  # a model may write into it, and the hook would be lost
+            output = output.clone()
         output.register_hook(arrived)
+        return output
 
     def derive(self, func: Any, args: Any, kwargs: Any, names: list[str]) -> Any:
         """Call a function without a rule.
@@ -220,7 +221,10 @@ class Capture:
             return leaves[id(tensor)][1]
 
         given = replaced(args, stand_in), {key: replaced(value, stand_in) for key, value in kwargs.items()}
-        again = func(*given[0], **given[1])
+        try:
+            again = func(*given[0], **given[1])
+        except RuntimeError as failure:  # it writes into one of its arguments
+            raise refusal(names[0], f"by {getattr(func, '__name__', func)}") from failure
         stand_ins = [leaf for _, leaf in leaves.values()]
         touched = [*tensors(again), *tensors([*given[0], *given[1].values()])]
         if not any(t.requires_grad and not any(t is leaf for leaf in stand_ins) for t in touched):
@@ -230,6 +234,17 @@ class Capture:
         for derived in derive(result, again, list(leaves.values()), casts=func in CASTS):
             self._derived[id(derived.tensor)] = derived
         return result
+
+    def alone(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function without a rule in a batch of one example: its gradient is the batch's."""
+
+        def own(tensor: torch.Tensor) -> torch.Tensor:
+            if not self.name(tensor):
+                return tensor
+            copy = tensor.detach().requires_grad_()
+            return self.expect(copy, [tensor], lambda grad: [Dense(grad.unsqueeze(0))])
+
+        return func(*replaced(args, own), **{key: replaced(value, own) for key, value in kwargs.items()})
 
     def _sources(self, tensor: torch.Tensor) -> list[str]:
         """The trainable parameters that a tensor is, or is computed from."""
@@ -264,10 +279,15 @@ class _Intercept(TorchFunctionMode):
         names = [name for tensor in given if (name := self._capture.name(tensor))]
         if not names or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        rule = RULES.get(func)
-        if rule and not all(map(self._capture._is_constant, given)):
-            return rule(self._capture, func, args, kwargs)
-        return self._capture.derive(func, args, kwargs, names)
+        if all(map(self._capture._is_constant, given)):
+            return self._capture.derive(func, args, kwargs, names)
+        try:
+            rule = RULES.get(func)
+            return rule(self._capture, func, args, kwargs) if rule else self._capture.derive(func, args, kwargs, names)
+        except PruneError:
+            if self._capture.b > 1:
+                raise
+            return self._capture.alone(func, args, kwargs)
 
 
 def _unset(name: str, gradient: Factors) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from prune_cli.errors import PruneError
 from prune_cli.gradients.capture import Capture, Factors, Sink
+from prune_cli.gradients.rules import CURES
 
 Grads = dict[str, torch.Tensor | None]
 
@@ -82,7 +83,8 @@ class PerExample:
             if not error < _TOLERANCE:
                 raise PruneError(
                     f"{name}: a row's gradient in a batch is not that of the row alone (relative difference "
-                    f"{error:.2g}); per-example gradients need a model whose examples do not depend on each other"
+                    f"{error:.2g}); per-example gradients need a model whose examples do not depend on each other",
+                    hint=CURES,
                 )
 
         self._capture.begin(len(batch), compare, batch.sequences)
@@ -90,7 +92,10 @@ class PerExample:
         self._capture.finish()
         for name, grad in true.items():
             if grad is not None and name not in seen and float(grad.norm()) > 0:
-                raise PruneError(f"{name}: has a gradient that no rule for per-example gradients covers")
+                raise PruneError(
+                    f"{name}: has a gradient that no rule for per-example gradients covers",
+                    hint=CURES,
+                )
         return True
 
     def _alone(self, batch: Examples) -> tuple[int, Grads]:

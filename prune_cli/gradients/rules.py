@@ -39,16 +39,21 @@ class Recorder(Protocol):
         output: torch.Tensor,
         parameters: list[torch.Tensor],
         gradients: Callable[[torch.Tensor], list[Part]],
-    ) -> None:
-        """Record `gradients(grad)`, one part for each of the parameters, when the gradient of `output` arrives."""
+    ) -> torch.Tensor:
+        """Record `gradients(grad)`, one part for each of the parameters, when the gradient of `output` arrives.
 
+        Returns what the model is to use as the output.
+        """
+
+
+CURES = "--batch-size 1 works with any model; so does --params with a regular expression without this name"
 
 Rule = Callable[[Recorder, Any, Any, Any], torch.Tensor]
 
 
 def refusal(name: str | None, how: str) -> PruneError:
     """The error for a use of a parameter that no rule covers."""
-    return PruneError(f"{name}: used {how}; per-example gradients are not known for that")
+    return PruneError(f"{name}: used {how}; per-example gradients are not known for that", hint=CURES)
 
 
 def _linear(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -91,8 +96,7 @@ def _affine(
             parts.append(Dense(grad.sum(1)))
         return parts
 
-    recorder.expect(output, parameters, gradients)
-    return output
+    return recorder.expect(output, parameters, gradients)
 
 
 def _embedding(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -109,7 +113,7 @@ def _embedding(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.T
     if b > 1 and (ids.dim() < 2 or len(ids) not in (b, sequences)):
         # BERT looks positions up once for the whole batch: from here on each sequence has its own copy
         if ids.dim() > 2 or (ids.dim() == 2 and len(ids) != 1):
-            raise PruneError(f"{name}: looked up with ids of shape {list(ids.shape)}; allowed: [b, t], [1, t] or [t]")
+            raise refusal(name, f"for ids of shape {list(ids.shape)} where [b, t], [1, t] or [t] are expected")
         output = output.expand(sequences, ids.shape[-1], output.shape[-1]).clone()
         ids = ids.expand(sequences, ids.shape[-1])
     ids = ids.reshape(b, -1)
@@ -120,8 +124,7 @@ def _embedding(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.T
             grad = grad.masked_fill((ids == padding % rows).unsqueeze(2), 0)
         return [Lookup(ids, grad, rows)]
 
-    recorder.expect(output, [weight], gradients)
-    return output
+    return recorder.expect(output, [weight], gradients)
 
 
 def _layer_norm(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -150,8 +153,7 @@ def _scaled(
     def gradients(grad: torch.Tensor) -> list[Part]:
         return [Dense(recorder.summed(grad * normalised() if p is weight else grad, p)) for p in parameters]
 
-    recorder.expect(output, parameters, gradients)
-    return output
+    return recorder.expect(output, parameters, gradients)
 
 
 def _mul(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -161,8 +163,7 @@ def _mul(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     weight, x = args if recorder.name(args[0]) else args[::-1]
     inner = x.detach()
     output: torch.Tensor = func(*args)
-    recorder.expect(output, [weight], lambda grad: [Dense(recorder.summed(grad * inner, weight))])
-    return output
+    return recorder.expect(output, [weight], lambda grad: [Dense(recorder.summed(grad * inner, weight))])
 
 
 def _add(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -171,8 +172,7 @@ def _add(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     if kwargs or (func is torch.Tensor.add_ and term is args[0]):
         raise refusal(recorder.name(term), f"by {func.__name__}" + (f" with {', '.join(kwargs)}" if kwargs else ""))
     output: torch.Tensor = func(*args)
-    recorder.expect(output, [term], lambda grad: [Dense(recorder.summed(grad, term))])
-    return output
+    return recorder.expect(output, [term], lambda grad: [Dense(recorder.summed(grad, term))])
 
 
 def _refuse_as_input(recorder: Recorder, x: Any) -> None:

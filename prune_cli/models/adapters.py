@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_cli import options
@@ -81,8 +82,23 @@ def put_on(base: torch.nn.Module, trained: Artifact) -> torch.nn.Module:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
+def put_in(model: torch.nn.Module, folder: Path) -> list[str]:
+    """Put the adapters that `save_pretrained` wrote into a folder into a model with adapters of the same config.
+
+    Returns the names of the weights in the folder that are not the model's.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    return list(set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu")).unexpected_keys)
+
+
 def merged(model: torch.nn.Module) -> torch.nn.Module:
     """The model with its adapters, where it has any, added into its weights."""
+    return model.merge_and_unload() if are_on(model) else model  # type: ignore[operator]  # a PeftModel
+
+
+def are_on(model: torch.nn.Module) -> bool:
+    """Whether the model has adapters."""
     from peft import PeftModel
 
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    return isinstance(model, PeftModel)

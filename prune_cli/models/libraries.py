@@ -1,4 +1,4 @@
-"""What the libraries that load models say, in our form: an error is one line, and bars and tables stay off stderr."""
+"""What models and the libraries that load them say, in our form: one line an error, no bars and tables on stderr."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ def one_line(what: str) -> Iterator[None]:
         if type(failure).__name__ != "PanicException":
             raise
         raise PruneError(f"{what}: {_damaged(failure)}") from failure
+
+
+@contextmanager
+def running(model: object) -> Iterator[None]:
+    """Turn what a model's own code raises into a PruneError; what tells of memory or of the system is let through.
+
+    Some models want more than rows of tokens: an image, a length that their blocks divide, a token that ours lack.
+    """
+    try:
+        yield
+    except (PruneError, MemoryError, OSError):
+        raise
+    except Exception as failure:
+        if type(failure).__name__ == "OutOfMemoryError" or "allocate memory" in str(failure):
+            raise
+        told = f"{type(failure).__name__}: {first_line(failure)}"
+        raise PruneError(f"{type(model).__name__} does not run on these rows ({told})") from failure
 
 
 def _damaged(failure: BaseException) -> str:

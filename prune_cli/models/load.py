@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -160,31 +161,31 @@ def _reset_head(model: Any) -> list[str]:
 
 
 def load_checkpoint(model: torch.nn.Module, named: NamedModel, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's weights into a model that `load` made. A model that was not trained here is left alone."""
-    from safetensors.torch import load_file
-
-    if named.trained is None:
+    """Put the weights of a checkpoint into a model that `load` made, which has those of no checkpoint already."""
+    if checkpoint.kept_in is None:
         return
-    folder = "" if checkpoint.kept_in is None else f"checkpoints/{checkpoint.name}/"
-    lora = adapters.is_adapters(named.trained)
-    stem = "adapter_model" if lora else "model"
-    weights: dict[str, torch.Tensor] = {}
-    for name in named.trained.files:
-        if name.startswith(f"{folder}{stem}") and name.endswith(".safetensors"):
-            weights.update(named.trained.read(name, load_file))
-    if lora:
-        from peft import set_peft_model_state_dict
-
-        loaded: Any = set_peft_model_state_dict(model, weights)
-        unexpected = loaded.unexpected_keys
-        missing: list[str] = []
-    else:
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-        missing = [name for name in missing if name not in tied]
-    if missing or unexpected:
-        names = ", ".join([*missing, *unexpected][:3])
+    what = f"cannot load checkpoint {checkpoint.name} of {named.name}"
+    with one_line(what), quiet(), checkpoint.kept_in.alone(f"checkpoints/{checkpoint.name}") as folder:
+        amiss = adapters.put_in(model, folder) if adapters.are_on(model) else put_in(model, folder)
+    if amiss:
+        names = ", ".join(amiss[:3])
         raise PruneError(f"{named.name}: checkpoint {checkpoint.name} does not fit the model: {names}")
+
+
+def put_in(model: Any, folder: Path) -> list[str]:
+    """Put the weights that `save_pretrained` wrote into a folder into a model of the same config.
+
+    Names and shapes in files are not always those of the model (mixtures of experts, GPT-NeoX): transformers knows how
+    to go from the ones to the others, but only where it makes the model. Returns the names of the weights that lack,
+    are of another shape, or are not the model's.
+    """
+    with quiet():
+        made, report = type(model).from_pretrained(
+            folder, config=model.config, dtype=torch.float32, output_loading_info=True
+        )
+    model.load_state_dict(made.state_dict())
+    shapes = [name for name, *_ in report["mismatched_keys"]]
+    return sorted({*report["missing_keys"], *report["unexpected_keys"], *shapes})
 
 
 def check_rows(model: torch.nn.Module, encoded: Any, rows: Rows) -> None:

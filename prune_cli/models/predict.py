@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from prune_cli.errors import PruneError
 from prune_cli.models.batching import batches
 from prune_cli.models.device import autocast
+from prune_cli.models.libraries import running
 from prune_cli.runtime.progress import progress
 from prune_cli.tasks import Judging, Task
 from prune_cli.tasks.tokens import pad_token_id
@@ -33,7 +34,8 @@ def predict(
             inputs = task.collate(encoded, positions, pad, judging.device)
             gold = inputs.pop("labels")
             with autocast(judging.device, precision):
-                logits = judging.model(**inputs).logits
+                with running(judging.model):
+                    logits = judging.model(**inputs).logits
                 predicted = task.predictions(judging, positions, logits, gold)
             losses[positions] = task.losses(logits, gold).cpu().numpy()
             for position, prediction in zip(positions, predicted, strict=True):

@@ -95,6 +95,13 @@ class Setup:
         from prune_cli.models.device import autocast
 
         with autocast(self.device, self.precision):
+            return self.exactly(inputs)
+
+    def exactly(self, inputs: dict[str, torch.Tensor]) -> Any:
+        """The same in the precision of the model's weights."""
+        from prune_cli.models.libraries import running
+
+        with running(self.model):
             return self.model(**inputs)
 
 

@@ -16,6 +16,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from prune_cli import options
 from prune_cli.errors import PruneError
+from prune_cli.models import adapters, load
+from prune_cli.models.libraries import running
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import progress
 from prune_cli.tasks import Task
@@ -48,6 +50,11 @@ class _Trainer(Trainer):
         # our loss is the mean over a batch's examples; the Trainer then divides by the batches of a step
         self.model_accepts_loss_kwargs = False
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A forward and a backward."""
+        with running(self.model):
+            return super().training_step(*args, **kwargs)
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -58,6 +65,13 @@ class _Trainer(Trainer):
             values = self._task.dynamics(outputs.logits.detach(), labels)
         self._record.add(int(self.state.epoch), rows, values)
         return (losses.mean(), outputs) if return_outputs else losses.mean()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights of a resume state; the Trainer's way passes over those whose names in files differ."""
+        if adapters.are_on(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        elif amiss := load.put_in(self.model, Path(resume_from_checkpoint)):
+            raise PruneError(f"the resume state does not fit the model: {', '.join(amiss[:3])}")
 
 
 class _Keeper(TrainerCallback):

@@ -73,11 +73,14 @@ class Hidden(Watcher):
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """d: the width of the model."""
-        config: Any = model.config
+        config: Any = model.config.get_text_config()  # of a model with several parts, the one for texts
         count, layer = getattr(config, "num_hidden_layers", None), self._opts.layer
         if count is not None and not -count - 1 <= layer <= count:
             raise PruneError(f"layer: {layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last")
-        return {"d": config.hidden_size}
+        width = getattr(config, "hidden_size", None)
+        if width is None:
+            raise PruneError(f"kind: hidden; the config of {type(model).__name__} has no hidden_size")
+        return {"d": width}
 
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
@@ -97,8 +100,17 @@ class Hidden(Watcher):
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Pool the batch's hidden states [b, t, d], or [b·c, t, d] of c choices, to [b, d]."""
-        states = batch.outputs.hidden_states[self._opts.layer].detach().float()
+        outputs, layer = batch.outputs, self._opts.layer
+        # of an encoder with a decoder (T5, BART), those of the encoder
+        states = getattr(outputs, "hidden_states", None) or outputs.encoder_hidden_states
+        states = states[layer].detach().float()
         mask = batch.inputs["attention_mask"]
+        tokens = mask.flatten(end_dim=-2).shape
+        if states.dim() != 3 or states.shape[:2] != tokens:
+            raise PruneError(
+                f"layer: {layer}; it has states of shape {list(states.shape)} for {list(tokens)} tokens; "
+                "allowed: a layer with one state for each token"
+            )
         if self._opts.pooling == "response":
             if batch.labels.shape != mask.shape:
                 raise PruneError("pooling: response; only rows of the task generation have a response")

@@ -74,7 +74,7 @@ class Influence(Watcher):
         setup = target.setup
         self._setup, self._group, self._groups = setup, target.group, int(target.group.max()) + 1
         self._cosine, self._adam = opts.similarity == "cosine", opts.precondition == "adam"
-        self._examples = PerExample(lambda b: setup.task.losses(setup.model(**b.inputs).logits, b.labels))
+        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs).logits, b.labels))
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """g: the groups of the target set."""

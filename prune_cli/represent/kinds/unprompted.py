@@ -57,12 +57,10 @@ class Unprompted(Watcher):
         """Walk the responses of the batch alone."""
         import torch
 
-        from prune_cli.models.device import autocast
-
         setup = self._setup
         inputs, labels = without_prompt(without_ends(batch.labels, self._ends), self._start)
-        with torch.no_grad(), autocast(setup.device, setup.precision):
-            logits = setup.model(**inputs).logits
+        with torch.no_grad():
+            logits = setup.forward(inputs).logits
             return {"logprob_unprompted": -setup.task.losses(logits, labels)}
 
 
