@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from prune_cli.errors import PruneError
 from prune_cli.gradients.capture import Capture, Factors, Lookup, Outer, Sum
+from tests.harness import families
 
 PAD = 1
 LENGTHS = [10, 7, 4, 6]
@@ -87,6 +88,15 @@ def shaken(model: Any) -> Any:
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return model
+
+
+def tiny(auto_model: str, family: str) -> Any:
+    """A tiny model of a family, in float64."""
+    model = families.build(auto_model, family)
+    model.config.pad_token_id = PAD
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the only one that computes in float64
+    return model.double().eval()
 
 
 def rows(lengths: list[int] = LENGTHS) -> Rows:
@@ -351,6 +361,18 @@ def in_place(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def causal(x: torch.Tensor) -> torch.Tensor:
+    """Channels before tokens, and two tokens of zeros before the first."""
+    return functional.pad(x.mT, (2, 0))
+
+
+def tokens_first(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Tokens before rows; what the layer gave, a view, is written into."""
+    y = functional.linear(x.transpose(0, 1), weight)
+    y /= 2.0
+    return y.transpose(0, 1)
+
+
 def heads(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A weight of one head for all heads, as the norms of Qwen3 have it, the heads before the tokens."""
     split = torch.cat([x, x], -1).unflatten(-1, (2, 5)).transpose(1, 2)  # [b, h, t, d]
@@ -370,6 +392,18 @@ USES: dict[str, tuple[Callable[[torch.Tensor, Any], torch.Tensor], tuple[int, ..
     "a part of a matrix": (lambda x, w: functional.linear(x, w[1:, ::2]), (4, 9)),
     "split": (lambda x, w: functional.linear(x, w.chunk(2)[1]), (6, 5)),
     "product of two": (lambda x, w: functional.linear(x, w @ w.T), (5, 2)),
+    "matmul from the left": (lambda x, w: (w @ x.mT).mT, (3, 5)),
+    "conv1d": (lambda x, w: functional.conv1d(functional.pad(x.mT, (2, 0)), w).mT, (4, 5, 3)),
+    "conv1d of each channel": (lambda x, w: functional.conv1d(causal(x), w, groups=5).mT, (5, 1, 3)),
+    "conv1d with its bias": (lambda x, w: functional.conv1d(causal(x), w[:, None], w[:, 0], groups=5).mT, (5, 3)),
+    "conv1d, dilated": (lambda x, w: functional.conv1d(causal(x), w, None, 1, 0, 2).mT, (4, 5, 2)),
+    "conv2d": (lambda x, w: functional.conv2d(causal(x).mT.unsqueeze(1), w, stride=(1, 2)).sum(1), (2, 1, 3, 1)),
+    "norm of heads": (
+        lambda x, w: (
+            functional.rms_norm(x.reshape(-1, 1, 5).repeat(1, 2, 1).view(-1, 5), (5,), w).view(len(x), -1, 2, 5).sum(2)
+        ),
+        (5,),
+    ),
     "addmm": (lambda x, w: torch.addmm(w[0], x.reshape(-1, 5), w).view(*x.shape[:2], 5), (5, 5)),
     "mul": (lambda x, w: w * x, (5,)),
     "mul from the right": (lambda x, w: x * w, (5,)),
@@ -400,11 +434,12 @@ REFUSED: dict[str, tuple[Callable[[torch.Tensor, Any], torch.Tensor], tuple[int,
     "a set item": (lambda x, w: set_item(x, w), (10, 5), "weight: used by __setitem__"),
     "parts": (lambda x, w: torch.stack(torch.broadcast_tensors(x, w)).sum(0), (5,), "weight: used by broadcast"),
     "matrix by matrix": (lambda x, w: torch.baddbmm(x, x, w.expand(len(x), 5, 5)), (5, 5), "weight: used by baddbmm"),
-    "left": (lambda x, w: w @ x, (10, 10), "weight: used by matmul"),
+    "left": (lambda x, w: (w @ x.unsqueeze(1)).squeeze(1), (10, 10), "weight: used by matmul"),
     "vector": (lambda x, w: (x @ w).unsqueeze(-1), (5,), "weight: used by matmul"),
     "alpha": (lambda x, w: torch.add(x, w, alpha=2), (5,), "weight: used by add with alpha"),
     "along the batch": (lambda x, w: x * w, (4, 1, 5), "weight: used along the batch's axis"),
     "no batch": (lambda x, w: x + functional.linear(torch.ones(3, 5).double(), w)[0], (5, 5), "without the batch's 4"),
+    "tokens first": (tokens_first, (5, 5), "without the batch's 4"),
     "lookup": (lambda x, w: x + w[(x[..., 0] > 0).long()], (2, 5), "weight: used by __getitem__"),
 }
 
@@ -422,6 +457,24 @@ def test_uses_that_are_refused(name: str) -> None:
     use, shape, message = REFUSED[name]
     with pytest.raises(PruneError, match=message):
         factors(Small(use, *shape), rows(), classified)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_uses_in_a_batch_of_one(name: str) -> None:
+    """Whatever way a weight is used in, the gradients of a batch of one row are autograd's."""
+    use, shape, _ = REFUSED[name]
+    compare(Small(use, *shape), rows([10]), classified)
+
+
+@pytest.mark.parametrize("name", ["mpnet", "squeezebert", "mixtral", "mamba", "t5"])
+def test_more_architectures(name: str) -> None:
+    """Tables of relative positions, convolutions and experts: each row's own, for one row and for several."""
+    model = shaken(tiny("AutoModelForCausalLM" if name == "mamba" else "AutoModelForSequenceClassification", name))
+    for lengths in (LENGTHS, LENGTHS[:1]):
+        batch = rows(lengths)
+        if name == "t5":  # it reads the row's class from the token that ends it
+            batch["input_ids"][torch.arange(len(lengths)), batch["attention_mask"].sum(1) - 1] = 3
+        compare(model, batch, answered if name == "mamba" else classified, tolerance=1e-8)
 
 
 def test_half_precision_is_summed_in_float32() -> None:

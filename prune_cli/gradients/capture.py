@@ -130,13 +130,16 @@ class Capture:
             parameter.requires_grad_(not on)
 
     def table(self, parameter: torch.Tensor) -> torch.Tensor:
-        """A parameter [v, d] that the model reads as a tensor: a copy for each sequence, [sequences, v, d]."""
+        """A parameter […] that the model reads as a tensor: a copy for each sequence, [sequences, …].
+
+        The copies share the memory of the parameter.
+        """
         if not (self._on and torch.is_grad_enabled()):
             return parameter.unsqueeze(0)
         copies = parameter.detach().expand(self.sequences, *parameter.shape)
         if not self.name(parameter):
             return copies
-        return self.expect(copies.clone(), [parameter], lambda grad: [Dense(self.summed(grad, parameter))])
+        return self._hook(copies.requires_grad_(), [parameter], lambda grad: [Dense(self.summed(grad, parameter))])
 
     def name(self, tensor: Any) -> str | None:
         """The name of a trainable parameter, or of one that a tensor is computed from; None for anything else."""
@@ -150,7 +153,8 @@ class Capture:
     def split(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
         """Split the leading axis of a layer's input or output by example: [n, …] -> [b, n / b, …]."""
         n = tensor.shape[0] if tensor.dim() else 0
-        flat = tensor.dim() == 2 and n in {self.sequences * t for t in self._lengths}  # all tokens in a row
+        # all tokens in a row, or all heads of all tokens
+        flat = tensor.dim() == 2 and any(n % (self.sequences * t) == 0 for t in self._lengths)
         if not (flat or n in (self.b, self.sequences) or self.b == 1):
             raise refusal(name, f"on a tensor of shape {list(tensor.shape)}, without the batch's {self.b} examples")
         return tensor.reshape(self.b, -1, *tensor.shape[1:])
@@ -186,6 +190,15 @@ class Capture:
 
         Returns what the model is to use as the output.
         """
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        if output.is_leaf or output._is_view():  # a model may write into it, and the hook would be lost
+            output = output.clone()
+        return self._hook(output, parameters, gradients)
+
+    def _hook(
+        self, output: torch.Tensor, parameters: list[torch.Tensor], gradients: Callable[[torch.Tensor], list[Part]]
+    ) -> torch.Tensor:
         for parameter in parameters:
             self._calls.update(self._sources(parameter))
         held = [gradients]
@@ -195,10 +208,6 @@ class Capture:
             for parameter, part in zip(parameters, held.pop()(wide(grad)), strict=True):
                 self._record(parameter, part)
 
-        if not output.requires_grad:
-            output.requires_grad_(True)
-        if output.is_leaf or output._is_view():  # a model may write into it, and the hook would be lost
-            output = output.clone()
         output.register_hook(arrived)
         return output
 
@@ -241,8 +250,7 @@ class Capture:
         def own(tensor: torch.Tensor) -> torch.Tensor:
             if not self.name(tensor):
                 return tensor
-            copy = tensor.detach().requires_grad_()
-            return self.expect(copy, [tensor], lambda grad: [Dense(grad.unsqueeze(0))])
+            return self._hook(tensor.detach().requires_grad_(), [tensor], lambda grad: [Dense(grad.unsqueeze(0))])
 
         return func(*replaced(args, own), **{key: replaced(value, own) for key, value in kwargs.items()})
 
@@ -279,15 +287,16 @@ class _Intercept(TorchFunctionMode):
         names = [name for tensor in given if (name := self._capture.name(tensor))]
         if not names or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if all(map(self._capture._is_constant, given)):
+        rule, constant = RULES.get(func), all(map(self._capture._is_constant, given))
+        if constant or (rule is None and self._capture.b > 1):
             return self._capture.derive(func, args, kwargs, names)
         try:
-            rule = RULES.get(func)
-            return rule(self._capture, func, args, kwargs) if rule else self._capture.derive(func, args, kwargs, names)
+            if rule:
+                return rule(self._capture, func, args, kwargs)
         except PruneError:
             if self._capture.b > 1:
                 raise
-            return self._capture.alone(func, args, kwargs)
+        return self._capture.alone(func, args, kwargs)
 
 
 def _unset(name: str, gradient: Factors) -> None:

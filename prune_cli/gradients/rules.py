@@ -71,6 +71,8 @@ def _addmm(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tenso
 
 def _matmul(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     x, weight = (*args, *kwargs.values())[:2]
+    if recorder.name(x) and x.dim() == 2 and weight.dim() == 3:  # weight [r, c] @ x [n, c, t], as Mamba has it
+        return _linear(recorder, functional.linear, (weight.mT, x), {}).mT
     if weight.dim() != 2 or x.dim() < 2:
         name = recorder.name(weight) or recorder.name(x)
         raise refusal(name, f"by {func.__name__} of {x.dim()} by {weight.dim()} axes")
@@ -125,6 +127,30 @@ def _embedding(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.T
         return [Lookup(ids, grad, rows)]
 
     return recorder.expect(output, [weight], gradients)
+
+
+def _conv(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """A convolution of x [n, c, …]: the gradient of its weight is a convolution too, an example at a time."""
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    how = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | dict(zip(names, args, strict=False)) | kwargs
+    x, weight, bias = (how.pop(name, None) for name in names[:3])
+    _refuse_as_input(recorder, x)
+    of_weight = {functional.conv1d: torch.nn.grad.conv1d_weight, functional.conv2d: torch.nn.grad.conv2d_weight}[func]
+    parameters = [p for p in (weight, bias) if recorder.name(p)]
+    if x.dim() != weight.dim() or isinstance(how["padding"], str) or len(x) not in (recorder.b, recorder.sequences):
+        raise refusal(recorder.name(parameters[0]), f"by {func.__name__} of a tensor of shape {list(x.shape)}")
+    inner, b = x.detach(), recorder.b
+
+    def gradients(grad: torch.Tensor) -> list[Part]:
+        each = zip(wide(inner).chunk(b), grad.chunk(b), strict=True)
+        parts: list[Part] = []
+        if parameters[0] is weight:
+            parts.append(Dense(torch.stack([of_weight(own, weight.shape, g, **how) for own, g in each])))
+        if parameters[-1] is bias:
+            parts.append(Dense(grad.flatten(2).sum(2).unflatten(0, (b, -1)).sum(1)))
+        return parts
+
+    return recorder.expect(func(x, weight, bias, **how), parameters, gradients)
 
 
 def _layer_norm(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -190,6 +216,7 @@ RULES: dict[Any, Rule] = {
     functional.linear: _linear,
     functional.embedding: _embedding,
     functional.layer_norm: _layer_norm,
+    **dict.fromkeys((functional.conv1d, functional.conv2d), _conv),
     functional.rms_norm: _rms_norm,
     **dict.fromkeys((torch.addmm, torch.Tensor.addmm), _addmm),
     **dict.fromkeys((torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm), _matmul),

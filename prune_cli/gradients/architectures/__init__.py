@@ -2,7 +2,7 @@
 
 A file declares `applies(model)`, whether it has anything to do for a model, and a context manager
 `patched(model, copies)`, inside which the model computes the same but keeps the examples of a batch apart. `copies`
-makes of a parameter [v, d] a copy for each sequence, [b, v, d].
+makes of a parameter […] a copy for each sequence, [n, …]; all share the parameter's memory.
 """
 
 from __future__ import annotations

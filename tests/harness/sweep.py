@@ -1,0 +1,146 @@
+"""Every family of models through finetune, represent and eval: what works of it, as a part of `prune guide models`.
+
+`python -m tests.harness.sweep` tries all of them and writes that part anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+
+from prune_cli import tasks
+from prune_cli.artifacts import tensors
+from tests.conftest import REPOSITORY, Prune, Ran, run_here, sentences, write_rows
+from tests.harness import families
+
+PAGE = REPOSITORY / "prune_cli/guide/models.md"
+START, END = "<!-- tried -->", "<!-- end -->"
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "classification": sentences(6),
+    "choice": [{"question": row["text"], "choices": ["good film", "bad"], "label": 1} for row in sentences(6)],
+    "generation": [{"prompt": "the film is", "response": row["text"]} for row in sentences(6)],
+}
+UNTRIED, WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED = (
+    "Not tried, as transformers makes no tiny model of them here",
+    "All kinds, full training and LoRA",
+    "`gradient` and `influence` with `--batch-size 1` only",
+    "No `hidden`",
+    "No `unprompted`",
+    "No LoRA on all linear layers",
+    "Refused",
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Where a family belongs, and what prune said where something was refused."""
+
+    lists: frozenset[str]
+    said: tuple[str, ...] = ()
+
+
+def auto_model(task: str) -> str:
+    """The transformers class of a task's models."""
+    return tasks.load(task).AUTO_MODEL
+
+
+def attempt(prune: Prune, task: str, family: str, folder: Path) -> Tried:
+    """Train a tiny model of the family, represent rows by it in every way, train it on, and evaluate it."""
+    try:
+        families.save(auto_model(task), family, folder / "model")
+    except Exception as failure:  # whatever its config or its code raises
+        return Tried(frozenset({UNTRIED}), (f"{type(failure).__name__}: {failure}",))
+    data = write_rows(folder / "rows.jsonl", ROWS[task])
+    lists: set[str] = set()
+    said: list[str] = []
+
+    def works(*command: object, otherwise: str) -> bool:
+        """Whether the command does it; what it cannot do it says in one line."""
+        ran: Ran = prune(*command, "--device", "cpu")
+        if ran.code:
+            assert ran.code == 1 and len(ran.errors) == 1 and ran.out == "", (family, command, ran.err)
+            lists.add(otherwise)
+            said.append(f"{command[0]}: {ran.errors[0]}")
+        return ran.code == 0
+
+    def train(model: Path, out: Path, *more: object, otherwise: str = REFUSED) -> bool:
+        options = ["--epochs", 1, "--batch-size", 4, "--learning-rate", "1e-3", "--task", task]
+        return works("finetune", data, "-o", out, "--model", model, *options, *more, otherwise=otherwise)
+
+    def represent(model: Path, kinds: str, *more: object, otherwise: str) -> Path | None:
+        out = folder / f"{model.name}-{kinds}{len(more)}"
+        options = ["--checkpoints", "all", "--dim", 64] if "gradient" in kinds else ["--checkpoints", "all"]
+        command = ["represent", data, "-o", out, "--model", model, "--kind", kinds, "--batch-size", 3, *options, *more]
+        return out if works(*command, otherwise=otherwise) else None
+
+    def evaluate(model: Path, represented: Path) -> None:
+        """The last checkpoint is the model: the loss that it was represented with is that of the evaluation."""
+        short = ["--max-new-tokens", 4] if task == "generation" else []
+        out = folder / f"{model.name}-eval"
+        if works("eval", model, f"test={data}", "-o", out, "--batch-size", 3, *short, otherwise=REFUSED):
+            loss = json.loads((out / "metrics.json").read_text())["test"]["loss"]
+            logprobs = tensors.load(represented / "dynamics.safetensors")["logprob"][:, -1]
+            np.testing.assert_allclose(-logprobs.mean(dtype=np.float64), loss, rtol=1e-3, err_msg=family)
+
+    model, adapted = folder / "trained", folder / "adapted"
+    if train(folder / "model", model, "--keep-checkpoints", "epoch"):
+        if represented := represent(model, "dynamics", otherwise=REFUSED):
+            evaluate(model, represented)
+        represent(model, "hidden", otherwise=NO_HIDDEN)
+        if represent(model, "gradient", otherwise=ALONE):
+            represent(model, "influence", "--target-data", data, otherwise=REFUSED)
+        else:
+            represent(model, "gradient", "--batch-size", 1, otherwise=REFUSED)
+            represent(model, "influence", "--batch-size", 1, "--target-data", data, otherwise=REFUSED)
+        if task == "generation":
+            represent(model, "unprompted", otherwise=NO_UNPROMPTED)
+        train(model, folder / "on", "--steps", 1)
+        lora = ["--tune", "lora", "--lora-rank", 2, "--keep-checkpoints", "epoch"]
+        if train(folder / "model", adapted, *lora, otherwise=NO_LORA):
+            if represented := represent(adapted, "dynamics,gradient", "--batch-size", 1, otherwise=NO_LORA):
+                evaluate(adapted, represented)
+    return Tried(frozenset(lists or {WORKS}), tuple(said))
+
+
+def table(tried: dict[str, dict[str, Tried]]) -> str:
+    """The part of the page: for each task, the lists with their families."""
+    lines = [f"Made with transformers {transformers.__version__}.", ""]
+    for task, outcomes in tried.items():
+        lines += [f"### {task}", ""]
+        for name in (WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED, UNTRIED):
+            if members := [family for family, outcome in outcomes.items() if name in outcome.lists]:
+                lines += [f"{name}: {', '.join(members)}.", ""]
+    return "\n".join(lines)
+
+
+def sweep(prune: Prune, folder: Path, tell: Callable[[str], None] = lambda line: None) -> dict[str, dict[str, Tried]]:
+    """All families of all tasks."""
+    tried: dict[str, dict[str, Tried]] = {}
+    for task in ROWS:
+        tried[task] = {}
+        for family in families.names(auto_model(task)):
+            here = folder / f"{task}-{family}"
+            tried[task][family] = outcome = attempt(prune, task, family, here)
+            shutil.rmtree(here, ignore_errors=True)
+            tell(f"{task} {family}: {', '.join(sorted(outcome.lists))} {outcome.said}")
+    return tried
+
+
+def main() -> None:
+    """Try all, and write the part of the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = table(sweep(run_here, Path(folder), lambda line: print(line, flush=True)))
+    before, rest = PAGE.read_text("utf-8").split(START)
+    PAGE.write_text(f"{before}{START}\n{part}{END}{rest.split(END)[1]}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
