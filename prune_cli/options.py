@@ -139,6 +139,9 @@ class Finetune:
     lora_alpha: Annotated[int, Meta(ge=0, le=MOST), Help("Scale of the LoRA adapters.")] = 32
     lora_dropout: Annotated[float, Meta(ge=0, lt=1), Help("Dropout in the LoRA adapters.")] = 0.0
     lora_targets: Annotated[str, Help("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
+    lora_save: Annotated[str, Help("Modules to train and save whole beside the adapters: names with commas.")] = ""
+    lora_rslora: Annotated[bool, Help("Scale adapters by alpha / √rank (rsLoRA), not by alpha / rank.")] = False
+    lora_dora: Annotated[bool, Help("Train the length of each weight row apart from its direction (DoRA).")] = False
     load_in: Annotated[
         Literal["float32", "4bit"], Help("lora: base weights in 32 bits, or in 4 (CUDA and bitsandbytes).")
     ] = "float32"

@@ -47,22 +47,23 @@ class Ran:
 Prune = Callable[..., Ran]
 
 
+def run_here(*arguments: object, stdin: bytes | None = None) -> Ran:
+    """Run a command in this process: `run_here("eval", model, "-", "-o", out, stdin=rows)`."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.stdin
+    if stdin is not None:
+        sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = run([str(argument) for argument in arguments])
+    finally:
+        sys.stdin = before
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="session")
 def prune() -> Prune:
-    """Run a command in this process: `prune("eval", model, "-", "-o", out, stdin=rows)`."""
-
-    def call(*arguments: object, stdin: bytes | None = None) -> Ran:
-        out, err, before = io.StringIO(), io.StringIO(), sys.stdin
-        if stdin is not None:
-            sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
-        try:
-            with redirect_stdout(out), redirect_stderr(err):
-                code = run([str(argument) for argument in arguments])
-        finally:
-            sys.stdin = before
-        return Ran(code, out.getvalue(), err.getvalue())
-
-    return call
+    """`run_here`."""
+    return run_here
 
 
 @pytest.fixture(scope="session")

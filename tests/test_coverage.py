@@ -265,6 +265,16 @@ def test_lora(name: str, auto: Any, task: str, head: list[str], saved: bool) -> 
     assert all("lora_" in part or "modules_to_save" in part for part in trained)
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_dora(name: str) -> None:
+    """The lengths that DoRA trains are refused in batches; of a row alone, their gradients are autograd's."""
+    model = adapted(transformers.AutoModelForSequenceClassification, name, task_type="SEQ_CLS", use_dora=True)
+    with pytest.raises(PruneError, match="lora_"):
+        factors(model, rows(), classified)
+    compare(model, rows([10]), classified, tolerance=tolerance(name))
+    assert any("magnitude" in part for part in factors(model, rows([10]), classified))
+
+
 def test_lora_of_an_embedding() -> None:
     """Adapters of a table, which are used transposed, have autograd's gradients."""
     model = adapted(

@@ -200,6 +200,24 @@ def test_new_adapters_are_put_on_without_a_word(name: str, recwarn: pytest.Warni
     assert [str(w.message) for w in recwarn if w.category is not FutureWarning] == []  # which the command line hushes
 
 
+def test_modules_are_saved_whole_and_variants_reach_peft() -> None:
+    """What is named is trained whole beside the adapters; rsLoRA's scale is alpha / √rank; DoRA has lengths."""
+
+    def put_on(**options: Any) -> Any:
+        model = transformers.AutoModelForCausalLM.from_config(POSITIONS["bert"].__class__(**SIZES, is_decoder=True))
+        opts = Finetune(model="", tune="lora", lora_rank=4, lora_alpha=8, **options)
+        return with_adapters(model, [], opts, tasks.load("generation"))
+
+    names = [name for name, p in put_on(lora_save="word_embeddings").named_parameters() if p.requires_grad]
+    assert any("word_embeddings.modules_to_save" in name for name in names)
+    assert put_on().base_model.model.bert.encoder.layer[0].attention.self.query.scaling == {"default": 2.0}
+    adapted = put_on(lora_rslora=True, lora_dora=True)
+    assert adapted.base_model.model.bert.encoder.layer[0].attention.self.query.scaling == {"default": 4.0}
+    assert any("lora_magnitude" in name for name, _ in adapted.named_parameters())
+    with pytest.raises(PruneError, match="lora_save: nowhere; the model has no module of that name"):
+        put_on(lora_save="nowhere")
+
+
 def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path, data: Path, tmp_path: Path) -> None:
     """Adapters say that the model beneath them was changed since; unchanged, and moved with them, it is found."""
     shutil.copytree(tiny_model, tmp_path / "a" / "base")

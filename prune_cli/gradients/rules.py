@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
+from torch.nn.grad import conv1d_weight, conv2d_weight
 
 from prune_cli.errors import PruneError
 from prune_cli.gradients.factors import Dense, Input, Lookup, Outer, Part, wide
@@ -135,7 +136,7 @@ def _conv(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor
     how = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | dict(zip(names, args, strict=False)) | kwargs
     x, weight, bias = (how.pop(name, None) for name in names[:3])
     _refuse_as_input(recorder, x)
-    of_weight = {functional.conv1d: torch.nn.grad.conv1d_weight, functional.conv2d: torch.nn.grad.conv2d_weight}[func]
+    of_weight = {functional.conv1d: conv1d_weight, functional.conv2d: conv2d_weight}[func]
     parameters = [p for p in (weight, bias) if recorder.name(p)]
     if x.dim() != weight.dim() or isinstance(how["padding"], str) or len(x) not in (recorder.b, recorder.sequences):
         raise refusal(recorder.name(parameters[0]), f"by {func.__name__} of a tensor of shape {list(x.shape)}")

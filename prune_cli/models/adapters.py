@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetune, task: Task) -> torch.nn.Module:
     """Wrap a model in new LoRA adapters.
 
-    Its head, and every other part whose weights were `drawn` at random and so are in no file yet, is trained and saved
-    whole.
+    Its head, every other part whose weights were `drawn` at random and so are in no file yet, and what `lora_save`
+    names are trained and saved whole. Variants: rsLoRA (Kalajdzievski 2023, arXiv 2312.03732) and DoRA (Liu et al.
+    2024, arXiv 2402.09353).
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     whole = {name.rpartition(".")[0] for name in drawn}
     # as peft does for classification, which goes by the end of a name
     whole |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
+    whole |= _named(model, opts.lora_save)
     whole = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
     if opts.load_in == "4bit":
         # without gradient checkpointing: the Trainer's arguments say whether there is any
@@ -38,6 +40,8 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
         r=opts.lora_rank,
         lora_alpha=opts.lora_alpha,
         lora_dropout=opts.lora_dropout,
+        use_rslora=opts.lora_rslora,
+        use_dora=opts.lora_dora,
         target_modules=targets,
         exclude_modules=rf"({'|'.join(map(re.escape, sorted(whole)))})(\..*)?" if whole else None,
         modules_to_save=sorted(whole),
@@ -47,6 +51,17 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
             return get_peft_model(model, config)
     except ValueError as failure:
         raise PruneError(f"lora_targets: {opts.lora_targets}; {first_line(failure)}") from failure
+
+
+def _named(model: torch.nn.Module, names: str) -> set[str]:
+    """The modules whose whole name, or its end, is one of these."""
+    found: set[str] = set()
+    for name in filter(None, names.split(",")):
+        some = {module for module, _ in model.named_modules() if f".{module}".endswith(f".{name}")}
+        if not some:
+            raise PruneError(f"lora_save: {name}; the model has no module of that name")
+        found |= some
+    return found
 
 
 def is_adapters(trained: Artifact) -> bool:
@@ -89,15 +104,16 @@ def put_in(model: torch.nn.Module, folder: Path) -> list[str]:
     """
     from peft import load_peft_weights, set_peft_model_state_dict
 
-    return list(set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu")).unexpected_keys)
+    loaded: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    return list(loaded.unexpected_keys)
 
 
-def merged(model: torch.nn.Module) -> torch.nn.Module:
+def merged(model: Any) -> torch.nn.Module:
     """The model with its adapters, where it has any, added into its weights."""
-    return model.merge_and_unload() if are_on(model) else model  # type: ignore[operator]  # a PeftModel
+    return model.merge_and_unload() if are_on(model) else model
 
 
-def are_on(model: torch.nn.Module) -> bool:
+def are_on(model: Any) -> bool:
     """Whether the model has adapters."""
     from peft import PeftModel
 

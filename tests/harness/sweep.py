@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
@@ -22,13 +23,13 @@ from tests.conftest import REPOSITORY, Prune, Ran, run_here, sentences, write_ro
 from tests.harness import families
 
 PAGE = REPOSITORY / "prune_cli/guide/models.md"
-START, END = "<!-- tried -->", "<!-- end -->"
+HEADING = "## Families tried\n"  # from here to the end of the page
 ROWS: dict[str, list[dict[str, Any]]] = {
     "classification": sentences(6),
     "choice": [{"question": row["text"], "choices": ["good film", "bad"], "label": 1} for row in sentences(6)],
     "generation": [{"prompt": "the film is", "response": row["text"]} for row in sentences(6)],
 }
-UNTRIED, WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED = (
+UNTRIED, WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED, BROKEN = (
     "Not tried, as transformers makes no tiny model of them here",
     "All kinds, full training and LoRA",
     "`gradient` and `influence` with `--batch-size 1` only",
@@ -36,6 +37,7 @@ UNTRIED, WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED = (
     "No `unprompted`",
     "No LoRA on all linear layers",
     "Refused",
+    "Broken",
 )
 
 
@@ -81,32 +83,38 @@ def attempt(prune: Prune, task: str, family: str, folder: Path) -> Tried:
         command = ["represent", data, "-o", out, "--model", model, "--kind", kinds, "--batch-size", 3, *options, *more]
         return out if works(*command, otherwise=otherwise) else None
 
-    def evaluate(model: Path, represented: Path) -> None:
+    def evaluate(model: Path, represented: Path, rows: int) -> None:
         """The last checkpoint is the model: the loss that it was represented with is that of the evaluation."""
         short = ["--max-new-tokens", 4] if task == "generation" else []
         out = folder / f"{model.name}-eval"
-        if works("eval", model, f"test={data}", "-o", out, "--batch-size", 3, *short, otherwise=REFUSED):
+        if works("eval", model, f"test={data}", "-o", out, "--batch-size", rows, *short, otherwise=REFUSED):
             loss = json.loads((out / "metrics.json").read_text())["test"]["loss"]
             logprobs = tensors.load(represented / "dynamics.safetensors")["logprob"][:, -1]
             np.testing.assert_allclose(-logprobs.mean(dtype=np.float64), loss, rtol=1e-3, err_msg=family)
 
     model, adapted = folder / "trained", folder / "adapted"
     if train(folder / "model", model, "--keep-checkpoints", "epoch"):
-        if represented := represent(model, "dynamics", otherwise=REFUSED):
-            evaluate(model, represented)
-        represent(model, "hidden", otherwise=NO_HIDDEN)
-        if represent(model, "gradient", otherwise=ALONE):
-            represent(model, "influence", "--target-data", data, otherwise=REFUSED)
-        else:
-            represent(model, "gradient", "--batch-size", 1, otherwise=REFUSED)
-            represent(model, "influence", "--batch-size", 1, "--target-data", data, otherwise=REFUSED)
-        if task == "generation":
-            represent(model, "unprompted", otherwise=NO_UNPROMPTED)
+        every = "dynamics,hidden,gradient" + (",unprompted" if task == "generation" else "")
+        represented = represent(model, every, otherwise=WORKS)  # or, where something is refused, one by one
+        if not represented:
+            lists.clear()
+            said.clear()
+            represented = represent(model, "dynamics", otherwise=REFUSED)
+            represent(model, "hidden", otherwise=NO_HIDDEN)
+            if task == "generation":
+                represent(model, "unprompted", otherwise=NO_UNPROMPTED)
+            if not represent(model, "gradient", otherwise=ALONE):
+                represent(model, "gradient", "--batch-size", 1, otherwise=REFUSED)
+        rows = 1 if ALONE in lists else 3
+        represent(model, "influence", "--batch-size", rows, "--target-data", data, otherwise=REFUSED)
+        if represented:
+            evaluate(model, represented, 3)
         train(model, folder / "on", "--steps", 1)
         lora = ["--tune", "lora", "--lora-rank", 2, "--keep-checkpoints", "epoch"]
-        if train(folder / "model", adapted, *lora, otherwise=NO_LORA):
-            if represented := represent(adapted, "dynamics,gradient", "--batch-size", 1, otherwise=NO_LORA):
-                evaluate(adapted, represented)
+        if train(folder / "model", adapted, *lora, otherwise=NO_LORA) and (
+            represented := represent(adapted, "dynamics,gradient", "--batch-size", 1, otherwise=NO_LORA)
+        ):
+            evaluate(adapted, represented, 1)
     return Tried(frozenset(lists or {WORKS}), tuple(said))
 
 
@@ -115,20 +123,25 @@ def table(tried: dict[str, dict[str, Tried]]) -> str:
     lines = [f"Made with transformers {transformers.__version__}.", ""]
     for task, outcomes in tried.items():
         lines += [f"### {task}", ""]
-        for name in (WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED, UNTRIED):
+        for name in (WORKS, ALONE, NO_HIDDEN, NO_UNPROMPTED, NO_LORA, REFUSED, BROKEN, UNTRIED):
             if members := [family for family, outcome in outcomes.items() if name in outcome.lists]:
                 lines += [f"{name}: {', '.join(members)}.", ""]
-    return "\n".join(lines)
+    return "\n".join(lines[:-1]) + "\n"
 
 
 def sweep(prune: Prune, folder: Path, tell: Callable[[str], None] = lambda line: None) -> dict[str, dict[str, Tried]]:
     """All families of all tasks."""
     tried: dict[str, dict[str, Tried]] = {}
+    gc.freeze()  # each training collects garbage, which takes longer than the training among all that is loaded here
     for task in ROWS:
         tried[task] = {}
         for family in families.names(auto_model(task)):
             here = folder / f"{task}-{family}"
-            tried[task][family] = outcome = attempt(prune, task, family, here)
+            try:
+                outcome = attempt(prune, task, family, here)
+            except Exception as failure:  # of any kind: each is one too many
+                outcome = Tried(frozenset({BROKEN}), (f"{type(failure).__name__}: {failure}",))
+            tried[task][family] = outcome
             shutil.rmtree(here, ignore_errors=True)
             tell(f"{task} {family}: {', '.join(sorted(outcome.lists))} {outcome.said}")
     return tried
@@ -138,8 +151,8 @@ def main() -> None:
     """Try all, and write the part of the page."""
     with tempfile.TemporaryDirectory() as folder:
         part = table(sweep(run_here, Path(folder), lambda line: print(line, flush=True)))
-    before, rest = PAGE.read_text("utf-8").split(START)
-    PAGE.write_text(f"{before}{START}\n{part}{END}{rest.split(END)[1]}", "utf-8")
+    before = PAGE.read_text("utf-8").split(HEADING)[0]
+    PAGE.write_text(f"{before}{HEADING}\n{part}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ class Hidden(Watcher):
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """d: the width of the model."""
-        config: Any = model.config.get_text_config()  # of a model with several parts, the one for texts
+        whole: Any = model.config
+        config = whole.get_text_config()  # of a model with several parts, the one for texts
         count, layer = getattr(config, "num_hidden_layers", None), self._opts.layer
         if count is not None and not -count - 1 <= layer <= count:
             raise PruneError(f"layer: {layer}; the model has layers 0 (embeddings) to {count}, or -1 for the last")

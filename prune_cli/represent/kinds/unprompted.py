@@ -50,7 +50,8 @@ class Unprompted(Watcher):
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """No axes. Raises PruneError for a model that has no token to begin a text with."""
-        self._start = _beginning(model.config.get_text_config())  # type: ignore[operator]  # a PretrainedConfig
+        config: Any = model.config
+        self._start = _beginning(config.get_text_config())
         return {}
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:

@@ -1,0 +1,75 @@
+"""Every family of models that transformers has: it works, or is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prune_cli.artifacts import tensors
+from prune_cli.training import checkpoints
+from tests.conftest import Prune, write_rows
+from tests.harness import families
+from tests.harness.sweep import ALONE, BROKEN, HEADING, PAGE, REFUSED, ROWS, WORKS, attempt, auto_model, sweep, table
+
+FEW = {  # each saves, names or uses its weights in a way of its own
+    ("classification", "bart"): WORKS,
+    ("classification", "reformer"): REFUSED,
+    ("choice", "fnet"): ALONE,
+    ("generation", "gpt_neox"): WORKS,
+    ("generation", "mixtral"): WORKS,
+    ("generation", "gpt_oss"): ALONE,
+}
+
+
+@pytest.mark.parametrize(("task", "family"), FEW)
+def test_a_family(task: str, family: str, prune: Prune, tmp_path: Path) -> None:
+    """What was trained is represented by every kind, trained on and evaluated, or refused in one line."""
+    tried = attempt(prune, task, family, tmp_path)
+    assert FEW[task, family] in tried.lists, tried.said
+
+
+@pytest.mark.slow
+def test_the_table_of_families(prune: Prune, tmp_path: Path) -> None:
+    """All families work or are refused as the page on models says, for the transformers that it was made with."""
+    tried = sweep(prune, tmp_path)
+    assert not [outcome for task in tried.values() for outcome in task.values() if BROKEN in outcome.lists]
+    found = table(tried)
+    page = PAGE.read_text("utf-8").split(f"{HEADING}\n")[1]
+    if page.splitlines()[0] == found.splitlines()[0]:
+        assert found == page, "python -m tests.harness.sweep writes the page anew"
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "mixtral"])
+def test_a_training_goes_on_where_names_in_files_differ(
+    family: str, prune: Prune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that was interrupted ends with the weights of one that was not, and each checkpoint has its own."""
+    families.save(auto_model("generation"), family, tmp_path / "model")
+    data = write_rows(tmp_path / "rows.jsonl", ROWS["generation"])
+    train = ["finetune", data, "--model", tmp_path / "model", "--task", "generation", "--batch-size", 2]
+    train += ["--epochs", 2, "--learning-rate", "1e-2", "--keep-checkpoints", "epoch", "--device", "cpu"]
+    assert prune(*train, "-o", tmp_path / "whole").code == 0
+    keep, train = checkpoints.keep, [*train, "--save-minutes", 0]
+
+    def stopping(out: Path, epoch: int, *rest: Any) -> None:
+        if epoch == 2:
+            raise RuntimeError("stopped")
+        keep(out, epoch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "keep", stopping)
+        with pytest.raises(RuntimeError, match="stopped"):
+            prune(*train, "-o", tmp_path / "again")
+    assert list((tmp_path / "again.part/.resume").glob("checkpoint-*"))
+    assert prune(*train, "-o", tmp_path / "again").code == 0
+    name = "model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    represent = ["represent", data, "--model", tmp_path / "whole", "--kind", "dynamics", "--device", "cpu"]
+    assert prune(*represent, "-o", tmp_path / "all", "--checkpoints", "all").code == 0
+    assert prune(*represent, "-o", tmp_path / "last", "--checkpoints", "last").code == 0
+    every, last = (tensors.load(tmp_path / n / "dynamics.safetensors")["logprob"] for n in ("all", "last"))
+    np.testing.assert_array_equal(every[:, 1], last[:, 0])
+    assert (every[:, 0] != every[:, 1]).all()
