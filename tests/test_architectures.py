@@ -14,21 +14,19 @@ from tests.conftest import Prune, write_rows
 from tests.harness import families
 from tests.harness.sweep import ALONE, BROKEN, HEADING, PAGE, REFUSED, ROWS, WORKS, attempt, auto_model, sweep, table
 
-FEW = {  # each saves, names or uses its weights in a way of its own
-    ("classification", "bart"): WORKS,
-    ("classification", "reformer"): REFUSED,
-    ("choice", "fnet"): ALONE,
-    ("generation", "gpt_neox"): WORKS,
-    ("generation", "mixtral"): WORKS,
-    ("generation", "gpt_oss"): ALONE,
-}
+FEW = [
+    ("classification", "t5", WORKS),  # an encoder with a decoder; a table of relative positions
+    ("choice", "fnet", ALONE),  # rows that change with the padding beside them
+    ("generation", "mixtral", WORKS),  # experts; names and shapes in files that are not those of the model
+    ("generation", "reformer", REFUSED),  # it cannot train on rows of any length
+]
 
 
-@pytest.mark.parametrize(("task", "family"), FEW)
-def test_a_family(task: str, family: str, prune: Prune, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "family", "expected"), FEW)
+def test_a_family(task: str, family: str, expected: str, prune: Prune, tmp_path: Path) -> None:
     """What was trained is represented by every kind, trained on and evaluated, or refused in one line."""
     tried = attempt(prune, task, family, tmp_path)
-    assert FEW[task, family] in tried.lists, tried.said
+    assert expected in tried.lists, tried.said
 
 
 @pytest.mark.slow
@@ -42,7 +40,7 @@ def test_the_table_of_families(prune: Prune, tmp_path: Path) -> None:
         assert found == page, "python -m tests.harness.sweep writes the page anew"
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "mixtral"])
+@pytest.mark.parametrize("family", ["mixtral", pytest.param("gpt_neox", marks=pytest.mark.slow)])
 def test_a_training_goes_on_where_names_in_files_differ(
     family: str, prune: Prune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

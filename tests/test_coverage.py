@@ -378,7 +378,7 @@ def causal(x: torch.Tensor) -> torch.Tensor:
 
 def tokens_first(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Tokens before rows; what the layer gave, a view, is written into."""
-    y = functional.linear(x.transpose(0, 1), weight)
+    y = functional.linear(x.transpose(0, 1), weight, weight[0])
     y /= 2.0
     return y.transpose(0, 1)
 

@@ -192,7 +192,9 @@ class Capture:
         """
         if not output.requires_grad:
             output.requires_grad_(True)
-        if output.is_leaf or output._is_view():  # a model may write into it, and the hook would be lost
+        # a model may write into it: into a leaf it must not, and with a view the hook is lost. In larger batches, where
+        # copies of views would cost, such a model is refused: no gradient arrives
+        if output.is_leaf or (self.b == 1 and output._is_view()):
             output = output.clone()
         return self._hook(output, parameters, gradients)
 
