@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from prune_cli.errors import PruneError
 
@@ -31,7 +32,7 @@ def one_line(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def running(model: object) -> Iterator[None]:
+def running(model: Any) -> Iterator[None]:
     """Turn what a model's own code raises into a PruneError; what tells of memory or of the system is let through.
 
     Some models want more than rows of tokens: an image, a length that their blocks divide, a token that ours lack.
@@ -44,7 +45,8 @@ def running(model: object) -> Iterator[None]:
         if type(failure).__name__ == "OutOfMemoryError" or "allocate memory" in str(failure):
             raise
         told = f"{type(failure).__name__}: {first_line(failure)}"
-        raise PruneError(f"{type(model).__name__} does not run on these rows ({told})") from failure
+        beneath = getattr(model, "get_base_model", lambda: model)()  # where it has adapters
+        raise PruneError(f"{type(beneath).__name__} does not run on these rows ({told})") from failure
 
 
 def _damaged(failure: BaseException) -> str:

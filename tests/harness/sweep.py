@@ -129,6 +129,22 @@ def table(tried: dict[str, dict[str, Tried]]) -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
+def on_page() -> dict[str, dict[str, set[str]]]:
+    """The lists of each family as the page has them; none where it was made with another transformers."""
+    made_with, *lines = PAGE.read_text("utf-8").split(HEADING)[1].split("\n\n")
+    found: dict[str, dict[str, set[str]]] = {}
+    if made_with.strip() != f"Made with transformers {transformers.__version__}.":
+        return found
+    for line in map(str.strip, lines):
+        if line.startswith("### "):
+            of_task = found.setdefault(line.removeprefix("### "), {})
+        elif line:
+            name, members = line.removesuffix(".").split(": ")
+            for family in members.split(", "):
+                of_task.setdefault(family, set()).add(name)
+    return found
+
+
 def sweep(prune: Prune, folder: Path, tell: Callable[[str], None] = lambda line: None) -> dict[str, dict[str, Tried]]:
     """All families of all tasks."""
     tried: dict[str, dict[str, Tried]] = {}
