@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from prune_cli import tasks
+from prune_cli.data import formats
 from prune_cli.errors import PruneError
 
 T = TypeVar("T")
@@ -43,6 +44,17 @@ Task = Annotated[
     str,
     Help(f"What the rows are: {', '.join(tasks.names())}; auto: as the artifacts given say, else classification."),
 ]
+Format = Annotated[
+    str,
+    Help(
+        f"generation: how the rows are written: {', '.join(formats.names())}; auto: as they look.",
+        key=False,  # the digest of the rows says how they are read
+    ),
+]
+LossOn = Annotated[
+    Literal["all", "last"],
+    Help("generation: the loss is on every turn of the assistant (all), or on the last alone.", by_task=True),
+]
 Precision = Annotated[Literal["float32", "bfloat16"], Help("Number format of the computation.")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32), Help("Seed of everything random.")]
 MaxLength = Annotated[int, Meta(ge=0), Help("Cut an example to this many tokens; 0: as in training, else 512.")]
@@ -62,6 +74,7 @@ class Represent:
     model: Annotated[str, Help("Hub name, model folder, or finetune artifact.")]
     kind: Annotated[str, Help("Kinds of representation, with commas.")] = "hidden"
     task: Task = "auto"
+    format: Format = "auto"
     checkpoints: Annotated[str, Help("Which checkpoints of a finetune artifact: all, last, or numbers as in 1,3.")] = (
         "all"
     )
@@ -69,6 +82,7 @@ class Represent:
         str | None, Help("influence: rows of the target set; their groups stay apart.", key=False)
     ] = None
     max_length: MaxLength = 0
+    loss_on: LossOn = "all"
     precision: Precision = "float32"
     batch_size: BatchSize = 32
     tokens_per_batch: TokensPerBatch = 8192
@@ -86,6 +100,7 @@ class Score:
     on: On = None
     target: Target = None
     task: Task = "auto"
+    format: Format = "auto"
     set: Set = field(default_factory=dict)
     seed: Seed = 0
 
@@ -104,6 +119,7 @@ class Select:
     on: On = None
     target: Target = None
     task: Task = "auto"
+    format: Format = "auto"
     set: Set = field(default_factory=dict)
     seed: Seed = 0
 
@@ -114,6 +130,7 @@ class Finetune:
 
     model: Annotated[str, Help("Hub name or folder of the model to train, or a finetune artifact.")]
     task: Task = "auto"
+    format: Format = "auto"
     tune: Annotated[Literal["full", "lora"], Help("Train all weights, or LoRA adapters and the head.")] = "full"
     epochs: Annotated[float, Meta(gt=0), Help("Passes over the data.")] = 3.0
     steps: Annotated[int, Meta(ge=0), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
@@ -127,6 +144,7 @@ class Finetune:
     weight_decay: Annotated[float, Meta(ge=0), Help("Weight decay of AdamW.")] = 0.0
     clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0
     max_length: Annotated[int, Meta(gt=0), Help("Cut an example to this many tokens.")] = 512
+    loss_on: LossOn = "all"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Help("auto: bfloat16 autocast where the device has it.")
     ] = "auto"
@@ -158,6 +176,8 @@ class Finetune:
             unused |= {"load_in", *(entry.name for entry in fields(self) if entry.name.startswith("lora_"))}
         if self.keep_checkpoints == "none":
             unused.add("keep_moments")
+        if "loss_on" not in tasks.load(self.task).OPTIONS:
+            unused.add("loss_on")
         return {name: value for name, value in recipe(self).items() if name not in unused}
 
 
@@ -166,10 +186,12 @@ class Eval:
     """Options of `prune eval`."""
 
     task: Task = "auto"
+    format: Format = "auto"
     max_new_tokens: Annotated[
         int, Meta(ge=0), Help("generation: most tokens of a generated text; 0: generate nothing.", by_task=True)
     ] = 64
     max_length: MaxLength = 0
+    loss_on: LossOn = "all"
     precision: Precision = "float32"
     batch_size: BatchSize = 64
     tokens_per_batch: TokensPerBatch = 16384

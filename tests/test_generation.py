@@ -156,7 +156,7 @@ def test_both_forms_of_a_row_are_the_same_tokens(folder: Path, tmp_path: Path) -
         assert np.array_equal(getattr(first, name), getattr(second, name))
     turns = [{"role": "system", "content": "the plot"}, *rows[0]["messages"], *rows[1]["messages"]]
     longer = encoded(folder, "llama", path=write_rows(tmp_path / "long.jsonl", [{"messages": turns}]))[2]
-    assert longer.lengths[0] - longer.gold[0] == first.lengths[1] - first.gold[1]
+    assert longer.gold.sum() == first.gold[: first.offsets[2]].sum()
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -168,7 +168,7 @@ def test_prompts_are_cut_from_the_left_and_responses_kept(folder: Path, kind: st
         kept = found.input_ids[found.offsets[i] : found.offsets[i + 1]].tolist()
         room = 6 - len(answer)
         assert kept == [2, *prompt[len(prompt) - room + 1 :], *answer]
-        assert found.gold[i] == room
+        assert found.gold[found.offsets[i] : found.offsets[i + 1]].tolist() == [False] * room + [True] * len(answer)
     assert generation.cut([2, 7, 8, 9], 1, 2) == [2]
     assert generation.cut([6, 7, 8, 9], 2, 2) == [8, 9]
 
@@ -340,18 +340,24 @@ def test_lora_runs_end_to_end(done: Path, prune: Prune, kind: str) -> None:
 
 TURN = {"role": "user", "content": "the film"}
 BAD = [
-    ({"prompt": "a"}, 'no "response"; the row has: "prompt"; allowed: "prompt" and "response", or "messages"'),
+    ({"prompt": "a"}, 'no "response"; the row has: "prompt"; allowed: '),
     ({"prompt": "a", "response": " "}, "response is blank; allowed: a string that is not blank"),
     ({"prompt": 3, "response": "b"}, "prompt 3 is an integer; allowed: a string that is not blank"),
     ({"prompt": "a", "response": "b", "messages": []}, 'the row has "messages" and "prompt"'),
     ({"messages": [TURN]}, "messages has 1; allowed: two or more, the last by the assistant"),
-    ({"messages": [TURN, TURN]}, "the last message has the role user; allowed: assistant"),
-    ({"messages": [TURN, {"role": "bot", "content": "a"}]}, "message 2 has the role 'bot'; allowed: system, user"),
+    ({"messages": [TURN, TURN]}, "the last message of messages has the role user; allowed: assistant"),
+    (
+        {"messages": [TURN, {"role": "bot", "content": "a"}]},
+        "message 2 has the role 'bot'; allowed: system, developer, user",
+    ),
     ({"messages": [TURN, {"role": "assistant", "content": ""}]}, "content of message 2 is blank"),
     ({"messages": [TURN, {"role": "assistant"}]}, 'message 2 has no "content"'),
     ({"messages": "a"}, 'messages "a" is a string; allowed: a list'),
     ({"messages": ["a", "b"]}, 'message 1 "a" is a string; allowed: an object with role and content'),
-    ({"messages": [TURN, {"role": "assistant", "content": "a"}]}, '"messages", but the tokenizer has no chat template'),
+    (
+        {"messages": [TURN, {"role": "assistant", "content": "a"}]},
+        "a conversation, but the tokenizer has no chat template",
+    ),
     ({"prompt": "a", "response": "very " * 70}, "response of 71 tokens; allowed: up to 63"),
 ]
 
@@ -359,11 +365,12 @@ BAD = [
 @pytest.mark.parametrize(("row", "problem"), BAD)
 def test_bad_rows_are_one_line(folder: Path, tmp_path: Path, prune: Prune, row: dict[str, Any], problem: str) -> None:
     """Each bad row stops the command with one line that names file and line and says what is allowed."""
-    data = write_rows(tmp_path / "bad.jsonl", [*talks(2), row])
+    good = [as_messages(entry) if "messages" in row else entry for entry in talks(2)]
+    data = write_rows(tmp_path / "bad.jsonl", [*good, row])
     ran = prune("finetune", data, "-o", tmp_path / "out", "--model", folder / "gpt2", "--task", "generation")
     assert ran.code == 1
     (line,) = ran.errors
-    assert "bad.jsonl:3: " in line
+    assert ("bad.jsonl:1: " if "no chat template" in problem else "bad.jsonl:3: ") in line
     assert problem in line
 
 
@@ -372,7 +379,11 @@ def test_templates_that_refuse_or_part_a_row_are_errors_that_name_it(folder: Pat
     rows, tokenizer, _ = encoded(folder, "llama")
     for template, problem in (
         ("{{ raise_exception('no system') }}", "train.jsonl:1: the chat template refuses the messages: no system"),
-        ("{% if add_generation_prompt %}<user>{% else %}<s>{% endif %} the film", "train.jsonl:1: through the chat"),
+        ("<s> the film", "train.jsonl:1: the chat template leaves out message 1, of the user"),
+        (
+            "{{ messages }} {{ range(9999) | random }}{{ messages | length }}",
+            "train.jsonl:1: it is unknown where message 2",
+        ),
     ):
         tokenizer.chat_template = template
         with pytest.raises(PruneError, match=problem):

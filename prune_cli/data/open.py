@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
+from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.readers import data_name
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
@@ -17,18 +18,22 @@ from prune_cli.errors import PruneError
 ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
 
 
-def open_rows(data: str, fields: Mapping[str, str], check: Check | None) -> Rows:
+def open_rows(data: str, fields: Mapping[str, str], check: Check | None, format: str | None = None) -> Rows:
     """Rows of a data file, or of an artifact that holds rows (represent: all of them, select: the kept ones).
 
-    The rows of an artifact have the fields and ids that they had when it was made; `fields` and `check` are for data
-    files. Raises PruneError, with file:line where a row is at fault.
+    The rows of an artifact have the fields, the format and the ids that they had when it was made; `fields` and `check`
+    are for data files. Raises PruneError, with file:line where a row is at fault, and for another `format` than the
+    artifact's.
     """
     path = Path(data)
     if is_artifact(path):
-        return _rows_of(open_artifact(path, "represent", "select"))
+        rows = _rows_of(open_artifact(path, "represent", "select"))
+        if format not in (None, formats.AUTO, rows.format):
+            raise PruneError(f"format: {format}; the rows of {data} are of the format {rows.format}; leave it out")
+        return rows
     if data == "-" or not path.is_file():
-        return read_rows(data, fields, check=check)
-    return _read_once(data, _stamp(path), tuple(sorted(fields.items())), check)
+        return read_rows(data, fields, check=check, format=format)
+    return _read_once(data, _stamp(path), tuple(sorted(fields.items())), check, format)
 
 
 def rows_behind(artifact: Artifact) -> Rows:
@@ -42,9 +47,9 @@ def rows_behind(artifact: Artifact) -> Rows:
     rows: Rows | None
     if origin.suffix == ".jsonl":
         ids = _Ids(artifact.file(IDS), kept=False)
-        rows = _reopen_once(origin, _stamp(origin), _fields(artifact), ids, artifact.inputs["rows"])
+        rows = _reopen_once(origin, _stamp(origin), _fields(artifact), _format(artifact), ids, artifact.inputs["rows"])
     else:
-        rows = open_rows(str(origin), dict(_fields(artifact)), None)
+        rows = open_rows(str(origin), dict(_fields(artifact)), None, _format(artifact))
     if rows is None or rows.digest != artifact.inputs["rows"]:
         raise PruneError(
             f"{origin}: changed since {artifact.path} scored its rows",
@@ -99,7 +104,7 @@ def _rows_of(artifact: Artifact) -> Rows:
     selected = artifact.stage == "select"
     path = artifact.file(SELECTED if selected else ROWS)
     ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected)
-    rows = _reopen_once(path, _stamp(path), _fields(artifact), ids, artifact.about["digest"])
+    rows = _reopen_once(path, _stamp(path), _fields(artifact), _format(artifact), ids, artifact.about["digest"])
     if rows is None:
         raise PruneError(f"{path}: differs from what was written", hint="make the artifact again with --force")
     return rows
@@ -110,6 +115,11 @@ def _fields(artifact: Artifact) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(artifact.about["fields"].items()))
 
 
+def _format(artifact: Artifact) -> str | None:
+    """The format of an artifact's rows; None where its task has none."""
+    return artifact.about.get("format")
+
+
 def _stamp(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
@@ -117,18 +127,27 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=8)
 def _read_once(
-    data: str, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], check: Check | None
+    data: str,
+    stamp: tuple[int, int, int],
+    fields: tuple[tuple[str, str], ...],
+    check: Check | None,
+    format: str | None,
 ) -> Rows:
     """`read_rows`, once as long as the file stays the same: all steps of a pipeline open the same few files.
 
     The rows hold their file open, so that no other can have its inode.
     """
-    return read_rows(data, dict(fields), check=check)
+    return read_rows(data, dict(fields), check=check, format=format)
 
 
 @lru_cache(maxsize=8)
 def _reopen_once(
-    path: Path, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], ids: _Ids, digest: str
+    path: Path,
+    stamp: tuple[int, int, int],
+    fields: tuple[tuple[str, str], ...],
+    format: str | None,
+    ids: _Ids,
+    digest: str,
 ) -> Rows | None:
     """`reopen_rows`, once as long as the file stays the same."""
-    return reopen_rows(path, dict(fields), ids.read(), digest)
+    return reopen_rows(path, dict(fields), format, ids.read(), digest)

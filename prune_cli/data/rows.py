@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.artifacts.manifest import canonical
-from prune_cli.data import lines, problems
+from prune_cli.data import formats, lines, problems
 from prune_cli.data.lines import Block, Row
 from prune_cli.data.readers import READABLE, open_records
 from prune_cli.errors import PruneError
+from prune_cli.runtime.progress import note
 
 AT_ONCE = 2**20  # bytes of rows that are read at once, if no single row is larger
 SCATTERED = 1000  # rows from anywhere that are written at once
@@ -38,7 +39,8 @@ class Rows(Sequence[Row]):
 
     `name` is what the data is called. `fields` are the renames (name -> key) that apply to what is read, not to what
     is written. `ids` are the n ids; a row without one has the number of its line. `digest` (hex) identifies the rows
-    under their ids: the same rows have the same digest from a file, from stdin or compressed.
+    under their ids: the same rows have the same digest from a file, from stdin or compressed. `format` is how they are
+    read (formats/), None for rows of a task without formats.
     Reading a row raises PruneError where the file was changed after it was checked.
     """
 
@@ -46,6 +48,7 @@ class Rows(Sequence[Row]):
     ids: list[int | str]
     digest: str
     fields: Mapping[str, str]
+    format: str | None
     _prefix: str  # what messages put before the number of a line or row
     _file: IO[bytes]
     _stamp: tuple[int, int]
@@ -96,7 +99,7 @@ class Rows(Sequence[Row]):
         if chosen is None:
             return self.digest
         ids = [self.ids[i] for i in chosen.tolist()]
-        return _digest(digest.hexdigest(), self.fields, ids, self._lacking[chosen])
+        return _digest(digest.hexdigest(), self.fields, self.format, ids, self._lacking[chosen])
 
     def _row(self, i: int, line: bytes) -> Row:
         row = lines.parse(line)
@@ -149,6 +152,7 @@ def read_rows(
     *,
     check: Check | None,
     ids: Sequence[int | str] | None = None,
+    format: str | None = None,
 ) -> Rows:
     """Open `data` and check all of its rows in one pass.
 
@@ -156,7 +160,8 @@ def read_rows(
     given) or `-` for JSONL on stdin. `fields` {"text": "sentence"} reads the key `sentence` as `text`. `check`
     is the task's: the problem of a row in words, or None. Blank lines are no rows but count as lines. In CSV and
     TSV every cell is a string, but a label column that holds integers alone is read as integers. `ids` [n] are used
-    for rows that have no id of their own, in place of line numbers.
+    for rows that have no id of their own, in place of line numbers. `format` is for rows that have one (formats/): its
+    name, or `auto`, by which the first row decides; rows are then checked as of that format, not by `check`.
 
     Raises PruneError, with file:line where a row is at fault.
     """
@@ -171,6 +176,8 @@ def read_rows(
             store = stack.enter_context(own) if own else stack.enter_context(tempfile.TemporaryFile())
             before = _stamp(store)
             for block in records.blocks:
+                if format and not isinstance(check, formats.Check):
+                    check = _format_check(block, records.prefix, fields, format)
                 some_ids, some_lines, label_type = _checked(block, records.prefix, fields, check, label_type)
                 text = b"\n".join([*some_lines, b""])
                 written.update(text)
@@ -196,12 +203,18 @@ def read_rows(
             _check_unique(full_ids, lines_of, records.prefix)
         offsets = np.concatenate([*starts, [os.fstat(store.fileno()).st_size]])
         stack.pop_all()  # the store stays open: Rows closes it
-    digest = _digest(written.hexdigest(), fields, full_ids, lacking)
+    if isinstance(check, formats.Check):
+        if not check.asked:
+            note(f"{data}: rows of the format {check.name}")
+        format = check.name
+    digest = _digest(written.hexdigest(), fields, format, full_ids, lacking)
     prefix, stamp = records.prefix, _stamp(store)
-    return Rows(records.name, full_ids, digest, dict(fields), prefix, store, stamp, offsets, lines_of, lacking)
+    return Rows(records.name, full_ids, digest, dict(fields), format, prefix, store, stamp, offsets, lines_of, lacking)
 
 
-def reopen_rows(path: Path, fields: Mapping[str, str], ids: Sequence[int | str], digest: str) -> Rows | None:
+def reopen_rows(
+    path: Path, fields: Mapping[str, str], format: str | None, ids: Sequence[int | str], digest: str
+) -> Rows | None:
     """The rows of a JSONL file that were checked before, under the ids that they had then; None if they are others.
 
     They are known by their digest, so that nothing is parsed.
@@ -216,12 +229,14 @@ def reopen_rows(path: Path, fields: Mapping[str, str], ids: Sequence[int | str],
             starts.append(some_starts)
         lines_of = np.concatenate(numbers)
         lacking = np.full(len(lines_of), written.hexdigest() != digest)  # or the lines alone would not have it
-        same = len(ids) == len(lines_of) and _digest(written.hexdigest(), fields, ids, lacking) == digest
+        same = len(ids) == len(lines_of) and _digest(written.hexdigest(), fields, format, ids, lacking) == digest
         if not same or _stamp(file) != before:
             return None
         stack.pop_all()  # the file stays open: Rows closes it
     offsets = np.concatenate([*starts, [before[0]]])
-    return Rows(path.stem, list(ids), digest, dict(fields), f"{path}:", file, before, offsets, lines_of, lacking)
+    return Rows(
+        path.stem, list(ids), digest, dict(fields), format, f"{path}:", file, before, offsets, lines_of, lacking
+    )
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
@@ -245,6 +260,23 @@ def _stamp(file: IO[bytes]) -> tuple[int, int]:
 def _renamed(row: Row, names: Mapping[str, str]) -> Row:
     """The row under the names that keys are read as; names: key -> name."""
     return {names.get(key, key): value for key, value in row.items()}
+
+
+def _format_check(block: Block, prefix: str, fields: Mapping[str, str], format: str) -> formats.Check | None:
+    """The check of the format that is named, or that the first row of a block looks like; None where that is unknown.
+
+    It is unknown in a block without rows, and where `fields` names a key that the first row lacks.
+    """
+    if format != formats.AUTO:
+        return formats.Check(format, asked=True)
+    if not block.rows or problems.field_problem(raw := block.rows[0], fields):
+        return None
+    try:
+        name = formats.detected(_renamed(raw, {key: name for name, key in fields.items()}))
+    except PruneError as error:
+        hint = error.hint or problems.field_hint(error.message, raw)
+        raise PruneError(f"{prefix}{block.numbers[0]}: {error.message}", hint=hint) from error
+    return formats.Check(name, asked=False)
 
 
 def _checked(
@@ -309,8 +341,15 @@ def _check_unique(ids: Sequence[int | str], numbers: NDArray[np.int64], prefix: 
             raise PruneError(f"{prefix}{number}: {problem}", hint="a row without an id gets its line number")
 
 
-def _digest(written: str, fields: Mapping[str, str], ids: Sequence[int | str], lacking: NDArray[np.bool_]) -> str:
-    """sha256 (hex) of rows, `written` being that of their lines: with what the lines do not say, names and ids."""
-    if not fields and not lacking.any():
+def _digest(
+    written: str,
+    fields: Mapping[str, str],
+    format: str | None,
+    ids: Sequence[int | str],
+    lacking: NDArray[np.bool_],
+) -> str:
+    """sha256 (hex) of rows, `written` being that of their lines: with what the lines do not say, how they are read."""
+    if not fields and not format and not lacking.any():
         return written
-    return hashlib.sha256("\n".join([written, canonical(fields), canonical(ids)]).encode()).hexdigest()
+    read = [canonical(fields), canonical(ids), *([format] if format else [])]
+    return hashlib.sha256("\n".join([written, *read]).encode()).hexdigest()

@@ -82,13 +82,15 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
 
     Raises PruneError for what is missing or cannot be compared. Of artifacts only manifests are read.
     """
-    given = collect(names, fields, task=opts.task)
+    given = collect(names, fields, task=opts.task, format=opts.format)
     held = given.kinds
     chosen = method.load(stage, opts.method, opts.on or (held[0] if len(held) == 1 else None))
     values = method.parse_options(chosen, opts.set)
     if opts.target and not any(name.startswith(TARGET) for name in chosen.inputs):
         raise PruneError(f"--target {opts.target}: {chosen.name} compares with no target set; leave --target out")
-    target = collect([opts.target], fields, task=given.task_name, role="target ") if opts.target else None
+    target = None
+    if opts.target:
+        target = collect([opts.target], fields, task=given.task_name, format=opts.format, role="target ")
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
     kind = _kind(read, given, opts.on)
     arguments = {name: _argument(name, kind, given, target, chosen) for name in read}

@@ -125,10 +125,13 @@ class Inputs:
 
     def text(self) -> list[str]:
         """Text of each row."""
-        return [self.task.text(row) for row in self.rows]
+        how = {"format": self.rows.format} if self.rows.format else {}
+        return [self.task.text(row, **how) for row in self.rows]
 
 
-def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "auto", role: str = "") -> Inputs:
+def collect(
+    names: Sequence[str], fields: Mapping[str, str], *, task: str = "auto", format: str = "auto", role: str = ""
+) -> Inputs:
     """Look at the inputs of score and select: represent, score and select artifacts, a data file.
 
     A data file is read and checked here, rows of a represent artifact when they are asked for. The task is that of the
@@ -144,7 +147,7 @@ def collect(names: Sequence[str], fields: Mapping[str, str], *, task: str = "aut
     check = tasks.load(task).check
     opened: Callable[[], Rows]
     if data:
-        rows = open_rows(data[0], {} if of["select"] else dict(fields), check)
+        rows = open_rows(data[0], {} if of["select"] else dict(fields), check, tasks.format_of(task, format))
         n, digest, opened, place = len(rows), rows.digest, lambda: rows, data[0]
     elif of["represent"]:
         first = of["represent"][0]

@@ -51,6 +51,10 @@ def _representations(plan: Plan) -> Iterator[str]:
     if plan.task not in tasks.names():
         yield f"task: {plan.task}; allowed: {', '.join(tasks.names())}"
         return
+    try:
+        tasks.format_of(plan.task, plan.format)
+    except PruneError as mistake:
+        yield mistake.message
     told = False
     for method in plan.methods.values():
         where = f"methods: {method.name}"
@@ -120,12 +124,12 @@ def _targets(plan: Plan) -> Iterator[str]:
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
     """The data files themselves: every row, every label, every budget."""
-    task = tasks.load(plan.task)
+    task, written = tasks.load(plan.task), tasks.format_of(plan.task, plan.format)
     mistakes: list[str] = []
 
     def opened(data: str) -> Rows | None:
         try:
-            return open_rows(data, plan.fields, task.check)
+            return open_rows(data, plan.fields, task.check, written)
         except PruneError as mistake:
             how = f"; {mistake.hint}" if mistake.hint and mistake.hint.startswith("--field") else ""
             mistakes.append(mistake.message + how)

@@ -121,7 +121,13 @@ class _Runner:
         rows, fields, needs = plan.train, plan.fields, []
         if plan.fraction < 1:
             part = self.out / "warmup-rows"
-            drawn = options.Select(method="random", keep=str(plan.fraction), task=plan.task, seed=plan.warmup.seed)
+            drawn = options.Select(
+                method="random",
+                keep=str(plan.fraction),
+                task=plan.task,
+                format=plan.format,
+                seed=plan.warmup.seed,
+            )
             self.step("select warmup rows", part, [], lambda: select([plan.train], part, drawn, fields, self.how))
             rows, fields, needs = str(part), {}, [part]
         return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, fields, self.how))
@@ -234,6 +240,7 @@ class _Runner:
             "on": method.main if runs_on else None,
             "target": str(target[0]) if target else None,
             "task": self.plan.task,
+            "format": self.plan.format,
             "set": given,
             "seed": seed,
         }

@@ -17,14 +17,14 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests model proxy reference fields methods keep seeds warmup represent finetune eval"
+    "task format train validation tests model proxy reference fields methods keep seeds warmup represent finetune eval"
 ).split()
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
-    "warmup": ("model", "task"),
-    "represent": ("model", "task", "kind", "target_data", "kind_options"),
-    "finetune": ("model", "task", "seed"),
-    "eval": ("task",),
+    "warmup": ("model", "task", "format"),
+    "represent": ("model", "task", "format", "kind", "target_data", "kind_options"),
+    "finetune": ("model", "task", "format", "seed"),
+    "eval": ("task", "format"),
 }
 
 
@@ -43,6 +43,7 @@ class Plan:
     proxy: str
     reference: str
     task: str
+    format: str
     fields: dict[str, str]
     entries: tuple[Entry, ...]
     keep: tuple[str, ...]
@@ -135,7 +136,7 @@ class Reader:
         for name in self.table:
             if name not in KEYS:
                 self.wrong(f"{name}: unknown key; allowed: {', '.join(KEYS)}")
-        task = self.text("task", "classification")
+        task, format = self.text("task", "classification"), self.text("format", "auto")
         model = self.model("model")
         proxy = self.model("proxy") if "proxy" in self.table else model
         reference = self.model("reference") if "reference" in self.table else proxy
@@ -147,15 +148,18 @@ class Reader:
             proxy=proxy,
             reference=reference,
             task=task,
+            format=format,
             fields=self.fields(),
             entries=self.entries(),
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=self.seeds(),
-            warmup=self.stage("warmup", options.Finetune, model=proxy, task=task, keep_checkpoints="epoch"),
+            warmup=self.stage(
+                "warmup", options.Finetune, model=proxy, task=task, format=format, keep_checkpoints="epoch"
+            ),
             fraction=self.fraction(),
-            represent=self.represent(task),
-            finetune=self.stage("finetune", options.Finetune, model=model, task=task),
-            eval=self.stage("eval", options.Eval),
+            represent=self.represent(task, format),
+            finetune=self.stage("finetune", options.Finetune, model=model, task=task, format=format),
+            eval=self.stage("eval", options.Eval, format=format),
         )
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -244,9 +248,10 @@ class Reader:
         known = {key: o for key, o in options.declared(record).items() if key not in SET_BY_PIPELINE[name]}
         return record(**{**fixed, **self.options(name, known)})
 
-    def represent(self, task: str) -> options.Represent:
+    def represent(self, task: str, format: str) -> options.Represent:
         """The table [represent]."""
-        return with_options(options.Represent(model="", task=task), self.options("represent", represent_table()))
+        given = self.options("represent", represent_table())
+        return with_options(options.Represent(model="", task=task, format=format), given)
 
     def options(self, name: str, known: Mapping[str, Option]) -> dict[str, Any]:
         """The values of an option table that fit."""

@@ -38,7 +38,8 @@ def evaluate(
     named = find.find(model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
-    sets = {name: open_rows(test, dict(fields), task.check) for name, test in tests.items()}
+    written = tasks.format_of(opts.task, opts.format)
+    sets = {name: open_rows(test, dict(fields), task.check, written) for name, test in tests.items()}
     digests = {f"test {name}": rows.digest for name, rows in sets.items()}
     recipe = Recipe("eval", options.recipe(opts, opts.task), {"model": named.digest, **digests}, task_code(opts.task))
     labels = find.head_labels(named, task.label_list(next(iter(sets.values()))))
@@ -63,7 +64,7 @@ def evaluate(
 
         def lines() -> Iterator[dict[str, Any]]:
             for name, rows in sets.items():
-                encoded = task.encode(rows, tokenizer, opts.max_length, labels)
+                encoded = task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(task, opts))
                 load.check_rows(network, encoded, rows)
                 lost[name] = tell_cut(encoded, rows, opts.max_length)
                 judging = tasks.Judging(

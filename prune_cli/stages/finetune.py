@@ -30,7 +30,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
     task = tasks.load(opts.task)
-    rows = open_rows(data, dict(fields), task.check)
+    rows = open_rows(data, dict(fields), task.check, tasks.format_of(opts.task, opts.format))
     labels = _labels(data, named, rows, task)
     precision: Any = devices.resolve_precision(opts.precision, opts.device)
     opts = replace(opts, precision=precision)
@@ -57,7 +57,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
         from prune_cli.training.trainer import train
 
         tokenizer = load.load_tokenizer(named)
-        encoded = task.encode(rows, tokenizer, opts.max_length, labels)
+        encoded = task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(task, opts))
         set_seed(opts.seed)  # a new head is drawn from it
         model, drawn = load.load(named, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
         model = adapters.merged(model)

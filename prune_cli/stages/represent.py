@@ -74,8 +74,9 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
     _check_task(chosen, opts.task, task)
-    rows = open_rows(data, dict(fields), task.check)
-    target = open_rows(opts.target_data, dict(fields), task.check) if opts.target_data else None
+    written = tasks.format_of(opts.task, opts.format)
+    rows = open_rows(data, dict(fields), task.check, written)
+    target = open_rows(opts.target_data, dict(fields), task.check, written) if opts.target_data else None
     grouped = groups(target) if target else None
     asked = [_ask(kind, opts, task) for kind in chosen]
     recipe = _recipe(asked, opts, rows, target, named)
@@ -103,7 +104,8 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
             draft.about = {
                 "rows": len(rows),
                 "digest": rows.digest,
-                "fields": dict(fields),
+                "fields": dict(rows.fields),
+                **({"format": rows.format} if rows.format else {}),
                 "labels": labels,
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
                 "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},
@@ -192,7 +194,7 @@ def _walk(
     model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
 
     def setup_of(role: str, rows: Rows) -> Setup:
-        encoded = given.task.encode(rows, tokenizer, opts.max_length, labels)
+        encoded = given.task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(given.task, opts))
         load.check_rows(model, encoded, rows)
         lost[role] = tell_cut(encoded, rows, opts.max_length)
         return Setup(

@@ -36,6 +36,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, fields: Mapping[
             "rows": len(rows),
             "labels": call.given.labels,
             "fields": dict(rows.fields),
+            **({"format": rows.format} if rows.format else {}),
             "meaning": call.method.summary,
         }
     return done(outcome, draft)

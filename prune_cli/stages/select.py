@@ -52,6 +52,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
             "digest": digest,
             "labels": call.given.labels,
             "fields": dict(rows.fields),
+            **({"format": rows.format} if rows.format else {}),
         }
     return done(outcome, draft)
 
