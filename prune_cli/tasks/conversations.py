@@ -125,7 +125,10 @@ def _chats(some: Sequence[Conversation], where: Sequence[str], tokenizer: Any, l
     wanted = [_wanted(entry, place, loss_on) for entry, place in zip(some, where, strict=True)]
     # where all turns are trained on, the template's marks alone say where they are, and only the last is looked for
     marked = [chat.is_marked(tokenizer, entry) for entry in some]
-    alone = [its and chosen == _spoken(entry) for its, chosen, entry in zip(marked, wanted, some, strict=True)]
+    alone = [
+        its and loss_on == "all" and all(entry.trained[j] for j in _spoken(entry))
+        for its, entry in zip(marked, some, strict=True)
+    ]
     sought = [chosen[-1:] if by_marks else chosen for chosen, by_marks in zip(wanted, alone, strict=True)]
     shown = [chat.rendered(tokenizer, *row) for row in zip(some, sought, where, strict=True)]
     found = []
@@ -150,9 +153,11 @@ def _chats(some: Sequence[Conversation], where: Sequence[str], tokenizer: Any, l
 
 def _spans(entry: Conversation, sought: Sequence[int], shown: chat.Rendered, where: str) -> list[tuple[int, int]]:
     """Where the messages `sought` stand in the whole text."""
+    heard = [str(entry.messages[j - 1]["content"] or "").strip() if j else "" for j in sought]
     says = [partial(_says, entry.messages[j]) for j in sought]
+    found = turns.located(shown.whole, shown.before, shown.after, shown.bare, heard, says)
     spans = []
-    for j, span in zip(sought, turns.located(shown.whole, shown.before, shown.after, shown.bare, says), strict=True):
+    for j, span in zip(sought, found, strict=True):
         if span is None or not span[0]:
             raise _unknown(where, j)
         spans.append(span)

@@ -14,19 +14,24 @@ from typing import Any
 
 
 def located(
-    whole: str, before: Sequence[str], after: Sequence[str], bare: str, says: Sequence[Callable[[str], bool]]
+    whole: str,
+    before: Sequence[str],
+    after: Sequence[str],
+    bare: str,
+    heard: Sequence[str],
+    says: Sequence[Callable[[str], bool]],
 ) -> list[tuple[int, int] | None]:
     """From where to where each turn of the assistant stands in the text of a conversation; None: it was not found.
 
     before: the text up to each turn, with what the template writes for the assistant to begin; after: that of the
-    conversation as if it ended with that turn; bare: as if it ended before the last turn, with nothing to begin; says:
-    whether a text holds what the turn says.
+    conversation as if it ended with that turn; bare: as if it ended before the last turn, with nothing to begin; heard:
+    what the message before each turn says; says: whether a text holds what the turn says.
     """
     cue = before[-1][shared(before[-1], bare) :]
     found: list[tuple[int, int] | None] = []
     at = 0
-    for prompt, until, holds in zip(before, after, says, strict=True):
-        start = _start(whole, prompt, cue, at)
+    for prompt, until, words, holds in zip(before, after, heard, says, strict=True):
+        start = _start(whole, prompt, cue, words, at)
         end = None if start is None else _end(whole, until[shared(prompt, until) :], start, holds)
         found.append(None if start is None or end is None else (start, end))
         at = max(at, end or 0)
@@ -45,20 +50,21 @@ def _end(whole: str, said: str, start: int, holds: Callable[[str], bool]) -> int
     return whole.find(ending, start) + len(ending) if holds(ending) else None
 
 
-def _start(whole: str, prompt: str, cue: str, at: int) -> int | None:
+def _start(whole: str, prompt: str, cue: str, words: str, at: int) -> int | None:
     """Where the turn after a prompt begins, at `at` or later: where the whole departs from it.
 
-    That is too early where the whole has an earlier part otherwise than the prompt. The turn begins, then, behind what
-    the prompt ends with before its cue.
+    That is too early where the whole has an earlier part otherwise than the prompt. The turn begins, then, behind the
+    words of the message before it and what the prompt has between them and its cue.
     """
     start = shared(prompt, whole)
     if len(prompt) - start <= len(cue):
         return start if start >= at else None
     stem = prompt.removesuffix(cue)
-    length = _longest(len(stem), lambda n: whole.find(stem[-n:], at) >= 0)
-    if not length:
+    spoken = stem.rfind(words)
+    found = whole.find(stem[spoken:], at) if words and spoken >= 0 else -1
+    if found < 0:
         return None
-    start = whole.find(stem[-length:], at) + length
+    start = found + len(stem) - spoken
     return start + shared(cue, whole[start:])
 
 

@@ -42,8 +42,7 @@ def check(row: Row) -> str | None:
     """The problem of a row that has all KEYS in words, with what is allowed; None if there is none."""
     chosen, rejected = row["chosen"], row["rejected"]
     if type(chosen) is not type(rejected) or not isinstance(chosen, str | list | dict):
-        key = "rejected" if isinstance(chosen, str | list | dict) else "chosen"
-        return f"{described(key, row[key])}; allowed: both alike, {_ALLOWED}"
+        return f"{described('chosen', chosen)}, {described('rejected', rejected)}; allowed: both alike, {_ALLOWED}"
     for key in KEYS:
         read = _one_side(row, key)
         if read is None:
