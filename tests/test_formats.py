@@ -24,7 +24,8 @@ A: dict[str, Any] = {"role": "assistant", "content": "Hello"}
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
 CALLED = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
 ADD = {"name": "add", "description": "Add."}
-HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}
+HUMAN: dict[str, Any] = {"from": "human", "value": "Hi"}
+GPT: dict[str, Any] = {"from": "gpt", "value": "Hello"}
 
 
 def test_formats_are_found_by_their_files() -> None:
@@ -195,7 +196,7 @@ def test_alpaca() -> None:
 
 def test_sharegpt() -> None:
     """Roles become those of templates; calls and tools are parsed; an empty list of tools is none."""
-    call = {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}
+    call: dict[str, Any] = {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}
     row = {
         "conversations": [HUMAN, call, {"from": "observation", "value": ""}, GPT],
         "system": "Be.",
@@ -249,17 +250,17 @@ def test_completions_and_texts() -> None:
     assert not said({"text": "a"}, "text").prompted
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": "Hi", "chosen": "Hello", "rejected": "No"},
-        {"prompt": [U], "chosen": [A], "rejected": [{**A, "content": "No"}]},
-        {"chosen": [U, A], "rejected": [U, {**A, "content": "No"}]},
-        {"prompt": "Hi", "chosen": [U, A], "rejected": [U, {**A, "content": "No"}]},
-        {"conversations": [HUMAN], "chosen": GPT, "rejected": {**GPT, "value": "No"}},
-        {"instruction": "Hi", "input": "", "chosen": "Hello", "rejected": "No"},
-    ],
-)
+PREFERRED: list[dict[str, Any]] = [
+    {"prompt": "Hi", "chosen": "Hello", "rejected": "No"},
+    {"prompt": [U], "chosen": [A], "rejected": [{**A, "content": "No"}]},
+    {"chosen": [U, A], "rejected": [U, {**A, "content": "No"}]},
+    {"prompt": "Hi", "chosen": [U, A], "rejected": [U, {**A, "content": "No"}]},
+    {"conversations": [HUMAN], "chosen": GPT, "rejected": {**GPT, "value": "No"}},
+    {"instruction": "Hi", "input": "", "chosen": "Hello", "rejected": "No"},
+]
+
+
+@pytest.mark.parametrize("row", PREFERRED)
 def test_preferences_are_read_for_the_chosen_side(row: dict[str, Any]) -> None:
     """However the answers are written, what is read is the question and the chosen one."""
     told = said(row, "preference")

@@ -33,13 +33,13 @@ class Rendered:
     """A conversation as text, and as it stood before and after turns of the assistant.
 
     before: up to each turn, with what the template writes for the assistant to begin; after: as if it ended with that
-    turn; bare: as if it ended before the last turn, with nothing to begin.
+    turn; bare: as if it ended before the last turn, with nothing to begin, where `before` is not all in the whole.
     """
 
     whole: str
     before: list[str]
     after: list[str]
-    bare: str
+    bare: str = ""
 
 
 def prompt(tokenizer: Any, told: Conversation, where: str) -> str:
@@ -53,11 +53,11 @@ def rendered(tokenizer: Any, told: Conversation, turns: Sequence[int], where: st
     where: the row, for messages. Raises PruneError where the template refuses the messages or fails, and where it
     leaves one of them out.
     """
-    last = len(told.messages) - 1
-    asked = [(j, True) for j in turns] + [(j + 1, False) for j in turns] + [(last, False)]
-    *texts, bare = _texts(tokenizer, told, asked, where)
+    texts = _texts(tokenizer, told, [(j, True) for j in turns] + [(j + 1, False) for j in turns], where)
     before, after = texts[: len(turns)], texts[len(turns) :]
-    return Rendered(after[-1], before, after, bare)
+    if all(after[-1].startswith(text) for text in before):
+        return Rendered(after[-1], before, after)
+    return Rendered(after[-1], before, after, *_texts(tokenizer, told, [(len(told.messages) - 1, False)], where))
 
 
 def is_marked(tokenizer: Any, told: Conversation) -> bool:
