@@ -13,6 +13,7 @@ from prune_cli.data import formats
 from prune_cli.data.formats._conversation import Conversation
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
+from prune_cli.pipeline.checks import read_plan
 from tests.conftest import REPOSITORY, Prune, write_rows
 
 PACKAGE = Path(prune_cli.__file__).parent
@@ -333,3 +334,21 @@ def test_bad_rows_are_told_with_what_is_allowed(name: str, row: dict[str, Any], 
     told = failure.value.message
     assert told.startswith(f"{path}:2: {problem}")
     assert "; allowed: " in told and "\n" not in told
+
+
+def test_a_pipeline_has_a_format(tmp_path: Path) -> None:
+    """Its rows are read as `format` says, in every stage; an unknown one is told with the file's other mistakes."""
+    sample = REPOSITORY / "sample_data"
+    text = (sample / "generation.toml").read_text("utf-8")
+    for name in ("generation/", "lm"):
+        text = text.replace(f'"{name}', f'"{sample / name}' + ("/" if name.endswith("/") else ""))
+    write_rows(tmp_path / "train.jsonl", [{**PREFERRED[0], "group": "a", "id": i} for i in range(9)])
+    text = "\n".join(
+        f'train = "{tmp_path / "train.jsonl"}"' if line.startswith("train ") else line for line in text.splitlines()
+    )
+    (tmp_path / "all.toml").write_text(f'format = "csv"\n{text}', "utf-8")
+    with pytest.raises(PruneError, match="format: csv; allowed: auto, alpaca"):
+        read_plan(tmp_path / "all.toml")
+    (tmp_path / "all.toml").write_text(text, "utf-8")
+    with pytest.raises(PruneError, match=r"train.jsonl:1: the row compares two answers"):
+        read_plan(tmp_path / "all.toml")

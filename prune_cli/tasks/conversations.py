@@ -145,7 +145,7 @@ def _chats(some: Sequence[Conversation], where: Sequence[str], tokenizer: Any, l
         response = int(np.searchsorted(ends, spans[-1][0], "right"))
         if some[i].trained[-1] and not trained[response:].any():
             raise _unknown(where[i], sought[i][-1])
-        thoughts = [_thought(some[i].messages[j]) for j in sought[i] if some[i].trained[j]]
+        thoughts = [_thought(some[i].messages[j]) for j in wanted[i] if some[i].trained[j]]
         unthought = any(thought not in shown[i].whole for thought in thoughts)
         found.append(Tokens(ids, trained, response, unthought=unthought))
     return found
