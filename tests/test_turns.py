@@ -12,7 +12,7 @@ import pytest
 from prune_cli.data.rows import Rows
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
-from prune_cli.tasks import chat, conversations, generation
+from prune_cli.tasks import chat, conversations, generation, turns
 from tests import trl_labels
 from tests.conftest import write_rows
 
@@ -117,6 +117,13 @@ def test_a_turn_is_found_where_earlier_messages_are_written_otherwise(tmp_path: 
     )
     rows = rows_of(tmp_path, {"messages": [{"role": "system", "content": "Be kind."}, *SAID, *SAID]})
     assert trained(rows, tokenizer) == ["Hello!<eos>", "Fine.<eos>"] * 2
+
+
+def test_a_turn_begins_where_the_whole_departs_from_the_cue() -> None:
+    """Also behind a message without words, by which it could not be found."""
+    whole = "<U>Hi<T><A>Hello<eos>"
+    found = turns.located(whole, ["<U>Hi<T><A><think>"], [whole], "<U>Hi<T>", [""], [lambda text: "Hello" in text])
+    assert found == [(whole.index("Hello"), len(whole))]
 
 
 def test_what_a_template_leaves_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,8 @@ SPECIAL = [
     "<think>",
 ]
 
-# As SmolLM2's, Llama 3's, Qwen3's, Gemma's and DeepSeek-R1's templates do it; BEGIN and END as TRL needs them.
+# As the templates of SmolLM2, Llama 3, Qwen3, Gemma, DeepSeek-R1, Phi 3 and GLM 4.5 do it. BEGIN and END become the
+# marks that TRL needs.
 TEMPLATES = {
     "chatml": """\
 {% for m in messages %}{% if loop.first and m.role != 'system' %}<|start|>system
@@ -72,6 +73,19 @@ END{% else %}<turn>{{ m.role }}
 {{ m.content.split('</think>')[-1] }}<eos>END{% else %}<U>{{ m.content }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}<A><think>
 {% endif %}""",
+    "closed": """\
+{% for m in messages %}{% if m.role == 'assistant' %}<A>
+BEGIN{{ m.content }}<|end|>
+END{% else %}<U>
+{{ m.content }}<|end|>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<A>
+{% else %}BEGIN<eos>END{% endif %}""",
+    "emptied": """\
+{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}<A>BEGIN\
+{{ '\n' }}<think>{% if loop.last and '</think>' in m.content %}\
+{{ m.content.split('</think>')[0].split('<think>')[-1].strip() }}{% endif %}</think>
+{{ m.content.split('</think>')[-1].strip() }}END{% else %}<U>
+{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<A>{% endif %}""",
 }
 
 
