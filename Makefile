@@ -16,7 +16,7 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-start bench-peers study gpu gpu-wheels fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-start bench-rows bench-peers study gpu gpu-wheels fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(ENCODER) ## what the representations cost, beside plain training steps 
 
 bench-start: $(INSTALLED) ## how quick the light commands are, beside a bare import; how fast rows are read
 	$(RUN)/python -m tests.benchmarks.start
+
+bench-rows: $(INSTALLED) ## how fast a million chat rows (2 GB, temporary) are read, and in how much memory
+	$(RUN)/python -m tests.benchmarks.many
 
 bench-peers: ## what bergson and traker take for the same, in an environment of its own
 	$(PYTHON) -m venv $(PEERS)

@@ -24,6 +24,7 @@ from prune_cli.version import __version__
 
 if TYPE_CHECKING:
     from prune_cli.artifacts.manifest import Artifact
+    from prune_cli.data.open import Reading
     from prune_cli.pipeline.results import Report
     from prune_cli.stages.common import How, Outcome
 
@@ -42,19 +43,24 @@ def represent(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
+    drop: Sequence[str] = (),
+    skip_bad: str | Path | None = None,
     replace: bool = False,
     force: bool = False,
     **options: Any,
 ) -> Artifact:
     """Represent rows by a model: hidden states, training dynamics, gradients. See `prune represent --help`.
 
-    fields: name -> key of the rows. replace: make the artifact again if it is not up to date. force: in any case.
+    fields: name -> key of the rows. format: theirs, where they have one. drop: keys that rows lose. skip_bad: a file
+    for bad rows, which are then left out. replace: make the artifact again if it is not up to date. force: in any case.
     Returns the artifact. Raises prune_cli.errors.PruneError.
     """
     from prune_cli.represent import kinds
     from prune_cli.stages.represent import represent as stage
 
-    return _made(stage(str(data), Path(out), kinds.build(options), fields or {}, _how(replace, force)))
+    reading = _reading(fields, format, drop, skip_bad)
+    return _made(stage(str(data), Path(out), kinds.build(options), reading, _how(replace, force)))
 
 
 def score(
@@ -62,6 +68,9 @@ def score(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
+    drop: Sequence[str] = (),
+    skip_bad: str | Path | None = None,
     replace: bool = False,
     force: bool = False,
     **options: Any,
@@ -73,7 +82,8 @@ def score(
     from prune_cli.options import Score, build
     from prune_cli.stages.score import score as stage
 
-    return _made(stage(_names(inputs), Path(out), build(Score, options), fields or {}, _how(replace, force)))
+    reading = _reading(fields, format, drop, skip_bad)
+    return _made(stage(_names(inputs), Path(out), build(Score, options), reading, _how(replace, force)))
 
 
 def select(
@@ -81,6 +91,9 @@ def select(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
+    drop: Sequence[str] = (),
+    skip_bad: str | Path | None = None,
     replace: bool = False,
     force: bool = False,
     **options: Any,
@@ -94,7 +107,8 @@ def select(
 
     if "keep" in options:
         options["keep"] = str(options["keep"])  # 0.3 or 500 as well as "30%"
-    return _made(stage(_names(inputs), Path(out), build(Select, options), fields or {}, _how(replace, force)))
+    reading = _reading(fields, format, drop, skip_bad)
+    return _made(stage(_names(inputs), Path(out), build(Select, options), reading, _how(replace, force)))
 
 
 def finetune(
@@ -102,6 +116,9 @@ def finetune(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
+    drop: Sequence[str] = (),
+    skip_bad: str | Path | None = None,
     replace: bool = False,
     force: bool = False,
     **options: Any,
@@ -110,7 +127,8 @@ def finetune(
     from prune_cli.options import Finetune, build
     from prune_cli.stages.finetune import finetune as stage
 
-    return _made(stage(str(data), Path(out), build(Finetune, options), fields or {}, _how(replace, force)))
+    reading = _reading(fields, format, drop, skip_bad)
+    return _made(stage(str(data), Path(out), build(Finetune, options), reading, _how(replace, force)))
 
 
 def evaluate(
@@ -119,6 +137,9 @@ def evaluate(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
+    drop: Sequence[str] = (),
+    skip_bad: str | Path | None = None,
     replace: bool = False,
     force: bool = False,
     **options: Any,
@@ -135,7 +156,16 @@ def evaluate(
         named = {name: str(test) for name, test in tests.items()}
     else:
         named = test_sets(_names(tests))
-    return _made(stage(str(model), named, Path(out), build(Eval, options), fields or {}, _how(replace, force)))
+    return _made(
+        stage(
+            str(model),
+            named,
+            Path(out),
+            build(Eval, options),
+            _reading(fields, format, drop, skip_bad),
+            _how(replace, force),
+        )
+    )
 
 
 def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) -> Report:
@@ -157,6 +187,15 @@ def open_artifact(path: str | Path) -> Artifact:
 
 def _names(given: Names) -> list[str]:
     return [str(given)] if isinstance(given, str | Path) else [str(name) for name in given]
+
+
+def _reading(
+    fields: Mapping[str, str] | None, format: str, drop: Sequence[str], skip_bad: str | Path | None
+) -> Reading:
+    from prune_cli.data.open import Reading
+
+    bad_rows = None if skip_bad is None else Path(skip_bad)
+    return Reading(fields or {}, tuple(drop), bad_rows is not None, bad_rows, format)
 
 
 def _how(replace: bool, force: bool) -> How:

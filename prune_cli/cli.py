@@ -39,7 +39,10 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
 # how safetensors and torch tell of a full disk, in exceptions of their own
-NO_SPACE_IN_WORDS = rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)"
+NO_SPACE_IN_WORDS = (
+    rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)|iostream error"
+)
+NO_MEMORY_IN_WORDS = "DefaultCPUAllocator: can't allocate memory"  # torch's
 
 INTERRUPTED = "interrupted: the same command again goes on from what is saved"
 
@@ -91,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
         _drop_output()
         return _failed(f"{error.filename or 'cannot write'}: {error.strerror}")
     except Exception as error:
+        if isinstance(error, MemoryError) or re.search(NO_MEMORY_IN_WORDS, str(error)):
+            told = " ".join(str(error).split("\n")[0].split())
+            return _failed(f"not enough memory{f' ({told})' if told else ''}", "smaller rows, batches or options")
         if not re.search(NO_SPACE_IN_WORDS, str(error)):
             raise
         return _failed("cannot write: no space left", "the same command again goes on from what is saved")
@@ -108,10 +114,9 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:
     if not processes.tells(message):
         return status
-    for problem in (message, *also):
-        _tell(f"error: {' '.join(problem.splitlines())}")
-    if hint:
-        _tell(f"hint: {hint}")
+    told = [f"error: {problem}" for problem in (message, *also)] + ([f"hint: {hint}"] if hint else [])
+    for line in told:
+        _tell(" ".join(line.splitlines()))
     return status
 
 

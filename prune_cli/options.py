@@ -19,11 +19,11 @@ import msgspec
 from msgspec import Meta
 
 from prune_cli import tasks
-from prune_cli.data import formats
 from prune_cli.errors import PruneError
 
 T = TypeVar("T")
 STAGES_ON_DEVICE = ("represent", "finetune", "eval")
+MOST = 2**31 - 1  # of anything that is counted: libraries count it in 32 bits
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Help:
     """What an option means.
 
     key: whether it is part of the recipe. Options that change how a stage runs but not, beyond rounding, what it makes
-    are not. by_task: it has a say only for tasks that name it among their OPTIONS.
+    are not. by_task: it has a say only for tasks that name it among their OPTIONS. panel: the part of a command's help
+    that it stands in, where that is one of its own.
     """
 
     text: str
     key: bool = True
     by_task: bool = False
+    panel: str | None = None
 
 
 Device = Annotated[str, Help("Where to run: auto, cpu, cuda or cuda:N.", key=False)]
@@ -44,22 +46,17 @@ Task = Annotated[
     str,
     Help(f"What the rows are: {', '.join(tasks.names())}; auto: as the artifacts given say, else classification."),
 ]
-Format = Annotated[
-    str,
-    Help(
-        f"generation: how the rows are written: {', '.join(formats.names())}; auto: as they look.",
-        key=False,  # the digest of the rows says how they are read
-    ),
-]
 LossOn = Annotated[
     Literal["all", "last"],
     Help("generation: the loss is on every turn of the assistant (all), or on the last alone.", by_task=True),
 ]
 Precision = Annotated[Literal["float32", "bfloat16"], Help("Number format of the computation.")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32), Help("Seed of everything random.")]
-MaxLength = Annotated[int, Meta(ge=0), Help("Cut an example to this many tokens; 0: as in training, else 512.")]
-BatchSize = Annotated[int, Meta(gt=0), Help("Most rows in a batch.", key=False)]
-TokensPerBatch = Annotated[int, Meta(gt=0), Help("Most tokens in a batch, padding counted.", key=False)]
+MaxLength = Annotated[
+    int, Meta(ge=0, le=MOST), Help("Cut an example to this many tokens; 0: as in training, else 512.")
+]
+BatchSize = Annotated[int, Meta(gt=0, le=MOST), Help("Most rows in a batch.", key=False)]
+TokensPerBatch = Annotated[int, Meta(gt=0, le=MOST), Help("Most tokens in a batch, padding counted.", key=False)]
 SaveMinutes = Annotated[float, Meta(ge=0), Help("Minutes between saves of progress.", key=False)]
 TrustRemoteCode = Annotated[bool, Help("Run code that comes with the model. Read it first.")]
 Set = Annotated[Mapping[str, Any], Help("An option of the method; `prune methods NAME` lists them.")]
@@ -74,7 +71,6 @@ class Represent:
     model: Annotated[str, Help("Hub name, model folder, or finetune artifact.")]
     kind: Annotated[str, Help("Kinds of representation, with commas.")] = "hidden"
     task: Task = "auto"
-    format: Format = "auto"
     checkpoints: Annotated[str, Help("Which checkpoints of a finetune artifact: all, last, or numbers as in 1,3.")] = (
         "all"
     )
@@ -100,7 +96,6 @@ class Score:
     on: On = None
     target: Target = None
     task: Task = "auto"
-    format: Format = "auto"
     set: Set = field(default_factory=dict)
     seed: Seed = 0
 
@@ -119,7 +114,6 @@ class Select:
     on: On = None
     target: Target = None
     task: Task = "auto"
-    format: Format = "auto"
     set: Set = field(default_factory=dict)
     seed: Seed = 0
 
@@ -130,26 +124,25 @@ class Finetune:
 
     model: Annotated[str, Help("Hub name or folder of the model to train, or a finetune artifact.")]
     task: Task = "auto"
-    format: Format = "auto"
     tune: Annotated[Literal["full", "lora"], Help("Train all weights, or LoRA adapters and the head.")] = "full"
-    epochs: Annotated[float, Meta(gt=0), Help("Passes over the data.")] = 3.0
-    steps: Annotated[int, Meta(ge=0), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
+    epochs: Annotated[float, Meta(gt=0, le=1_000_000), Help("Passes over the data.")] = 3.0
+    steps: Annotated[int, Meta(ge=0, le=MOST), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
     learning_rate: Annotated[float, Meta(gt=0), Help("Peak learning rate.")] = 5e-5
     schedule: Annotated[Literal["linear", "cosine", "constant"], Help("Shape of the learning rate.")] = "linear"
     warmup_ratio: Annotated[float, Meta(ge=0, lt=1), Help("Share of the steps over which the learning rate rises.")] = (
         0.0
     )
-    batch_size: Annotated[int, Meta(gt=0), Help("Rows in a batch on each device.")] = 32
-    accumulate: Annotated[int, Meta(gt=0), Help("Batches whose gradients are added up for one step.")] = 1
+    batch_size: Annotated[int, Meta(gt=0, le=MOST), Help("Rows in a batch on each device.")] = 32
+    accumulate: Annotated[int, Meta(gt=0, le=MOST), Help("Batches whose gradients are added up for one step.")] = 1
     weight_decay: Annotated[float, Meta(ge=0), Help("Weight decay of AdamW.")] = 0.0
     clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0
-    max_length: Annotated[int, Meta(gt=0), Help("Cut an example to this many tokens.")] = 512
+    max_length: Annotated[int, Meta(gt=0, le=MOST), Help("Cut an example to this many tokens.")] = 512
     loss_on: LossOn = "all"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Help("auto: bfloat16 autocast where the device has it.")
     ] = "auto"
-    lora_rank: Annotated[int, Meta(gt=0), Help("Rank of the LoRA adapters.")] = 16
-    lora_alpha: Annotated[int, Meta(ge=0), Help("Scale of the LoRA adapters.")] = 32
+    lora_rank: Annotated[int, Meta(gt=0, le=2**16), Help("Rank of the LoRA adapters.")] = 16
+    lora_alpha: Annotated[int, Meta(ge=0, le=MOST), Help("Scale of the LoRA adapters.")] = 32
     lora_dropout: Annotated[float, Meta(ge=0, lt=1), Help("Dropout in the LoRA adapters.")] = 0.0
     lora_targets: Annotated[str, Help("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
     load_in: Annotated[
@@ -159,10 +152,12 @@ class Finetune:
         bool, Help("Compute activations again in the backward: less memory, more time.", key=False)
     ] = False
     keep_checkpoints: Annotated[
-        Literal["none", "epoch"], Help("Keep the weights after each epoch (the last may be part of one), or not.")
+        Literal["none", "epoch"],
+        Help("Keep the weights after each epoch (the last may be part of one), or not.", panel="Checkpoints"),
     ] = "none"
     keep_moments: Annotated[
-        bool | None, Help("Keep Adam's moments with each checkpoint; if left out, with LoRA only.")
+        bool | None,
+        Help("Keep Adam's moments with each checkpoint; if left out, with LoRA only.", panel="Checkpoints"),
     ] = None
     save_minutes: SaveMinutes = 10.0
     seed: Seed = 0
@@ -186,9 +181,10 @@ class Eval:
     """Options of `prune eval`."""
 
     task: Task = "auto"
-    format: Format = "auto"
     max_new_tokens: Annotated[
-        int, Meta(ge=0), Help("generation: most tokens of a generated text; 0: generate nothing.", by_task=True)
+        int,
+        Meta(ge=0, le=MOST),
+        Help("generation: most tokens of a generated text; 0: generate nothing.", by_task=True),
     ] = 64
     max_length: MaxLength = 0
     loss_on: LossOn = "all"

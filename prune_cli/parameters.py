@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prune_cli import options
+from prune_cli.data import formats
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
 
@@ -25,8 +26,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, hf:NAME, - for JSONL on stdin, "
-        "or an artifact that holds rows.",
+        help="Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, a pattern such as 'part-*.jsonl', hf:NAME, "
+        "- for JSONL on stdin, or an artifact that holds rows.",
         show_default=False,
     ),
 ]
@@ -48,6 +49,27 @@ Fields = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help=f"generation: how the rows are written: {', '.join(formats.names())}; auto: as they look.",
+        rich_help_panel=PANEL,
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="KEY", help="Leave the rows' key KEY out. Repeatable.", rich_help_panel=PANEL),
+]
+SkipBad = Annotated[
+    Path | None,
+    typer.Option(
+        "--skip-bad",
+        metavar="FILE",
+        help="Leave bad rows out, and write them with their reasons into FILE.",
+        rich_help_panel=PANEL,
+    ),
+]
 Replace = Annotated[
     bool,
     typer.Option("--replace", help="Make the artifact again if it is not up to date.", rich_help_panel=PANEL),
@@ -63,6 +85,9 @@ def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> ins
 
 COMMON = [
     _option("fields", Fields, None),
+    _option("format", Format, formats.AUTO),
+    _option("drop", Drop, None),
+    _option("skip_bad", SkipBad, None),
     _option("replace", Replace, False),
     _option("force", Force, False),
     _option("dry_run", DryRun, False),
@@ -89,14 +114,26 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             parameters.append(_option(parameter.name, parameter.annotation, parameter.default))
 
     @functools.wraps(function)
-    def command(fields: Any, replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
+    def command(
+        fields: Any,
+        format: str,
+        drop: Any,
+        skip_bad: Path | None,
+        replace: bool,
+        force: bool,
+        dry_run: bool,
+        as_json: bool,
+        **values: Any,
+    ) -> None:
+        from prune_cli.data.open import Reading
         from prune_cli.stages.common import How
 
         if record:
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         how = How(force=force, replace=replace, dry_run=dry_run)
-        report(function(**values, fields=_fields(fields), how=how), as_json)
+        reading = Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
+        report(function(**values, reading=reading, how=how), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -125,22 +162,21 @@ def _build(record: type, given: dict[str, Any]) -> Any:
 
 def _parameter(option: options.Option) -> inspect.Parameter:
     """An option as Typer takes it: its help names few choices, any other value is wrong usage."""
-    text, default = option.help.text, option.default
+    name, default = option.name, option.default
+    shown: dict[str, Any] = {"help": option.help.text, "rich_help_panel": option.help.panel}
     if option.choices:
-        text = f"{text} One of {', '.join(option.choices)}."
-        return _option(option.name, Annotated[option.type, typer.Option(help=text, show_choices=False)], default)
+        shown["help"] = f"{option.help.text} One of {', '.join(option.choices)}."
+        return _option(name, Annotated[option.type, typer.Option(**shown, show_choices=False)], default)
     if option.type is Mapping:
-        hint = Annotated[list[str] | None, typer.Option(f"--{option.name}", metavar="KEY=VALUE", help=text)]
-        return _option(option.name, hint, None)
+        return _option(name, Annotated[list[str] | None, typer.Option(f"--{name}", metavar="KEY=VALUE", **shown)], None)
     if default is False:  # a flag: nothing is gained by its opposite, and the help has no room for both
-        flag = typer.Option(f"--{option.name.replace('_', '-')}", help=text)
-        return _option(option.name, Annotated[bool, flag], False)
+        return _option(name, Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", **shown)], False)
     if default is None:
-        return _option(option.name, Annotated[option.type | None, typer.Option(help=text)], None)
+        return _option(name, Annotated[option.type | None, typer.Option(**shown)], None)
     missing = default is dataclasses.MISSING
     return _option(
-        option.name,
-        Annotated[option.type, typer.Option(help=text, show_default=not missing)],
+        name,
+        Annotated[option.type, typer.Option(**shown, show_default=not missing)],
         inspect.Parameter.empty if missing else default,
     )
 
@@ -158,7 +194,7 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 def _fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
-    from prune_cli.data.rows import parse_fields
+    from prune_cli.data.open import parse_fields
 
     try:
         return parse_fields(given or ())

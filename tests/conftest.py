@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from prune_cli.artifacts.manifest import Artifact, digest_file
 from prune_cli.cli import hush, run
 
 hush()
@@ -98,6 +99,13 @@ def sentences(n: int, start: int = 0) -> list[dict[str, Any]]:
         text = " ".join(["the", NOUNS[i % 4], "is", *["very"] * (i % 5), word])
         rows.append({"id": f"row-{i}", "text": text, "label": label})
     return rows
+
+
+def artifact_of(folder: Path) -> Artifact:
+    """A folder of files as an artifact that lists them; nothing is written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    listed = {path.relative_to(folder).as_posix(): {"sha256": digest_file(path)} for path in files}
+    return Artifact(folder, {"files": listed})
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from prune_cli.gradients.projection import Sketch
 from prune_cli.models.find import Checkpoint
 from prune_cli.represent.kinds.gradient import Gradient, Options
 from prune_cli.tasks import classification
-from tests.conftest import Prune, read_rows, sentences, write_rows
+from tests.conftest import Prune, artifact_of, read_rows, sentences, write_rows
 from tests.test_generation import made as language_model
 from tests.test_generation import plain, talks
 from tests.test_gradient import CONFIGS, alone, batch, build, setup_of
@@ -159,14 +159,17 @@ def test_large_second_moments_leave_the_direction(name: str, tmp_path: Path) -> 
         if p.requires_grad and alone(model, rows, 0)[key].count_nonzero():
             saved[f"exp_avg.{key}"] = np.zeros(p.shape, np.float32)
             saved[f"exp_avg_sq.{key}"] = np.full(p.shape, 1e4, np.float32)
-    tensors.save(tmp_path / "moments.safetensors", saved, {"step": 1, "betas": [0.9, 0.999], "eps": 1e-8})
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    tensors.save(
+        tmp_path / "checkpoints" / "1" / "moments.safetensors", saved, {"step": 1, "betas": [0.9, 0.999], "eps": 1e-8}
+    )
     model.requires_grad_(False)
     for key, p in model.named_parameters():
         p.requires_grad_(f"exp_avg.{key}" in saved)
     found = []
     for how in (Options(dim=997), Options(dim=997, precondition="adam")):
         observer = Gradient(setup_of(model), how)
-        with observer.attach(model, Checkpoint("1", tmp_path, 1.0)):
+        with observer.attach(model, Checkpoint("1", artifact_of(tmp_path), 1.0)):
             observer.begin(rows)
             classification.losses(model(**rows.inputs).logits, rows.labels).sum().backward()
             found.append(observer.rows(rows))

@@ -81,6 +81,9 @@ def test_bad_rows_are_named_by_file_and_line(case: str, stage: str, here: Path, 
     """Every stage that reads rows stops at a bad one, names its file and line, and leaves nothing behind."""
     row, problem = BAD_ROWS[case]
     (here / "data.jsonl").write_bytes(GOOD + OTHER + row + b"\n" + GOOD.replace(b'"a"', b'"c"'))
+    if case == "missing label" and stage != "finetune":  # only training needs it
+        assert prune(*command(stage, "data.jsonl", tiny_model)).code == 0
+        return
     check(prune(*command(stage, "data.jsonl", tiny_model)), "data.jsonl:3: ", problem)
     assert left() == ["data.jsonl"]
 
@@ -161,7 +164,7 @@ def test_labels_that_do_not_fit(here: Path, prune: Prune, tiny_model: Path, made
 @pytest.mark.parametrize("field", ["label=sentence", "text=nowhere", "label=text"])
 def test_fields_that_do_not_fit(field: str, here: Path, prune: Prune, tiny_model: Path) -> None:
     """A renamed key that is not there, or whose new name is taken, is an error with file and line."""
-    write_rows(here / "data.jsonl", [{"sentence": "fine", "text": "fine", "label": 0}, *sentences(2)])
+    write_rows(here / "data.jsonl", [{"sentence": "fine", "text": "fine", "label": 0}])
     check(prune(*command("represent", "data.jsonl", tiny_model), "--field", field), "data.jsonl:1: ")
 
 
@@ -227,11 +230,25 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--layer", "-4"], ("layer: -4",)),
         (["--dim", "0"], ("dim: 0; allowed: a whole number, 2 or more",)),
         (["--dim", "1"], ("dim: 1; allowed: a whole number, 2 or more",)),
+        (["--dim", "16777217"], ("dim: 16777217; allowed: a whole number, 2 or more, at most 16777216",)),
+        (["--dim", "1" + "0" * 400], ("dim: 10",)),
+        (
+            ["--batch-size", "2147483648"],
+            ("batch_size: 2147483648; allowed: a whole number above 0, at most 21474836",),
+        ),
+        (["--tokens-per-batch", "1" + "0" * 20], ("tokens_per_batch: 1",)),
+        (["--max-length", "2147483648"], ("max_length: 2147483648; allowed: a whole number, 0 or more, at most",)),
         (["--batch-size", "-1"], ("batch_size: -1; allowed: a whole number above 0",)),
         (["--checkpoints", "7"], ("no checkpoint 7; it keeps 1, 2",)),
         (["--checkpoints", "first"], ("no checkpoint first; it keeps 1, 2",)),
         (["--device", "gpu"], ("device: gpu; allowed: auto, cpu, cuda or cuda:N",)),
         (["--device", "cuda:99"], ("device: cuda:99",)),
+        (["--device", "cuda:²"], ("device: cuda:²; allowed: auto, cpu, cuda or cuda:N",)),
+        (["--device", "cuda:" + "9" * 5000], ("allowed: auto, cpu, cuda or cuda:N",)),
+        (
+            ["--kind", "gradient", "--params", "last:" + "9" * 5000],
+            ("the model has 2 blocks; allowed: last:1 to last:2",),
+        ),
         (["--max-length", "1"], ("max_length: 1",)),
         (["--seed", "-1"], ("seed: -1; allowed: a whole number, 0 or more, below 4294967296",)),
     ],
@@ -268,7 +285,17 @@ def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path
         (["--epochs", "0"], ("epochs: 0.0; allowed: a number above 0",)),
         (["--epochs", "nan"], ("epochs: NaN; allowed: a number above 0",)),
         (["--learning-rate", "inf"], ("learning_rate: Infinity; allowed: a number above 0",)),
+        (["--epochs", "1e7"], ("epochs: 10000000.0; allowed: a number above 0, at most 1000000",)),
         (["--steps", "-1"], ("steps: -1",)),
+        (["--steps", "2147483648"], ("steps: 2147483648; allowed: a whole number, 0 or more, at most 2147483647",)),
+        (["--batch-size", "1" + "0" * 20], ("batch_size: 1",)),
+        (["--accumulate", "2147483648"], ("accumulate: 2147483648",)),
+        (["--max-length", "2147483648"], ("max_length: 2147483648",)),
+        (
+            ["--tune", "lora", "--lora-rank", "65537"],
+            ("lora_rank: 65537; allowed: a whole number above 0, at most 65",),
+        ),
+        (["--tune", "lora", "--lora-alpha", "1" + "0" * 400], ("lora_alpha: 1",)),
         (["--warmup-ratio", "1.5"], ("warmup_ratio: 1.5; allowed: a number, 0 or more, below 1",)),
         (["--tune", "lora", "--lora-targets", "nothing"], ("lora_targets: nothing",)),
         (["--tune", "lora", "--lora-rank", "0"], ("lora_rank: 0; allowed: a whole number above 0",)),
@@ -283,7 +310,12 @@ def test_bad_values_of_finetune(
     assert left() == []
 
 
-@pytest.mark.parametrize("keep", ["0", "0.0", "1.5", "-0.3", "0%", "120%", "-5", "25", "nan", "much", ""])
+BELOW, ABOVE = "1e-99999999999999999999", "1e99999999999999999999%"  # beyond what a Decimal holds
+
+
+@pytest.mark.parametrize(
+    "keep", ["0", "0.0", "1.5", "-0.3", "0%", "120%", "-5", "25", "nan", "much", "", "9" * 5000, BELOW, ABOVE]
+)
 def test_bad_budgets(keep: str, here: Path, prune: Prune, data: Path) -> None:
     """A budget that is nothing, too much or no number is refused, with what is allowed."""
     ran = prune("select", data / "train.jsonl", "-o", "out", "--method", "random", f"--keep={keep}")
@@ -319,6 +351,38 @@ def test_bad_methods_and_their_options(here: Path, prune: Prune, made: Path, dat
     ):
         check(prune(*arguments), *parts)
     assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("on", "hint"),
+    [
+        ("gradint", "hint: did you mean gradient?"),
+        ("influence", "hint: prune represent DATA -o OUT --model MODEL --kind influence"),
+        ("logitz", None),
+    ],
+)
+def test_a_representation_that_is_not_there(on: str, hint: str | None, here: Path, prune: Prune, made: Path) -> None:
+    """A kind is told how it is made, a mistyped one its nearest name, and what is like none nothing."""
+    ran = prune("score", made / "train", "-o", "out", "--method", "prototypicality", "--on", on)
+    check(ran, f"--on {on}: not among the inputs; there are: dynamics, gradient, hidden")
+    assert ran.err.splitlines()[1:] == ([hint] if hint else [])
+
+
+def test_an_option_of_a_kind_that_is_not_asked_for(here: Path, prune: Prune, made: Path, data: Path) -> None:
+    """It would change nothing: refused with the kinds that have it, unless it says no more than the default."""
+    represent = ["represent", data / "test.jsonl", "-o", "out", "--model", made / "warmup"]
+    check(prune(*represent, "--dim", 64), "dim: 64; an option of gradient, and not of hidden; leave it out")
+    wrong = prune(*represent, "--kind", "dynamics", "--params", "head", "--layer", 1)
+    assert (wrong.code, wrong.errors) == (
+        1,
+        [
+            "params: head; an option of gradient, influence, and not of dynamics; leave it out",
+            "layer: 1; an option of hidden, and not of dynamics; leave it out",
+        ],
+    )
+    assert left() == []
+    assert prune(*represent, "--dim", 8192, "--params", "all", "--dry-run").code == 0
+    assert prune(*represent, "--kind", "hidden,gradient", "--dim", 64, "--layer", 1, "--dry-run").code == 0
 
 
 def test_inputs_that_do_not_belong_together(here: Path, prune: Prune, made: Path, data: Path) -> None:
@@ -420,7 +484,8 @@ def test_damaged_artifacts(here: Path, prune: Prune, made: Path) -> None:
     manifest = json.loads((here / "score" / "manifest.json").read_text())
     manifest["recipe"]["options"]["method"] = "loss"
     edited = json.dumps(manifest)
-    for spoilt in (edited, edited[:-1], edited[:40], '{"prune": "0.1.0"}'):
+    deep = '{"prune": ' + "[" * 5000
+    for spoilt in (edited, edited[:-1], edited[:40], '{"prune": "0.1.0"}', deep, deep + "]" * 5000 + "}"):
         (here / "score" / "manifest.json").write_text(spoilt)
         check(prune(*select), "score/manifest.json: damaged or edited")
         check(prune("show", "score"), "score/manifest.json: damaged or edited")

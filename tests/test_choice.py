@@ -263,7 +263,7 @@ def test_adapters_come_with_the_head(done: Path, asked: Path, tiny_model: Path, 
     assert heads == {"base_model.model.classifier.weight", "base_model.model.classifier.bias"}
     for name in ("dynamics", "hidden", "gradient"):
         command = ["represent", asked / "train.jsonl", "-o", tmp_path / name, "--model", out, "--kind", name]
-        told = prune(*command, "--dim", 64)
+        told = prune(*command, *(["--dim", 64] if name == "gradient" else []))
         assert told.code == 0, told.err
     told = prune("eval", out, asked / "train.jsonl", "-o", tmp_path / "metrics")
     assert told.code == 0, told.err
@@ -357,3 +357,56 @@ def test_a_pipeline_of_choices(asked: Path, tiny_model: Path, tmp_path: Path, pr
     assert told.code == 0, told.err
     assert "test accuracy" in told.out and "macro_f1" not in told.out
     assert "pipeline: nothing to do" in prune("pipeline", file, "-o", tmp_path / "runs").err
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "own": {"question": "The lid is _.", "choices": ["loose", "tight"], "label": 1},
+    "ARC": {
+        "question": "The lid is _.",
+        "choices": {"text": ["loose", "tight"], "label": ["A", "B"]},
+        "answerKey": "B",
+    },
+    "ARC, numbers": {
+        "question": "The lid is _.",
+        "choices": {"text": ["loose", "tight"], "label": ["1", "2"]},
+        "answerKey": 2,
+    },
+    "WinoGrande": {"sentence": "The lid is _.", "option1": "loose", "option2": "tight", "answer": "2"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_as_other_data_sets_publish_them(form: str, tmp_path: Path, prune: Prune) -> None:
+    """Each is the same question, choices and answer; rows of several forms may be mixed, and come out as they came."""
+    path = write_rows(tmp_path / "rows.jsonl", [FORMS["own"], FORMS[form]])
+    rows = open_rows(path, check=choice.check)
+    assert choice.label_indices(rows, []).tolist() == [1, 1]
+    assert choice.text(rows[0]) == choice.text(rows[1])
+    assert choice._texts([rows[1]]) == (["The lid is loose.", "The lid is tight."], None)
+    out = tmp_path / "out"
+    assert prune("select", path, "-o", out, "--method", "random", "--keep", 2, "--task", "choice").code == 0
+    kept = read_rows(out / "select.jsonl")
+    assert FORMS[form] in kept and FORMS["own"] in kept
+
+
+@pytest.mark.parametrize(
+    ("form", "change", "problem"),
+    [
+        ("ARC", {"answerKey": "C"}, 'answerKey "C" is a string; allowed: A, B, a name in choices.label'),
+        ("ARC", {"answerKey": None}, "answerKey is null; allowed: A, B"),
+        ("ARC", {"choices": {"text": ["a", "b"], "label": ["A"]}}, 'choices.label ["A"] is a list; allowed: a list of'),
+        ("ARC", {"choices": {"text": ["a"], "label": ["A"]}}, "choices.text has 1; allowed: two strings or more"),
+        ("ARC", {"choices": {"label": ["A"]}}, "choices.text is null; allowed: a list of two strings"),
+        ("ARC", {"choices": {"text": ["a", " "], "label": ["A", "B"]}}, "choice 1 is blank"),
+        ("WinoGrande", {"answer": "3"}, 'answer "3" is a string; allowed: 1 or 2, the number of an option'),
+        ("WinoGrande", {"answer": ""}, 'answer "" is a string; allowed: 1 or 2'),
+        ("WinoGrande", {"option2": " "}, "option2 is blank; allowed: a string that is not blank"),
+        ("WinoGrande", {"sentence": 3}, "sentence 3 is an integer; allowed: a string"),
+    ],
+)
+def test_bad_rows_of_other_forms_are_told_in_their_own_keys(form: str, change: dict[str, Any], problem: str) -> None:
+    """The problem names the key that the row has, and a key that is missing one of that form."""
+    assert str(choice.check({**FORMS[form], **change})).startswith(problem)
+    for key in FORMS[form].keys() - {"choices"}:
+        without = {name: value for name, value in FORMS[form].items() if name != key}
+        assert f'no "{key}"; the row has: ' in str(choice.check(without))

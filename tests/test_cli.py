@@ -79,6 +79,16 @@ def test_help_shows_every_option(command: str, prune: Prune, monkeypatch: pytest
             assert f"[default: {option.default}]" in text
 
 
+@pytest.mark.parametrize("command", RECORDS)
+def test_a_narrow_help_has_every_name_whole(command: str, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal of 80 columns no name of an option is cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = prune(command, "--help").out
+    assert "…" not in text
+    for name in (name for name in options.declared(RECORDS[command]) if name != "kind_options"):
+        assert f"--{name.replace('_', '-')} " in text
+
+
 def examples() -> dict[str, list[str]]:
     """The commands at the end of each command's help."""
     found = {}

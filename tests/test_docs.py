@@ -184,7 +184,7 @@ def test_the_table_of_methods() -> None:
 def test_the_error_on_the_page_on_rows(tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of an error is the one that its mistake gives."""
     monkeypatch.chdir(tmp_path)
-    write_rows(tmp_path / "train.jsonl", [*sentences(6), {"text": "so so", "label": None}])
+    write_rows(tmp_path / "train.jsonl", [*sentences(6), {"text": " ", "label": "positive"}])
     ran = prune("select", "train.jsonl", "-o", "out", "--method", "random", "--keep", 1)
     assert f"    {ran.err.splitlines()[0]}\n" in PAGES["rows"]
 

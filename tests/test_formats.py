@@ -352,3 +352,36 @@ def test_a_pipeline_has_a_format(tmp_path: Path) -> None:
     (tmp_path / "all.toml").write_text(text, "utf-8")
     with pytest.raises(PruneError, match=r"train.jsonl:1: the row compares two answers"):
         read_plan(tmp_path / "all.toml")
+
+
+GOOD: dict[str, Any] = {"prompt": "Hi", "response": "Hello"}
+SEVERAL: dict[str, Any] = {**GOOD, "messages": [U, A]}  # bad as it looks, good as prompt and response
+
+
+def test_all_bad_rows_are_told_as_of_the_first_good_one(tmp_path: Path, prune: Prune) -> None:
+    """A bad row decides nothing: neither one of no format, nor one of a format that the others are not of."""
+    rows = [{"answer": "b"}, {"text": " "}, GOOD, {**GOOD, "response": ""}, {"text": "a"}, SEVERAL, GOOD]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    ran = prune("select", path, "-o", tmp_path / "out", "--method", "random", "--keep", 1, "--task", "generation")
+    problems = ['no "prompt"', "text is blank", "response is blank", "a row of the format text, after", "the row has "]
+    assert len(ran.errors) == len(problems), ran.err
+    for number, told, problem in zip((1, 2, 4, 5, 6), ran.errors, problems, strict=True):
+        assert told.startswith(f"{path}:{number}: {problem}")
+    kept = open_rows(path, check=None, format="auto", skip_bad=True)
+    assert kept.format == "prompt_response" and kept.ids == [3, 7]
+    good = write_rows(tmp_path / "good.jsonl", [GOOD] * 2)
+    assert kept.digest == open_rows(good, check=None, ids=[3, 7], format="prompt_response").digest
+    assert open_rows(path, check=None, format="prompt_response", skip_bad=True).ids == [3, 6, 7]
+
+
+@pytest.mark.parametrize("how", [[], ["--format", "prompt_response"]])
+def test_rows_behind_a_score_are_read_as_they_were(how: list[str], tmp_path: Path, prune: Prune) -> None:
+    """By how they look or as they were said to be: the same bad rows are left out when they are read again."""
+    path = write_rows(tmp_path / "rows.jsonl", [GOOD, SEVERAL, {**GOOD, "response": ""}, GOOD])
+    common = ["--task", "generation", "--skip-bad", tmp_path / "bad.jsonl"]
+    ran = prune("score", path, "-o", tmp_path / "score", "--method", "random", *common, *how)
+    assert ran.code == 0, ran.err
+    ran = prune("select", tmp_path / "score", "-o", tmp_path / "kept", "--method", "top", "--keep", "1.0")
+    assert ran.code == 0, ran.err
+    about = json.loads((tmp_path / "kept/manifest.json").read_text())["about"]
+    assert (about["format"], about["kept"]) == ("prompt_response", 3 if how else 2)

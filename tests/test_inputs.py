@@ -14,6 +14,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data import open as opening
 from prune_cli.data import rows
+from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
 from prune_cli.methods import call, inputs
 from prune_cli.methods import method as methods
@@ -139,7 +140,7 @@ def test_a_representation_is_of_rows_not_of_lines(here: Path, prune: Prune, tiny
     )
     turned = [{"id": 6 - i, **row} for i, row in enumerate(without_ids(6)[::-1])]
     write_rows(here / "turned.jsonl", turned)
-    prepared = call.prepare("score", ["turned.jsonl", "rep"], Score("prototypicality"), {})
+    prepared = call.prepare("score", ["turned.jsonl", "rep"], Score("prototypicality"), Reading())
     stored = tensors.load(here / "rep" / "hidden.safetensors")["hidden"]
     np.testing.assert_array_equal(prepared.read()["features"], stored[::-1].reshape(6, -1))
 
@@ -204,17 +205,24 @@ def test_a_selection_can_be_balanced_by_group(here: Path, prune: Prune) -> None:
     assert again.code == 1 and 'options.balance_by "group" -> "label"' in again.errors[0]
 
 
-def test_what_cannot_be_balanced_is_told(here: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_balanced_is_told(here: Path, prune: Prune) -> None:
     """Rows without groups, a task without labels, and a balance by something without a balance: one line each."""
     write_rows(here / "data.jsonl", sentences(6))
     select = ["select", "data.jsonl", "-o", "out", "--method", "random", "--keep", 3]
     by_group = ["--balance-by", "group"]
     check(prune(*select, "--balance", "keep", *by_group), "data.jsonl:1: key group is missing; --balance-by group")
     check(prune(*select, *by_group), "balance_by: group; allowed only with a balance")
-    monkeypatch.setattr(tasks.load("classification"), "label_list", lambda rows: [])
-    told = prune(*select, "--balance", "equal")
-    check(told, "rows of the task classification have no labels to balance by")
+    write_rows(here / "data.jsonl", [{"prompt": "a", "response": "b"}] * 3)
+    told = prune(*select, "--balance", "equal", "--task", "generation")
+    check(told, "rows of the task generation have no labels to balance by")
     assert "hint: --balance-by group" in told.err
+    write_rows(here / "data.jsonl", [*sentences(3), {"text": "fine"}])
+    told = prune(*select, "--balance", "equal")
+    check(
+        told,
+        'data.jsonl:4: no "label"; the row has: "text"; allowed: ',
+        'a "label" in every row, which --balance needs',
+    )
 
 
 def test_the_task_of_a_data_file_is_said(here: Path, prune: Prune, made: Path) -> None:
@@ -236,15 +244,16 @@ def test_rows_are_read_once_while_their_file_stays_the_same(here: Path, monkeypa
         return rows.read_rows(data, fields, **options)
 
     monkeypatch.setattr(opening, "read_rows", counted)
+    plain = Reading(format=None)  # rows of this task have no format
     path, check = write_rows(here / "data.jsonl", sentences(6)), tasks.load("classification").check
-    first = opening.open_rows("data.jsonl", {}, check)
-    assert opening.open_rows("data.jsonl", {}, check) is first
+    first = opening.open_rows("data.jsonl", plain, check)
+    assert opening.open_rows("data.jsonl", plain, check) is first
     assert len(read) == 1
-    opening.open_rows("data.jsonl", {}, None)
-    opening.open_rows("data.jsonl", {"words": "text"}, None)
+    opening.open_rows("data.jsonl", plain, None)
+    opening.open_rows("data.jsonl", Reading({"words": "text"}, format=None), None)
     assert len(read) == 3
     write_rows(path, sentences(6)[::-1])  # as long as before
-    second = opening.open_rows("data.jsonl", {}, check)
+    second = opening.open_rows("data.jsonl", plain, check)
     assert [row["id"] for row in second] == [row["id"] for row in sentences(6)[::-1]]
     with pytest.raises(PruneError, match="was changed while in use"):
         first[0]
@@ -331,7 +340,7 @@ def test_methods_run_on_maps_as_on_copies(name: str, monkeypatch: pytest.MonkeyP
 def test_the_task_is_that_of_the_artifacts(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task travels from a representation to its scores and selections; two tasks do not go together."""
     for found in ("train", "score", "kept"):
-        given = inputs.collect([str(made / found)], {})
+        given = inputs.collect([str(made / found)], Reading())
         assert given.task_name == "classification" and given.task is tasks.load("classification")
 
     def opened(path: Path, *stages: str) -> artifact.Artifact:
@@ -342,12 +351,12 @@ def test_the_task_is_that_of_the_artifacts(made: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(inputs, "open_artifact", opened)
     with pytest.raises(PruneError, match="inputs of different tasks"):
-        inputs.collect([str(made / "train"), str(made / "score")], {})
+        inputs.collect([str(made / "train"), str(made / "score")], Reading())
 
 
 def test_a_selection_is_no_other_kind_of_input(made: Path) -> None:
     """Each artifact is kept under what it is, and the rows are those of the selection."""
-    found = inputs.collect([str(made / name) for name in ("kept", "train", "score")], {})
+    found = inputs.collect([str(made / name) for name in ("kept", "train", "score")], Reading())
     assert [len(each) for each in (found.selected, found.represented, found.scored)] == [1, 1, 1]
     assert found.n == len(found.rows) == 12
     assert found.digest == found.rows.digest == rows.read_rows(made / "kept" / "select.jsonl", check=None).digest

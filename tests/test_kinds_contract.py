@@ -16,6 +16,7 @@ import pytest
 
 from prune_cli.artifacts import code, tensors
 from prune_cli.artifacts.code import digest_of_module
+from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
 from prune_cli.options import Represent
 from prune_cli.represent import kinds
@@ -107,7 +108,7 @@ def values_of(name: str, folder: Path) -> dict[str, Any]:
 def represented(folder: Path, out: Path, **values: Any) -> dict[str, Any]:
     """Represent the rows; the tensors."""
     name = values["kind"]
-    represent(str(folder / "train.jsonl"), out, kinds.build(values), {}, How())
+    represent(str(folder / "train.jsonl"), out, kinds.build(values), Reading(), How())
     return tensors.load(out / f"{name}.safetensors")
 
 
@@ -177,7 +178,7 @@ def test_what_a_kind_gives(name: str, world: Path, tmp_path: Path) -> None:
         ({"class Options": "class Choices"}, "kind entropy lacks Options"),
         ({'"""Entropy of the model\'s prediction."""': ""}, "kind entropy lacks a docstring"),
         ({'FEATURES = "entropy"': 'FEATURES = "logits"'}, "FEATURES: logits; allowed: entropy"),
-        ({'{"head"}': '{"luck"}'}, "NEEDS: luck; allowed: backward, gradients, head, prompt, classes, target"),
+        ({'{"head"}': '{"luck"}'}, "NEEDS: luck; allowed: backward, gradients, head, gold, prompt, classes, target"),
         ({'"float32"': "None"}, "a tensor has no dtype; allowed: a dtype, or an option dtype"),
         ({'{"entropy": Tensor': '{"entropy": Tensor((), "float32", ""), "margin": Tensor'}, "tensor margin: the kind"),
         ({"@dataclass(frozen=True)\n": ""}, "Options: not a dataclass"),

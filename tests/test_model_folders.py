@@ -327,6 +327,10 @@ DAMAGE = {
     "tokenizer config a list": replaced("tokenizer_config.json", b"[]"),
     "tokenizer config class": edited("tokenizer_config.json", tokenizer_class=3),
     "tokenizer config padding": edited("tokenizer_config.json", pad_token=3),
+    "tokenizer config limit": edited("tokenizer_config.json", model_max_length=[32]),
+    "tokenizer config limit as text": edited("tokenizer_config.json", model_max_length="32"),
+    "tokenizer config limit not whole": edited("tokenizer_config.json", model_max_length=3.5),
+    "tokenizer config limit negative": edited("tokenizer_config.json", model_max_length=-1),
     "weights empty": replaced("model.safetensors", b""),
     "weights text": replaced("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
     "weights header": replaced("model.safetensors", b"\xff" * 100),
@@ -368,8 +372,11 @@ def test_a_mistyped_folder_is_told_at_once(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
     monkeypatch.setattr("prune_cli.models.find._hub_config", lambda name: pytest.fail("asked the hub"))
-    ran = prune("represent", data / "train.jsonl", "-o", "out", "--model", name)
-    refused(ran, f"no such folder: {name}; allowed: a model folder")
+    train = data / "train.jsonl"
+    for command in (["represent", train, "--model", name], ["eval", name, train]):
+        ran = prune(*command, "-o", "out")
+        refused(ran, f"no such folder: {name}; allowed: a model folder")
+        assert ("where there is no folder tiny" in ran.err) == (name == "tiny/modle" or name == "tiny/m.safe")
 
 
 @pytest.mark.parametrize("kind", ["hidden", "dynamics", "gradient", "influence"])

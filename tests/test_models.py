@@ -17,12 +17,15 @@ import pytest
 import torch
 import transformers
 
+from prune_cli import tasks
 from prune_cli.errors import PruneError
 from prune_cli.models import device
+from prune_cli.models.adapters import with_adapters
 from prune_cli.models.find import Checkpoint, find, head_labels
 from prune_cli.models.load import check_length
 from prune_cli.models.moments import FILE, load_moments, save_moments
-from tests.conftest import REPOSITORY, WORDS, Prune, read_rows, sentences, write_rows
+from prune_cli.options import Finetune
+from tests.conftest import REPOSITORY, WORDS, Prune, artifact_of, read_rows, sentences, write_rows
 
 HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy", "peft"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -188,6 +191,15 @@ def test_a_decoders_head_reads_the_last_token_of_each_row(prune: Prune, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_new_adapters_are_put_on_without_a_word(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    """What peft sets right of its own accord, such as the layout of GPT-2's weights, reaches no one's stderr."""
+    model = transformers.AutoModelForCausalLM.from_config(POSITIONS[name])
+    adapted = with_adapters(model, [], Finetune(model="", tune="lora", lora_rank=2), tasks.load("generation"))
+    assert any("lora_" in weight for weight, _ in adapted.named_parameters())
+    assert [str(w.message) for w in recwarn if w.category is not FutureWarning] == []  # which the command line hushes
+
+
 def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path, data: Path, tmp_path: Path) -> None:
     """Adapters say that the model beneath them was changed since; unchanged, and moved with them, it is found."""
     shutil.copytree(tiny_model, tmp_path / "a" / "base")
@@ -215,14 +227,20 @@ def test_moments_come_back_as_they_were(tmp_path: Path) -> None:
     for _ in range(2):
         model(torch.randn(4, 3)).square().sum().backward()
         optimizer.step()
-    save_moments(tmp_path / FILE, model, optimizer)
-    moments = load_moments(Checkpoint("1", tmp_path, 1.0), ["0.weight", "1.weight"])
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    file = tmp_path / "checkpoints" / "1" / FILE
+    save_moments(file, model, optimizer)
+    kept = artifact_of(tmp_path)
+    moments = load_moments(Checkpoint("1", kept, 1.0), ["0.weight", "1.weight"])
     assert (moments.betas, moments.eps) == ((0.8, 0.99), 1e-6)
     state = next(iter(optimizer.state.values()))
     for found, name in ((moments.first, "exp_avg"), (moments.second, "exp_avg_sq")):
         assert list(found) == ["0.weight"]
         np.testing.assert_array_equal(found["0.weight"], state[name].numpy())
-    for checkpoint in (None, Checkpoint("last", None, 1.0), Checkpoint("1", tmp_path / "none", 1.0)):
+    for checkpoint in (None, Checkpoint("last", None, 1.0), Checkpoint("2", kept, 1.0)):
         with pytest.raises(PruneError, match="no moments are kept with the model's weights") as failure:
             load_moments(checkpoint, ["0.weight"])
-        assert ("--checkpoints all" in str(failure.value.hint)) == (checkpoint is not None and checkpoint.path is None)
+        assert ("--checkpoints all" in str(failure.value.hint)) == bool(checkpoint and checkpoint.name == "last")
+    file.write_bytes(file.read_bytes()[:-1] + b"1")
+    with pytest.raises(PruneError, match="differs from what was written"):
+        load_moments(Checkpoint("1", kept, 1.0), ["0.weight"])

@@ -165,7 +165,7 @@ def test_a_method_has_options_of_its_representation(folder: Path, prune: Prune) 
         "represent train pooling-position hidden",
         "represent validation gradient",
     ]
-    represent = ["--kind", "hidden", "--dim", 64]
+    represent = ["--kind", "hidden"]
     for pooling, made in (("position", "pooling-position/hidden"), ("mean", "gradient+hidden")):
         command_line = ["represent", folder / "train.jsonl", "-o", folder / pooling, "--model", folder / "runs/warmup"]
         assert prune(*command_line, *represent, "--pooling", pooling).code == 0
@@ -182,7 +182,7 @@ def test_rds_needs_no_warmup(folder: Path, prune: Prune, tiny_model: Path) -> No
     """The reference is represented as it is, rows and target set, and the rows are those of the same commands."""
     command = changed(folder, ('"full",\n    "random",\n    "less",', '"rds",'))
     text = (folder / "pipeline.toml").read_text()
-    lines = [line for line in text.splitlines() if "less" not in line and "middling" not in line]
+    lines = [line for line in text.splitlines() if not any(word in line for word in ("less", "middling", "dim"))]
     (folder / "pipeline.toml").write_text("\n".join(lines))
     steps = steps_of(prune(*command))
     assert list(steps)[:4] == [
@@ -191,7 +191,7 @@ def test_rds_needs_no_warmup(folder: Path, prune: Prune, tiny_model: Path) -> No
         "select rds keep 0.5",
         "finetune rds keep 0.5 seed 0",
     ]
-    represent = ["--model", tiny_model, "--kind", "hidden", "--pooling", "position", "--dim", 64]
+    represent = ["--model", tiny_model, "--kind", "hidden", "--pooling", "position"]
     for name in ("train", "validation"):
         assert prune("represent", folder / f"{name}.jsonl", "-o", folder / name, *represent).code == 0
     select = ["--method", "round_robin", "--target", folder / "validation", "--keep", "0.5"]
@@ -399,6 +399,35 @@ def test_the_table_shows_the_metrics_of_the_task() -> None:
     head, line = table(report)
     assert head == ["method", "keep", "rows", "near loss", "near rougeL", "far loss", "far rougeL"]
     assert line[:5] == ["rds", "0.1", "5", "3.000 ± 1.414", "0.250 ± 0.000"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"seeds = [" + b"9" * 5000 + b"]",  # more digits than Python reads
+        b"seeds = [0x" + b"f" * 5000 + b"]",  # and than it writes
+        b"keep = " + b"[" * 2000 + b"]" * 2000,
+        b"a" + b".a" * 5000 + b" = 1",
+        b"seeds = [\xff]",
+        b"seeds = [0",
+    ],
+    ids=["digits", "hexadecimal", "deep", "dots", "not UTF-8", "cut"],
+)
+def test_toml_that_cannot_be_read_is_one_line(text: bytes, folder: Path, prune: Prune) -> None:
+    """Whatever Python cannot take of a file is a line that names the file."""
+    (folder / "pipeline.toml").write_bytes(text)
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    assert done.code == 1 and len(done.err.splitlines()) == 1
+    assert "pipeline.toml: broken TOML (" in done.errors[0]
+
+
+def test_an_option_of_a_kind_that_no_method_has(folder: Path, prune: Prune) -> None:
+    """In [represent] too, it would change nothing; one that another method has is fine."""
+    run = changed(folder, ("dim = 64", "dim = 64\nlayer = 1"))
+    assert prune(*run, "--dry-run").code == 0
+    told = prune(*changed(folder, ("layer = 1", 'similarity = "dot"')), "--dry-run")
+    assert len(told.errors) == 1
+    assert "represent.similarity: dot; an option of influence, and not of gradient, hidden; leave" in told.errors[0]
 
 
 def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:

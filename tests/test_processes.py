@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from prune_cli.artifacts import drafts
+from prune_cli.artifacts.manifest import Recipe
 from prune_cli.represent import resume
 from prune_cli.represent.resume import ResumeState
+from prune_cli.runtime import processes
 from tests.conftest import Prune, sentences, write_rows
 from tests.test_resume import ENVIRONMENT, digests
 
@@ -128,3 +131,31 @@ def test_what_is_certainly_done(tmp_path: Path) -> None:
     assert resume.resume(left, 0, 2, limits).reached == (2, 0)
     resume.save(tmp_path, 3, left[0])
     assert resume.read(tmp_path) == {3: left[0]}
+
+
+@pytest.mark.slow
+def test_processes_of_other_options_are_refused(rows: Path, made: Path, tmp_path: Path) -> None:
+    """Started by hand with another batch size in each: they would leave out rows or do them twice."""
+    words = " ".join(map(str, command(rows, made, tmp_path / "out")))
+    torchrun = [*TORCHRUN[:-2], "--no-python", "bash", "-c"]
+    script = f"exec {sys.executable} -m prune_cli {words.replace('--batch-size 4', '--batch-size $((4 + RANK))')}"
+    process = subprocess.Popen(
+        [*torchrun, script], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    code, _, err = finish(process)
+    assert code != 0
+    assert err.count("error: ") == 1
+    assert "batch_size, tokens_per_batch: (4, 8192) and (5, 8192); the same in all processes is needed" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_draft_that_the_first_process_took_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the others then lack is told as a process that ended, not as a missing file."""
+    monkeypatch.setattr(processes, "first", lambda: False)
+    (tmp_path / "out.part").mkdir()
+    with (
+        pytest.raises(processes.PeerLost),
+        drafts.draft(tmp_path / "out", Recipe("represent", {}, {}), {}, resumable=True) as draft,
+    ):
+        draft.path.rmdir()
+        (draft.path / "rows.jsonl").write_text("")

@@ -85,3 +85,61 @@ def test_a_file_is_checked_after_it_was_read_too(made: Path, here: Path) -> None
     assert artifact.read("score.jsonl", read).startswith("{")
     with pytest.raises(PruneError, match="differs from what was written"):
         artifact.read("score.jsonl", slow)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "weights"])
+def test_a_model_folder_replaced_after_it_was_hashed(
+    part: str, here: Path, prune: Prune, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model folder whose files take others' places before they are loaded is refused, and nothing is made."""
+    import transformers
+
+    shutil.copytree(tiny_model, here / "model")
+    loader = transformers.AutoTokenizer if part == "tokenizer" else transformers.AutoModelForSequenceClassification
+    name = "tokenizer.json" if part == "tokenizer" else "model.safetensors"
+    load = loader.from_pretrained
+
+    def replaced(*arguments: Any, **keywords: Any) -> Any:
+        shutil.copy(here / "model" / name, here / "other")
+        (here / "other").replace(here / "model" / name)  # the same bytes: it is known by the file, not by its content
+        return load(*arguments, **keywords)
+
+    monkeypatch.setattr(loader, "from_pretrained", replaced)
+    ran = prune("finetune", data / "train.jsonl", "-o", "out", "--model", "model", "--steps", 1)
+    assert (ran.code, ran.errors) == (
+        1,
+        ["model: its files changed while the command ran; allowed: files that stay as they are"],
+    )
+    assert not (here / "out").exists()
+
+
+def test_a_finetune_artifact_replaced_while_it_is_loaded(
+    here: Path, prune: Prune, made: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of a trained model that changed between its manifest and their loading are not believed."""
+    import transformers
+
+    shutil.copytree(made / "warmup", here / "warmup")
+    loader = transformers.AutoModelForSequenceClassification
+    load = loader.from_pretrained
+
+    def replaced(*arguments: Any, **keywords: Any) -> Any:
+        shutil.copy(made / "warmup" / "checkpoints" / "1" / "model.safetensors", here / "warmup" / "model.safetensors")
+        return load(*arguments, **keywords)
+
+    monkeypatch.setattr(loader, "from_pretrained", replaced)
+    ran = prune("eval", "warmup", data / "test.jsonl", "-o", "metrics")
+    assert ran.code == 1
+    assert "differs from what was written" in ran.errors[0]
+
+
+def test_an_artifact_made_again_while_it_is_read(made: Path, here: Path) -> None:
+    """Files of another artifact behind a manifest that was read are told as what they are, not as damage."""
+    from prune_cli.artifacts.manifest import open_artifact
+
+    shutil.copytree(made / "train", here / "rep")
+    artifact = open_artifact(here / "rep")
+    shutil.rmtree("rep")
+    shutil.copytree(made / "validation", here / "rep")
+    with pytest.raises(PruneError, match="rep: was made again while it was read; run the command once more"):
+        artifact.file("hidden.safetensors")

@@ -182,7 +182,8 @@ def test_a_missing_key_is_told_with_the_field_that_reads_another(
     """The closest key, else the only other one; as an option, and as it stands in a pipeline. The hint works."""
     data = write_rows(tmp_path / "a.jsonl", [row])
     command = ["score", data, "-o", tmp_path / "out", "--method", "random", "--task", task]
-    ran = prune(*command)
+    needs_label = ["finetune", data, "-o", tmp_path / "out", "--model", tiny_model]
+    ran = prune(*(needs_label if "label=" in pair else command))
     refused(ran, f"{data}:1: no ")
     name, key = pair.strip("'").split("=")
     assert f"hint: --field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = " in ran.err

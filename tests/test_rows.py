@@ -20,6 +20,7 @@ from prune_cli.artifacts import drafts, jsonl
 from prune_cli.artifacts.manifest import Recipe, canonical, open_artifact
 from prune_cli.data import fingerprints, lines, open, readers
 from prune_cli.data.lines import Row
+from prune_cli.data.open import Reading
 from prune_cli.data.rows import Rows, read_rows
 from prune_cli.errors import PruneError
 from tests.conftest import Prune, sentences, write_rows
@@ -433,10 +434,10 @@ def test_rows_of_a_representation_keep_their_ids_and_names(tmp_path: Path) -> No
     files = {"rows.jsonl": rows.write, "ids.jsonl": lambda path: fingerprints.write_ids(rows, path)}
     about = {"fields": rows.fields, "digest": rows.digest}
     out = artifact(tmp_path / "rep", "represent", about, files)
-    again = open.open_rows(str(out), {"text": "not for artifacts"}, None)
+    again = open.open_rows(str(out), Reading({"text": "not for artifacts"}), None)
     assert (again.ids, again.digest, list(again)) == ([2, "x"], rows.digest, list(rows))
     assert again.where(0) == f"{out}/rows.jsonl:1"
-    assert open.open_rows(str(out), {}, None) is again
+    assert open.open_rows(str(out), Reading(), None) is again
     assert open.task_name(str(out), "auto") == "classification"
 
 
@@ -451,13 +452,13 @@ def test_kept_rows_keep_their_ids_in_order_of_rank(tmp_path: Path) -> None:
     }
     digest = rows.write(tmp_path / "written", kept)
     about = {"fields": {}, "digest": digest}
-    again = open.open_rows(str(artifact(tmp_path / "kept", "select", about, files)), {}, None)
+    again = open.open_rows(str(artifact(tmp_path / "kept", "select", about, files)), Reading(), None)
     assert (again.ids, again.digest) == ([3, 1, "x"], digest)
     assert [row["t"] for row in again] == [3, 1, 4]
     assert fingerprints.fingerprint(again[0]) == fingerprints.fingerprint(rows[2])
     other = {"fields": {}, "digest": rows.write(tmp_path / "written", kept[::-1])}
     with pytest.raises(PruneError, match=r"select\.jsonl: differs from what was written"):
-        open.open_rows(str(artifact(tmp_path / "other", "select", other, files)), {}, None)
+        open.open_rows(str(artifact(tmp_path / "other", "select", other, files)), Reading(), None)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "ids.jsonl"])
@@ -469,7 +470,7 @@ def test_edited_rows_of_an_artifact_are_refused(name: str, tmp_path: Path) -> No
     text = (out / name).read_text()
     (out / name).write_text(text.replace("1", "7", 1))
     with pytest.raises(PruneError, match=f"rep/{name}: differs from what was written"):
-        open.open_rows(str(out), {}, None)
+        open.open_rows(str(out), Reading(), None)
 
 
 def test_a_represent_artifact_holds_the_bytes_of_its_data(

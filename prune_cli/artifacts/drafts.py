@@ -142,7 +142,12 @@ def _joined(part: Path) -> Iterator[Draft]:
     with _locked(part, fcntl.LOCK_SH) as lock:
         if lock is None:
             raise _taken(part)
-        yield Draft(part, joined=True)
+        try:
+            yield Draft(part, joined=True)
+        except FileNotFoundError as failure:
+            if part.exists():
+                raise
+            raise processes.PeerLost from failure  # the first failed, and took the draft with it
         processes.wait()
     processes.wait()
 
@@ -253,12 +258,19 @@ def _commit(part: Path, out: Path) -> None:
 
 
 def _tidy(out: Path) -> None:
-    """Remove what a commit leaves behind: the artifact that was replaced, then the recipe that says so."""
+    """Remove what a commit leaves behind: the artifact that was replaced, then the recipe that says so.
+
+    The recipe stays where the artifact cannot be removed, so that the next look tries again.
+    """
     if not (out / RECIPE).is_file():
         return
     for old in (_part(out), _replaced(out)):
         if is_artifact(old) and not (old / RECIPE).exists():
             remove_artifact(old)
+            if is_artifact(old):
+                return
+        with suppress(OSError):  # an empty folder, after a kill at its removal
+            old.rmdir()
     with suppress(OSError):  # it does no harm if it stays
         (out / RECIPE).unlink()
 
@@ -305,19 +317,24 @@ def check_removable(out: Path) -> None:
 
 
 def remove_artifact(out: Path) -> None:
-    """Remove an artifact: the files that its manifest lists, the manifest last; what is not ours stays."""
+    """Remove an artifact: the files that its manifest lists, the manifest last; what is not ours stays.
+
+    Where one of its files cannot be removed, the manifest stays too: the folder can still be told to be ours.
+    """
     if not is_artifact(out):
         return
-    for name in _listed(out) or ():
+    listed = _listed(out) or ()
+    for name in listed:
         with suppress(OSError):
             (out / name).unlink()
-    with suppress(OSError):
-        (out / RECIPE).unlink(missing_ok=True)
-        (out / MANIFEST).unlink()
+    if any((out / name).exists() for name in listed):
+        return
     for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
         with suppress(OSError):  # not empty
             folder.rmdir()
     with suppress(OSError):
+        (out / RECIPE).unlink(missing_ok=True)
+        (out / MANIFEST).unlink()
         out.rmdir()
 
 

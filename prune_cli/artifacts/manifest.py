@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from prune_cli.errors import PruneError
@@ -45,8 +47,13 @@ def digest_file(path: Path) -> str:
 
 def digest_folder(folder: Path) -> str:
     """sha256 (hex) over the names and bytes of the files directly in a folder, hidden ones left out."""
+    return digest_value({name: digest_file(folder / name) for name in states(folder)})
+
+
+def states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The files that `digest_folder` reads, by name: inode, size, time of change. A change shows in these."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return digest_value({p.name: digest_file(p) for p in files})
+    return {p.name: (s.st_ino, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]}
 
 
 _digests: dict[tuple[str, int, int, int], str] = {}
@@ -128,6 +135,7 @@ class Artifact:
         path = self.path / name
         gone = not path.is_file()
         if gone or digest_once(path, path.stat()) != self.files[name]:
+            self.check_same()
             problem = "is missing" if gone else "differs from what was written (truncated or edited)"
             raise PruneError(
                 f"{path}: {problem}; allowed: the file as the manifest has it",
@@ -135,11 +143,34 @@ class Artifact:
             )
         return path
 
+    def check_same(self) -> None:
+        """Raise PruneError where another artifact has taken this one's place since it was opened."""
+        try:
+            same = json.loads((self.path / MANIFEST).read_text("utf-8")) == self.manifest
+        except (OSError, ValueError, RecursionError):
+            same = True  # gone or damaged: what is told of the files then is right
+        if not same:
+            raise PruneError(f"{self.path}: was made again while it was read; run the command once more")
+
     def read(self, name: str, read: Callable[[Path], T]) -> T:
         """What `read` makes of a file. Its hash is checked before, and after it that the file is still the same one."""
         value = read(self.file(name))
         self.file(name)
         return value
+
+    @contextmanager
+    def alone(self) -> Iterator[Path]:
+        """A folder with its own files at the top of it and no others: libraries read whatever a folder holds.
+
+        Each is checked before and after the block, as in `read`.
+        """
+        names = [name for name in self.files if "/" not in name]
+        with TemporaryDirectory() as folder:
+            for name in names:
+                Path(folder, name).symlink_to(self.file(name).resolve())
+            yield Path(folder)
+        for name in names:
+            self.file(name)
 
     def origin(self, role: str) -> Path:
         """Where the input of that role was when this was made (kept relative, so that a tree can move)."""
@@ -165,7 +196,7 @@ def is_older(path: Path) -> bool:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         return manifest["format"] < FORMAT and manifest["key"] == digest_value(manifest["recipe"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -43,25 +43,35 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A record that is no row: why not, and its text."""
+
+    error: PruneError
+    text: str
+
+
+@dataclass(frozen=True)
 class Block:
     """Some records that follow one another.
 
-    `rows` [n] as they came, with their own key names; `numbers` int64 [n], lines or rows from 1. Of JSONL also
-    `lines` [n], each row's bytes without the end of the line, and `starts` int64 [n], where these begin in the file.
-    `plain`: every value is known to be text, finite numbers and so on, which can be written as JSON again.
+    `rows` [n] as they came, with their own key names, broken ones among them; `numbers` int64 [n], lines or rows from
+    1. Of JSONL also `lines` [n], each row's bytes without the end of the line, and `starts` int64 [n], where these
+    begin in the file. `plain`: every value is known to be text, finite numbers and so on, which can be written as JSON
+    again. `typed`: of a table whose values may be of types that JSON does not have.
     """
 
-    rows: list[Row]
+    rows: list[Row | Broken]
     numbers: NDArray[np.int64]
     lines: list[bytes] | None = None
     starts: NDArray[np.int64] | None = None
     plain: bool = False
+    typed: bool = False
 
 
 def blocks(file: Readable, prefix: str) -> Iterator[Block]:
     """The rows of a JSONL file. Blank lines are no rows but count as lines; a byte order mark is left out.
 
-    Raises PruneError with `prefix` and the line for a line that is no JSON object, after the rows before it.
+    A line that is no JSON object is a broken record, whose error names `prefix` and the line.
     """
     number, start = 1, 0
     for data in _whole_lines(file):
@@ -204,11 +214,19 @@ def _parsed(data: bytes, number: int, start: int, prefix: str) -> Iterator[Block
         rows = _fast(texts[part], bounds[part])
         plain = rows is not None
         if rows is None:
-            rows = [as_object(strict(decoded(text, prefix, line), prefix, line), f"{prefix}{line}")]
+            rows = [_strictly(text, prefix, line)]
         yield Block(rows, numbers[part], texts[part], starts[part], plain)
 
 
-def _fast(texts: Sequence[bytes], bounds: NDArray[np.int64]) -> list[Row] | None:
+def _strictly(text: bytes, prefix: str, line: int) -> Row | Broken:
+    """The row on a line that msgspec does not read."""
+    try:
+        return as_object(strict(decoded(text, prefix, line), prefix, line), f"{prefix}{line}")
+    except PruneError as error:
+        return Broken(error, text.decode(errors="replace"))
+
+
+def _fast(texts: Sequence[bytes], bounds: NDArray[np.int64]) -> list[Row | Broken] | None:
     """The rows on these lines as msgspec reads them; None if one of them has to be read strictly.
 
     bounds: for each line a number that is no less than that of the keys in its text. The row has no more keys than

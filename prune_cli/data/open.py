@@ -2,54 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from prune_cli.artifacts.files import replace_file
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
-from prune_cli.data.readers import data_name
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
+from prune_cli.data.sources import data_name, files_of
 from prune_cli.errors import PruneError
+from prune_cli.runtime import processes
 
 ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
 
 
-def open_rows(data: str, fields: Mapping[str, str], check: Check | None, format: str | None = None) -> Rows:
+@dataclass(frozen=True)
+class Reading:
+    """How rows of data files are read; those of artifacts are as they were read then.
+
+    fields: name -> key, the key read under that name. drop: keys that rows lose. skip_bad: rows that break a rule are
+    left out, and told in the file `bad_rows`, if there is one. format: the name of the rows' format (formats/), or
+    `auto`, as they look; None for rows of a task without formats.
+    """
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    skip_bad: bool = False
+    bad_rows: Path | None = None
+    format: str | None = formats.AUTO
+
+
+def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
+    """`["text=sentence"]` -> {"text": "sentence"}, the key `sentence` read as `text`. Raises PruneError."""
+    fields: dict[str, str] = {}
+    for pair in pairs:
+        new, equals, old = (part.strip() for part in pair.partition("="))
+        if not (new and equals and old):
+            raise PruneError(f"field: {pair}; allowed: NAME=KEY, as in text=sentence")
+        if new in fields or old in fields.values():
+            raise PruneError(f"field: {pair}; allowed: each name and each key once")
+        fields[new] = old
+    return fields
+
+
+def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
     """Rows of a data file, or of an artifact that holds rows (represent: all of them, select: the kept ones).
 
-    The rows of an artifact have the fields, the format and the ids that they had when it was made; `fields` and `check`
-    are for data files. Raises PruneError, with file:line where a row is at fault, and for another `format` than the
-    artifact's.
+    The rows of an artifact have the fields, the format and the ids that they had when it was made; `reading` and
+    `check` are for data files. Raises PruneError, with file:line where a row is at fault, and for another format than
+    the artifact's.
     """
     path = Path(data)
     if is_artifact(path):
         rows = _rows_of(open_artifact(path, "represent", "select"))
-        if format not in (None, formats.AUTO, rows.format):
-            raise PruneError(f"format: {format}; the rows of {data} are of the format {rows.format}; leave it out")
+        if reading.format not in (None, formats.AUTO, rows.format):
+            told = f"format: {reading.format}; the rows of {data} are of the format {rows.format}; leave it out"
+            raise PruneError(told)
         return rows
-    if data == "-" or not path.is_file():
-        return read_rows(data, fields, check=check, format=format)
-    return _read_once(data, _stamp(path), tuple(sorted(fields.items())), check, format)
+    fields = tuple(sorted(reading.fields.items()))
+    stamps = tuple((str(file), *_stamp(file)) for file in files_of(data))
+    if not stamps:
+        return read_rows(
+            data,
+            reading.fields,
+            check=check,
+            drop=reading.drop,
+            skip_bad=reading.skip_bad,
+            format=reading.format,
+        )
+    return _read_once(data, stamps, fields, check, reading.drop, reading.skip_bad, reading.format)
 
 
-def rows_behind(artifact: Artifact) -> Rows:
+def read_as(rows: Rows) -> dict[str, Any]:
+    """How rows were read, as the manifest of what is made of them says it; `Reading` of it reads them again."""
+    return {
+        "fields": dict(rows.fields),
+        **({"format": rows.format} if rows.format else {}),
+        **({"detected": True} if rows.detected else {}),
+        **({"drop": list(rows.drop)} if rows.drop else {}),
+        **({"bad_rows": rows.left_out.count} if rows.left_out else {}),
+    }
+
+
+def write_bad_rows(path: Path, given: Sequence[Rows]) -> None:
+    """Write the bad rows that were left out of all the rows given into a file.
+
+    A line for each: {"where", "problem", "row"}, or "text" in place of "row" where it is no row at all. Raises
+    PruneError where the file is there and is no such list.
+    """
+    if not processes.first():
+        return
+    if path.exists() and not _is_told(path):
+        raise PruneError(f"{path}: exists and is no list of bad rows; choose another --skip-bad")
+
+    def write(scratch: Path) -> None:
+        with scratch.open("wb") as out:
+            for left_out in [rows.left_out for rows in given if rows.left_out]:
+                left_out.file.seek(0)
+                shutil.copyfileobj(left_out.file, out)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, write)
+
+
+def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     """The rows that a score was made of, from where they were. Raises PruneError if they are gone or have changed."""
     origin = artifact.origin("rows")
-    if not origin.exists():
+    about = artifact.about
+    written = formats.AUTO if about.get("detected") else _format(artifact)
+    reading = Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
+    place = str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"])  # a pattern, the hub
+    if not origin.exists() and not files_of(place):
         raise PruneError(
             f"{artifact.path}: the rows that it scored are no longer at {origin}",
             hint="name the represent artifact or the data file as well",
         )
     rows: Rows | None
-    if origin.suffix == ".jsonl":
+    if origin.suffix == ".jsonl" and origin.exists() and not reading.drop and not reading.skip_bad:
         ids = _Ids(artifact.file(IDS), kept=False)
         rows = _reopen_once(origin, _stamp(origin), _fields(artifact), _format(artifact), ids, artifact.inputs["rows"])
     else:
-        rows = open_rows(str(origin), dict(_fields(artifact)), None, _format(artifact))
+        rows = open_rows(place, reading, check)
     if rows is None or rows.digest != artifact.inputs["rows"]:
         raise PruneError(
             f"{origin}: changed since {artifact.path} scored its rows",
@@ -125,19 +204,27 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _is_told(path: Path) -> bool:
+    """Whether a file is a list of bad rows, or empty."""
+    with path.open("rb") as file:
+        return file.read(10) in (b"", b'{"where": ')
+
+
 @lru_cache(maxsize=8)
 def _read_once(
     data: str,
-    stamp: tuple[int, int, int],
+    stamps: tuple[tuple[str, int, int, int], ...],
     fields: tuple[tuple[str, str], ...],
     check: Check | None,
+    drop: tuple[str, ...],
+    skip_bad: bool,
     format: str | None,
 ) -> Rows:
-    """`read_rows`, once as long as the file stays the same: all steps of a pipeline open the same few files.
+    """`read_rows`, once as long as the files stay the same: all steps of a pipeline open the same few files.
 
     The rows hold their file open, so that no other can have its inode.
     """
-    return read_rows(data, dict(fields), check=check, format=format)
+    return read_rows(data, dict(fields), check=check, drop=drop, skip_bad=skip_bad, format=format)
 
 
 @lru_cache(maxsize=8)

@@ -17,6 +17,7 @@ TYPES: dict[type, str] = {
     list: "list",
     dict: "object",
 }
+INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # a whole number as Python writes it
 _LACKS = re.compile(r'no "([^"]+)"; the row has: ')
 _SYNONYMS = {  # keys of well-known data sets
     "text": ("sentence", "content", "review", "tweet", "sentence1", "premise", "document"),
@@ -70,7 +71,7 @@ def field_hint(problem: str, raw: Row) -> str | None:
     if lacks is None:
         return None
     name, known = lacks[1], {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
-    others = [key for key in raw if key not in known]
+    others = [key for key in raw if key not in known and key.isprintable()]
     words = [name, *_SYNONYMS.get(name, ())]
     near = [key for key in others if any(get_close_matches(key.lower(), words, 1, 0.8))]
     key = (near or (others if len(others) == 1 else ["KEY"]))[0]
@@ -86,9 +87,14 @@ def name_problem(key: str, value: object) -> str:
 
 
 def label_problem(label: object, first: type) -> str:
-    """What is wrong with a label whose type is not that of the first row's."""
+    """What is wrong with a label that the rows before it do not go with."""
     of_others = f"the rows before it have {TYPES.get(first, 'null')} labels; allowed: all integers or all strings"
     return f"{described('label', label)}, but {of_others}"
+
+
+def id_problem(row_id: object, first: str) -> str:
+    """What is wrong with an id that another row has; first: where that row is."""
+    return f"id {json.dumps(row_id)} is that of {first} too; allowed: ids that differ"
 
 
 def value_problem(row: Row) -> str:

@@ -1,18 +1,17 @@
 """Examples on disk: read and checked once, parsed again when they are asked for, and written as they came.
 
-One pass at opening checks every row, so that memory does not grow with the texts. A row that breaks a rule is an error
-that names it: none is ever dropped.
+One pass at opening checks every row, so that memory does not grow with the texts. Rows that break a rule are an error
+that names them; none is left out unasked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, overload
@@ -21,16 +20,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.artifacts.manifest import canonical
-from prune_cli.data import formats, lines, problems
+from prune_cli.data import lines, problems
+from prune_cli.data.checking import Bad, Checker, Good
+from prune_cli.data.checking import Check as Check  # who opens rows imports it from here
+from prune_cli.data.formats import AUTO
 from prune_cli.data.lines import Block, Row
-from prune_cli.data.readers import READABLE, open_records
+from prune_cli.data.readers import open_records
+from prune_cli.data.sources import READABLE, data_name
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
 
 AT_ONCE = 2**20  # bytes of rows that are read at once, if no single row is larger
 SCATTERED = 1000  # rows from anywhere that are written at once
 
-Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
+
+@dataclass(frozen=True)
+class Places:
+    """Where n rows came from. Part j is the file whose messages begin with prefixes[j], from row firsts[j] on."""
+
+    prefixes: tuple[str, ...]
+    firsts: NDArray[np.int64]
+    numbers: NDArray[np.int64]  # [n], lines or rows of the files from 1
+
+    def where(self, i: int) -> str:
+        """The place of row `i`: `data.jsonl:7`, or `data.parquet:row 7` without lines."""
+        return f"{self.prefixes[self.part(i)]}{self.numbers[i]}"
+
+    def part(self, i: int) -> int:
+        """The number of the file of row `i`."""
+        return int(np.searchsorted(self.firsts, i, "right")) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Bad rows that were left out: how many, and a line of JSON for each: {"where", "problem", "row" or "text"}."""
+
+    count: int
+    file: IO[bytes]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,9 +64,11 @@ class Rows(Sequence[Row]):
     """n checked rows on disk, each parsed when asked for, in the order of their file.
 
     `name` is what the data is called. `fields` are the renames (name -> key) that apply to what is read, not to what
-    is written. `ids` are the n ids; a row without one has the number of its line. `digest` (hex) identifies the rows
-    under their ids: the same rows have the same digest from a file, from stdin or compressed. `format` is how they are
-    read (formats/), None for rows of a task without formats.
+    is written. `ids` are the n ids; a row without one has the number of its line, or of several files its number among
+    all rows. `digest` (hex) identifies the rows under their ids: the same rows have the same digest from a file, from
+    stdin or compressed. `format` is how they are read (formats/), None for rows of a task without formats; `detected`
+    if it was not given, but known by how they look. `drop` are the keys that rows lost when they were read, `left_out`
+    the bad rows, if they were to be left out.
     Reading a row raises PruneError where the file was changed after it was checked.
     """
 
@@ -49,16 +77,18 @@ class Rows(Sequence[Row]):
     digest: str
     fields: Mapping[str, str]
     format: str | None
-    _prefix: str  # what messages put before the number of a line or row
+    _places: Places
     _file: IO[bytes]
     _stamp: tuple[int, int]
     _offsets: NDArray[np.int64]  # [n + 1], bytes
-    _numbers: NDArray[np.int64]  # [n], lines or rows from 1
     _lacking: NDArray[np.bool_]  # [n], whether the row has no id of its own
+    drop: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
+    detected: bool = False
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self._numbers)
+        return len(self.ids)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -82,7 +112,7 @@ class Rows(Sequence[Row]):
 
     def where(self, i: int) -> str:
         """The place of row `i` for messages: `data.jsonl:7`, or `data.parquet:row 7` without lines."""
-        return f"{self._prefix}{self._numbers[i]}"
+        return self._places.where(i)
 
     def write(self, path: str | Path, positions: Iterable[int] | None = None) -> str:
         """Write the rows, or those at `positions` in that order, as JSONL. Returns the digest of what is written.
@@ -152,64 +182,136 @@ def read_rows(
     *,
     check: Check | None,
     ids: Sequence[int | str] | None = None,
+    drop: Sequence[str] = (),
+    skip_bad: bool = False,
     format: str | None = None,
 ) -> Rows:
     """Open `data` and check all of its rows in one pass.
 
-    `data` is a file (.jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet, .arrow), `hf:NAME[:SPLIT]` (`train` if not
-    given) or `-` for JSONL on stdin. `fields` {"text": "sentence"} reads the key `sentence` as `text`. `check`
-    is the task's: the problem of a row in words, or None. Blank lines are no rows but count as lines. In CSV and
-    TSV every cell is a string, but a label column that holds integers alone is read as integers. `ids` [n] are used
-    for rows that have no id of their own, in place of line numbers. `format` is for rows that have one (formats/): its
-    name, or `auto`, by which the first row decides; rows are then checked as of that format, not by `check`.
+    `data` is what guide/rows.md lists: a file, several by a pattern, a folder, `hf:NAME` or `-` for JSONL on stdin.
+    `fields` {"text": "sentence"} reads the key `sentence` as `text`. `check` is the task's: the problem of a row in
+    words, or None. Blank lines are no rows but count as lines. In CSV and TSV every cell is a string or, where it is
+    blank, null; but a label column that holds integers alone is read as integers. `ids` [n] are used for rows that
+    have no id of their own, in place of line numbers. `drop`: keys that rows lose. `skip_bad`: leave bad rows out.
+    `format` is for rows that have one (formats/): its name, or `auto`, by which the first good row decides; rows are
+    then checked as of that format, not by `check`.
 
-    Raises PruneError, with file:line where a row is at fault.
+    Raises a PruneError that tells all bad rows by file:line.
     """
-    own_ids: list[int | str | None] = []
-    numbers, starts, end = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    written = hashlib.sha256()
-    label_type: type | None = None
+    data = str(data)
+    checker = Checker(fields, tuple(drop), check, format, skip=skip_bad)
     with contextlib.ExitStack() as stack:
+        gathered = _Gathered()
         try:
-            records = open_records(str(data), fields)
-            own = records.file
-            store = stack.enter_context(own) if own else stack.enter_context(tempfile.TemporaryFile())
-            before = _stamp(store)
-            for block in records.blocks:
-                if format and not isinstance(check, formats.Check):
-                    check = _format_check(block, records.prefix, fields, format)
-                some_ids, some_lines, label_type = _checked(block, records.prefix, fields, check, label_type)
-                text = b"\n".join([*some_lines, b""])
-                written.update(text)
-                own_ids += some_ids
-                numbers.append(block.numbers)
-                if own:
-                    assert block.starts is not None
-                    starts.append(block.starts)
-                else:
-                    lengths = np.fromiter(map(len, some_lines), np.int64, len(some_lines))
-                    starts.append(end + np.cumsum(lengths + 1) - lengths - 1)
-                    end += store.write(text)
+            parts = open_records(data, fields)
+            file = stack.enter_context(parts[0].file) if parts[0].file else None
+            before = _stamp(file) if file else None
+            in_place = file is not None and not (skip_bad or drop)  # the rows are read again from where they are
+            store = file if file and in_place else stack.enter_context(tempfile.TemporaryFile())
+            for part in parts:
+                gathered.begin(part.prefix)
+                for block in part.blocks:
+                    before_it = gathered.n_records if len(parts) > 1 else None
+                    good = checker.check(block, len(gathered.prefixes) - 1, part.prefix, before_it)
+                    text = gathered.add(block, good, in_place=in_place)
+                    if skip_bad or not (in_place or checker.n_bad):  # after a bad row only to tell what else is bad
+                        store.write(text)
             store.flush()
+        except PruneError as error:
+            raise (None if skip_bad else checker.error(data, error)) or error from error
         except (OSError, EOFError, zlib.error) as error:
             raise PruneError(f"{data}: cannot be read ({error}); allowed: {READABLE}") from error
-        if own and _stamp(store) != before:
+        if file and _stamp(file) != before:
             raise PruneError(f"{data}: the file was changed while it was read; allowed: an unchanged file")
-        if not own_ids:
-            raise PruneError(f"{records.prefix}1: no rows; allowed: at least one row")
-        lines_of = np.concatenate(numbers)
-        full_ids, lacking = _filled(own_ids, lines_of if ids is None else ids, str(data))
-        if not (ids is None and lacking.all()):  # line numbers differ
-            _check_unique(full_ids, lines_of, records.prefix)
-        offsets = np.concatenate([*starts, [os.fstat(store.fileno()).st_size]])
+        places = gathered.places()
+        given = ids if ids is not None else gathered.running() if len(parts) > 1 else places.numbers
+        full_ids, lacking = _filled(gathered.ids, given, data)
+        if not skip_bad and not (ids is None and lacking.all()):  # line numbers differ
+            _check_unique(full_ids, places, checker)
+        if not skip_bad and (failure := checker.error(data)):
+            raise failure
+        if not full_ids:
+            found = f", but for {checker.n_bad:,} bad ones" if checker.n_bad else ""
+            raise PruneError(f"{parts[0].prefix}1: no rows{found}; allowed: at least one row")
+        offsets = np.concatenate([*gathered.starts, [os.fstat(store.fileno()).st_size]])
         stack.pop_all()  # the store stays open: Rows closes it
-    if isinstance(check, formats.Check):
-        if not check.asked:
-            note(f"{data}: rows of the format {check.name}")
-        format = check.name
-    digest = _digest(written.hexdigest(), fields, format, full_ids, lacking)
-    prefix, stamp = records.prefix, _stamp(store)
-    return Rows(records.name, full_ids, digest, dict(fields), format, prefix, store, stamp, offsets, lines_of, lacking)
+    if file and not in_place:
+        file.close()
+    digest = _digest(gathered.written.hexdigest(), fields, checker.format, full_ids, lacking)
+    left_out = LeftOut(checker.n_bad, checker.left_out) if checker.left_out else None
+    name, stamp = data_name(data), _stamp(store)
+    rows = Rows(
+        name,
+        full_ids,
+        digest,
+        dict(fields),
+        checker.format,
+        places,
+        store,
+        stamp,
+        offsets,
+        lacking,
+        tuple(drop),
+        left_out,
+        detected=format == AUTO,
+    )
+    _tell(rows, data, checker)
+    return rows
+
+
+class _Gathered:
+    """What is known of the good rows after each block: their ids, their places, where their lines begin, their hash."""
+
+    def __init__(self) -> None:
+        self.ids: list[int | str | None] = []
+        self.prefixes: list[str] = []
+        self.n_records = 0  # bad ones too
+        self.starts = [np.empty(0, np.int64)]
+        self.written = hashlib.sha256()
+        self._firsts: list[int] = []
+        self._numbers, self._running = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        self._end = 0
+
+    def begin(self, prefix: str) -> None:
+        """Begin with a file."""
+        self.prefixes.append(prefix)
+        self._firsts.append(len(self.ids))
+
+    def add(self, block: Block, good: Good, *, in_place: bool) -> bytes:
+        """Add the good rows of a block; returns their lines, each with its end."""
+        some = slice(None) if good.kept is None else good.kept
+        self.ids += good.ids
+        self._numbers.append(block.numbers[some])
+        self._running.append(np.arange(self.n_records + 1, self.n_records + len(block.rows) + 1)[some])
+        self.n_records += len(block.rows)
+        text = b"\n".join([*good.texts, b""]) if good.texts else b""
+        self.written.update(text)
+        if in_place:
+            assert block.starts is not None
+            self.starts.append(block.starts[some])
+        else:
+            lengths = np.fromiter(map(len, good.texts), np.int64, len(good.texts))
+            self.starts.append(self._end + np.cumsum(lengths + 1) - lengths - 1)
+            self._end += len(text)
+        return text
+
+    def places(self) -> Places:
+        """Where the rows came from."""
+        return Places(tuple(self.prefixes), np.array(self._firsts, np.int64), np.concatenate(self._numbers))
+
+    def running(self) -> NDArray[np.int64]:
+        """The number of each row among the records of all files, from 1."""
+        return np.concatenate(self._running)
+
+
+def _tell(rows: Rows, data: str, checker: Checker) -> None:
+    """Tell on stderr what format the rows look like, what was left out of them, and what was to be but is not there."""
+    if rows.detected:
+        note(f"{data}: rows of the format {rows.format}")
+    if checker.n_bad:
+        note(f"{data}: {checker.n_bad:,} bad rows are left out, {len(rows):,} are kept")
+    for key in sorted(checker.undropped):
+        note(f"{data}: no row has the key {key}, which was to be dropped")
 
 
 def reopen_rows(
@@ -234,22 +336,8 @@ def reopen_rows(
             return None
         stack.pop_all()  # the file stays open: Rows closes it
     offsets = np.concatenate([*starts, [before[0]]])
-    return Rows(
-        path.stem, list(ids), digest, dict(fields), format, f"{path}:", file, before, offsets, lines_of, lacking
-    )
-
-
-def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
-    """`["text=sentence"]` -> {"text": "sentence"}, the key `sentence` read as `text`. Raises PruneError."""
-    fields: dict[str, str] = {}
-    for pair in pairs:
-        new, equals, old = (part.strip() for part in pair.partition("="))
-        if not (new and equals and old):
-            raise PruneError(f"field: {pair}; allowed: NAME=KEY, as in text=sentence")
-        if new in fields or old in fields.values():
-            raise PruneError(f"field: {pair}; allowed: each name and each key once")
-        fields[new] = old
-    return fields
+    places = Places((f"{path}:",), np.zeros(1, np.int64), lines_of)
+    return Rows(path.stem, list(ids), digest, dict(fields), format, places, file, before, offsets, lacking)
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int]:
@@ -260,59 +348,6 @@ def _stamp(file: IO[bytes]) -> tuple[int, int]:
 def _renamed(row: Row, names: Mapping[str, str]) -> Row:
     """The row under the names that keys are read as; names: key -> name."""
     return {names.get(key, key): value for key, value in row.items()}
-
-
-def _format_check(block: Block, prefix: str, fields: Mapping[str, str], format: str) -> formats.Check | None:
-    """The check of the format that is named, or that the first row of a block looks like; None where that is unknown.
-
-    It is unknown in a block without rows, and where `fields` names a key that the first row lacks.
-    """
-    if format != formats.AUTO:
-        return formats.Check(format, asked=True)
-    if not block.rows or problems.field_problem(raw := block.rows[0], fields):
-        return None
-    try:
-        name = formats.detected(_renamed(raw, {key: name for name, key in fields.items()}))
-    except PruneError as error:
-        hint = error.hint or problems.field_hint(error.message, raw)
-        raise PruneError(f"{prefix}{block.numbers[0]}: {error.message}", hint=hint) from error
-    return formats.Check(name, asked=False)
-
-
-def _checked(
-    block: Block, prefix: str, fields: Mapping[str, str], check: Check | None, label_type: type | None
-) -> tuple[list[int | str | None], list[bytes], type | None]:
-    """Check the rows of a block: the id of each, None where it has none; its line; and the type of all labels.
-
-    Raises PruneError for the first row that breaks a rule. The loop stays flat: it runs for every row of the data.
-    """
-    names = {key: name for name, key in fields.items()}
-    ids: list[int | str | None] = []
-    texts: list[bytes] = []
-    for raw in block.rows:
-        row = _renamed(raw, names) if names else raw
-        row_id, group = row.get("id"), row.get("group")  # null is missing
-        problem = problems.field_problem(raw, fields) if names else None
-        if row_id is not None and not (type(row_id) is str and row_id.strip()) and type(row_id) is not int:
-            problem = problem or problems.name_problem("id", row_id)
-        if group is not None and not (type(group) is str and group.strip()) and type(group) is not int:
-            problem = problem or problems.name_problem("group", group)
-        if problem is None and check is not None:
-            problem = check(row)
-        if problem is None and "label" in row and type(row["label"]) is not label_type:
-            if label_type is None:
-                label_type = type(row["label"])
-            else:
-                problem = problems.label_problem(row["label"], label_type)
-        if problem is None and not block.plain:
-            try:
-                texts.append(problems.encode(raw).encode())
-            except (TypeError, ValueError):
-                problem = problems.value_problem(row)
-        if problem is not None:
-            raise PruneError(f"{prefix}{block.numbers[len(ids)]}: {problem}", hint=problems.field_hint(problem, raw))
-        ids.append(row_id)
-    return ids, texts if block.lines is None else block.lines, label_type
 
 
 def _filled(
@@ -326,19 +361,23 @@ def _filled(
     return [other if row_id is None else row_id for row_id, other in zip(own, given, strict=True)], lacking
 
 
-def _check_unique(ids: Sequence[int | str], numbers: NDArray[np.int64], prefix: str) -> None:
-    """Raise PruneError if two ids are equal as strings. Hashes first: a set of a million strings takes much memory."""
+def _check_unique(ids: Sequence[int | str], places: Places, checker: Checker) -> None:
+    """Take down the rows whose id, as a string, an earlier row has.
+
+    Hashes first: a set of a million strings takes much memory.
+    """
     alike = len(set(map(type, ids))) == 1  # as strings two are equal, then, if they are equal
     hashes = np.fromiter(map(hash, ids if alike else map(str, ids)), np.int64, len(ids))
     hashes.sort()
     if (hashes[1:] != hashes[:-1]).all():
         return
     seen: dict[str, int] = {}
-    for row_id, number in zip(ids, numbers.tolist(), strict=True):
-        first = seen.setdefault(str(row_id), number)
-        if first != number:
-            problem = f"id {json.dumps(row_id)} is that of {prefix}{first} too; allowed: ids that differ"
-            raise PruneError(f"{prefix}{number}: {problem}", hint="a row without an id gets its line number")
+    for i, row_id in enumerate(ids):
+        first = seen.setdefault(str(row_id), i)
+        if first != i:
+            problem = problems.id_problem(row_id, places.where(first))
+            hint = "a row without an id gets its line number"
+            checker.add(Bad(places.part(i), int(places.numbers[i]), places.where(i), problem, hint))
 
 
 def _digest(

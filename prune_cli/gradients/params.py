@@ -90,6 +90,6 @@ def _last_blocks(model: nn.Module, which: str) -> list[str]:
     if not stacks:
         raise PruneError(f"params: {which}; the model has no list of transformer blocks; allowed: {ALLOWED}")
     stack, blocks = max(stacks.items(), key=lambda item: item[1])
-    if not (count.isdecimal() and 1 <= int(count) <= blocks):
+    if not (count.isdecimal() and len(count) < 6 and 1 <= int(count) <= blocks):
         raise PruneError(f"params: {which}; the model has {blocks} blocks; allowed: last:1 to last:{blocks}")
     return [f"{stack}.{i}" for i in range(blocks - int(count), blocks)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from decimal import ROUND_HALF_UP, Decimal
 
 from prune_cli.errors import PruneError
@@ -19,9 +20,10 @@ def parse_keep(keep: str, n: int) -> int:
     if re.fullmatch(r"[0-9]+", text):
         rows = Decimal(text)
     elif re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?", text):
-        share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        if 0 < share <= 1:
-            rows = max(Decimal(1), (share * n).to_integral_value(ROUND_HALF_UP))
+        with suppress(ArithmeticError):  # an exponent beyond what a Decimal holds
+            share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            if 0 < share <= 1:
+                rows = max(Decimal(1), (share * n).to_integral_value(ROUND_HALF_UP))
     if not 0 < rows <= n:
         raise PruneError(f"keep: {keep}; allowed: a number of rows from 1 to {n}, or a share such as 0.3 or 30%")
     return int(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from prune_cli.artifacts import tensors
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, Recipe
 from prune_cli.data import fingerprints
+from prune_cli.data.open import Reading
+from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import method
 from prune_cli.methods.inputs import Inputs, collect
@@ -52,6 +54,11 @@ class Call:
     seed: int
     places: dict[str, str]  # role of each input -> the path it was given by
 
+    @property
+    def all_rows(self) -> list[Rows]:
+        """The rows, and those of the target set."""
+        return [inputs.rows for inputs in (self.given, self.target) if inputs]
+
     def recipe(self, stage: str, **more: Any) -> Recipe:
         """The recipe of what the method makes; `more` are options of the stage."""
         decided: dict[str, Any] = {"method": self.method.name, "on": self.kind, "set": self.options}
@@ -77,20 +84,18 @@ class Call:
         return {name: value for name, value in values.items() if value is not None} | self.options
 
 
-def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Select, fields: Mapping[str, str]) -> Call:
+def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Select, reading: Reading) -> Call:
     """Load a method and find where its arguments are.
 
     Raises PruneError for what is missing or cannot be compared. Of artifacts only manifests are read.
     """
-    given = collect(names, fields, task=opts.task, format=opts.format)
+    given = collect(names, reading, task=opts.task)
     held = given.kinds
     chosen = method.load(stage, opts.method, opts.on or (held[0] if len(held) == 1 else None))
     values = method.parse_options(chosen, opts.set)
     if opts.target and not any(name.startswith(TARGET) for name in chosen.inputs):
         raise PruneError(f"--target {opts.target}: {chosen.name} compares with no target set; leave --target out")
-    target = None
-    if opts.target:
-        target = collect([opts.target], fields, task=given.task_name, format=opts.format, role="target ")
+    target = collect([opts.target], reading, task=given.task_name, role="target ") if opts.target else None
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
     kind = _kind(read, given, opts.on)
     arguments = {name: _argument(name, kind, given, target, chosen) for name in read}

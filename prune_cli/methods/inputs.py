@@ -7,7 +7,8 @@ and fingerprints. Nothing is read before it is needed: digests come from manifes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from prune_cli import tasks
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import groups
-from prune_cli.data.open import open_rows, rows_behind
+from prune_cli.data.open import Reading, open_rows, rows_behind
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
@@ -75,11 +76,7 @@ class Inputs:
         if on is None:
             raise PruneError(f"--on: missing; allowed: {', '.join(held) or 'nothing, as no representation is given'}")
         if on not in held:
-            wanted = on if on in kinds.names() else "hidden"
-            raise PruneError(
-                f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}",
-                hint=f"prune represent DATA -o OUT --model MODEL --kind {wanted}",
-            )
+            raise PruneError(f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}", hint=_hint(on))
         return on
 
     def holder(self, kind: str) -> Artifact:
@@ -105,7 +102,12 @@ class Inputs:
 
     def label(self) -> NDArray[np.int64]:
         """Index of each row's label in the label list [n]."""
-        return self.task.label_indices(self.rows, self.labels)
+        return self._label("this method")
+
+    def _label(self, who: str) -> NDArray[np.int64]:
+        indices = self.task.label_indices(self.rows, self.labels)
+        tasks.check_gold(self.rows, indices, who)
+        return indices
 
     def group(self) -> NDArray[np.int64] | None:
         """Index of each row's group among the groups in order of name [n]; None where no row has one."""
@@ -115,9 +117,10 @@ class Inputs:
     def parts(self, by: str) -> NDArray[np.int64]:
         """Index of each row's label or group [n], by which a selection is balanced."""
         if by == "label":
+            label = self._label("--balance")
             if not self.labels:
                 raise PruneError(f"rows of the task {self.task_name} have no labels to balance by", hint=BY_GROUP)
-            return self.label()
+            return label
         group = self.group()
         if group is None:
             raise PruneError(f"{self.rows.where(0)}: key group is missing; {BY_GROUP} needs it in every row")
@@ -129,9 +132,7 @@ class Inputs:
         return [self.task.text(row, **how) for row in self.rows]
 
 
-def collect(
-    names: Sequence[str], fields: Mapping[str, str], *, task: str = "auto", format: str = "auto", role: str = ""
-) -> Inputs:
+def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role: str = "") -> Inputs:
     """Look at the inputs of score and select: represent, score and select artifacts, a data file.
 
     A data file is read and checked here, rows of a represent artifact when they are asked for. The task is that of the
@@ -147,17 +148,25 @@ def collect(
     check = tasks.load(task).check
     opened: Callable[[], Rows]
     if data:
-        rows = open_rows(data[0], {} if of["select"] else dict(fields), check, tasks.format_of(task, format))
+        rows = open_rows(data[0], tasks.reading_of(task, reading), check)
         n, digest, opened, place = len(rows), rows.digest, lambda: rows, data[0]
     elif of["represent"]:
         first = of["represent"][0]
         n, digest, place = first.about["rows"], first.about["digest"], str(first.path)
-        opened = partial(open_rows, place, {}, None)
+        opened = partial(open_rows, place, Reading(), None)
     else:
         first = of["score"][0]
         n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
-        opened = partial(rows_behind, first)
+        opened = partial(rows_behind, first, check)
     return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
+
+
+def _hint(on: str) -> str | None:
+    """How a representation that is not there is made, or what may have been meant by its name."""
+    if on in kinds.names():
+        return f"prune represent DATA -o OUT --model MODEL --kind {on}"
+    close = difflib.get_close_matches(on, kinds.names(), n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def _task(artifacts: Sequence[Artifact], wanted: str) -> str:

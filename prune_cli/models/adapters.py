@@ -42,7 +42,8 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
         modules_to_save=sorted(whole),
     )
     try:
-        return get_peft_model(model, config)
+        with quiet():
+            return get_peft_model(model, config)
     except ValueError as failure:
         raise PruneError(f"lora_targets: {opts.lora_targets}; {first_line(failure)}") from failure
 
@@ -76,8 +77,8 @@ def put_on(base: torch.nn.Module, trained: Artifact) -> torch.nn.Module:
     from peft import PeftModel
 
     model = merged(base)
-    with one_line(f"cannot load the adapters in {trained.path}"), quiet():
-        return PeftModel.from_pretrained(model, str(trained.path), is_trainable=True)
+    with one_line(f"cannot load the adapters in {trained.path}"), quiet(), trained.alone() as folder:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 def merged(model: torch.nn.Module) -> torch.nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +69,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def _check_name(name: str) -> None:
-    if name not in ("auto", "cpu", "cuda") and not (name.startswith("cuda:") and name[5:].isdigit()):
+    if not re.fullmatch(r"auto|cpu|cuda|cuda:[0-9]{1,4}", name):
         raise PruneError(f"device: {name}; allowed: auto, cpu, cuda or cuda:N")
 
 

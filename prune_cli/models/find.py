@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,27 @@ _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9](?:[\w.-]*\w)?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights kept after an epoch of training, in the folder `path`; None: the model's own weights.
+    """Weights kept after an epoch of training, in the artifact `kept_in`; None: the model's own weights.
 
     `learning_rate` is the mean over the steps of that epoch (1.0 for a model that was not trained here).
     """
 
     name: str
-    path: Path | None
+    kept_in: Artifact | None
     learning_rate: float
+
+    def file(self, name: str) -> Path | None:
+        """Path of a file that was kept with the weights, its hash checked; None where there is none."""
+        kept = f"checkpoints/{self.name}/{name}"
+        return self.kept_in.file(kept) if self.kept_in and kept in self.kept_in.files else None
 
 
 @dataclass(frozen=True)
 class NamedModel:
     """A model that was named: a hub name, a model folder, or a finetune artifact (`trained`).
 
-    trust_remote_code: whether code that comes with the model may run.
+    trust_remote_code: whether code that comes with the model may run. files: of a model folder, the state of each file
+    when it was hashed.
     """
 
     name: str
@@ -46,6 +54,7 @@ class NamedModel:
     trained: Artifact | None
     checkpoints: tuple[Checkpoint, ...]
     trust_remote_code: bool = False
+    files: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[Any] | None:
@@ -67,7 +76,8 @@ def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = Fals
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise PruneError(f"not a model: {name}; a folder with config.json, or a finetune artifact, is needed")
-        return NamedModel(name, manifest.digest_folder(path), None, only, trust_remote_code)
+        files = manifest.states(path)
+        return NamedModel(name, manifest.digest_folder(path), None, only, trust_remote_code, files)
     if path.exists():
         raise PruneError(f"not a model: {name} is a file; allowed: {_NAMES}")
     if not _HUB_NAME.fullmatch(name):
@@ -82,10 +92,7 @@ def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = Fals
 
 
 def _chosen(trained: Artifact, which: str) -> tuple[Checkpoint, ...]:
-    kept = [
-        Checkpoint(entry["name"], trained.path / "checkpoints" / entry["name"], entry["learning_rate"])
-        for entry in trained.about["checkpoints"]
-    ]
+    kept = [Checkpoint(entry["name"], trained, entry["learning_rate"]) for entry in trained.about["checkpoints"]]
     last = Checkpoint("last", None, trained.about["learning_rate"])
     if which == "last" or (which == "all" and not kept):
         return (last,)
@@ -127,11 +134,28 @@ def _hub_config(name: str) -> Path:
         ) from failure
 
 
-def folder_of(named: NamedModel) -> Path:
-    """The folder that holds the model's files: its own, the artifact's, or the hub model's in the cache."""
+def file_names(named: NamedModel) -> set[str]:
+    """The names of the model's files: in its own folder, in the artifact, or in the hub model's folder in the cache."""
     if named.trained:
-        return named.trained.path
-    return Path(named.name) if Path(named.name).is_dir() else _hub_config(named.name).parent
+        return set(named.trained.files)
+    folder = Path(named.name) if Path(named.name).is_dir() else _hub_config(named.name).parent
+    return {path.name for path in folder.iterdir()}
+
+
+@contextmanager
+def place(named: NamedModel) -> Iterator[str]:
+    """Where libraries load the model from while the block runs, a path or a hub name.
+
+    Raises PruneError where its files are not, or after the block no longer, those that its digest names. A model of the
+    hub is known by its commit, which the cache keeps.
+    """
+    if named.trained:
+        with named.trained.alone() as folder:
+            yield str(folder)
+        return
+    yield named.name
+    if named.files and manifest.states(Path(named.name)) != named.files:
+        raise PruneError(f"{named.name}: its files changed while the command ran; allowed: files that stay as they are")
 
 
 def max_length(named: NamedModel) -> int:

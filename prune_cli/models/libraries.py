@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,6 +40,13 @@ def first_line(failure: BaseException) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
+# warnings of peft in which it says what it does of its own accord, and that a user can do nothing about
+_OWN_AFFAIR = (
+    "fan_in_fan_out is set to False but the target module is `Conv1D`",  # GPT-2 and its kin: it is set to True
+    "The following (rank|alpha)_pattern keys did not match",  # patterns of its own for mixtures of experts
+)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the loaders' bars, and their tables of new and unused weights, off stderr: we check what matters of them."""
@@ -48,6 +56,9 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            for message in _OWN_AFFAIR:
+                warnings.filterwarnings("ignore", message)
+            yield
     finally:
         logging.set_verbosity(level)

@@ -11,9 +11,9 @@ import torch
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import adapters
-from prune_cli.models.find import Checkpoint, NamedModel, head_labels
+from prune_cli.models.find import Checkpoint, NamedModel, head_labels, place
 from prune_cli.models.libraries import one_line, quiet
-from prune_cli.models.tokenizer import check_fits, check_there, check_tokens
+from prune_cli.models.tokenizer import check_fits, check_limit, check_there, check_tokens
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Task
 
@@ -25,14 +25,14 @@ def load_tokenizer(named: NamedModel) -> Any:
     """
     from transformers import AutoTokenizer
 
-    _check_files(named)
     try:
-        with _loading("the tokenizer of", named):
-            tokenizer = AutoTokenizer.from_pretrained(_place(named), trust_remote_code=named.trust_remote_code)
+        with _loading("the tokenizer of", named) as where:
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=named.trust_remote_code)
     except PruneError:
         check_there(named, None)
         raise
     check_there(named, tokenizer)
+    check_limit(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -51,7 +51,6 @@ def load(
     """
     import transformers
 
-    _check_files(named)
     if named.trained is not None and adapters.is_adapters(named.trained):
         if four_bit:
             raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
@@ -64,9 +63,9 @@ def load(
         )
         return adapters.put_on(base, named.trained), []
     auto = getattr(transformers, task.AUTO_MODEL)
-    with _loading("model", named):
+    with _loading("model", named) as where:
         model, report = auto.from_pretrained(
-            _place(named),
+            where,
             trust_remote_code=named.trust_remote_code,
             dtype=torch.float32,
             **(_outputs(labels) if labels else {}),
@@ -74,6 +73,7 @@ def load(
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
+    model.name_or_path = model.config.name_or_path = named.name  # what is saved must not name the place it came from
     shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
     drawn = sorted({*report["missing_keys"], *shapes})
     _check_drawn(model, drawn, shapes, named, new_head=new_head)
@@ -85,20 +85,15 @@ def load(
     return model, drawn
 
 
-def _place(named: NamedModel) -> str:
-    """Where transformers loads the model from."""
-    return str(named.trained.path) if named.trained else named.name
-
-
 @contextmanager
-def _loading(what: str, named: NamedModel) -> Iterator[None]:
-    """Tell in one line what goes wrong while a library loads a part of the model; nothing else is done in the block.
+def _loading(what: str, named: NamedModel) -> Iterator[str]:
+    """Where a library loads the model from; what goes wrong in the block, in which nothing else is done, in one line.
 
     A model that needs its own code is refused: transformers, if it is not told no, asks on stdout and reads stdin.
     """
     try:
-        with one_line(f"cannot load {what} {named.name}"), quiet():
-            yield
+        with one_line(f"cannot load {what} {named.name}"), quiet(), place(named) as where:
+            yield where
     except PruneError as failure:
         if "trust_remote_code" not in str(failure.__cause__):
             raise
@@ -107,14 +102,6 @@ def _loading(what: str, named: NamedModel) -> Iterator[None]:
             "allowed: a model of a kind that transformers knows",
             hint="read that code; --trust-remote-code runs it",
         ) from failure
-
-
-def _check_files(named: NamedModel) -> None:
-    """Raise PruneError where files of a finetune artifact were cut short, edited or removed."""
-    if named.trained is not None:
-        for name in named.trained.files:
-            if "/" not in name:
-                named.trained.file(name)
 
 
 def _outputs(labels: list[Any]) -> dict[str, Any]:
@@ -178,13 +165,13 @@ def load_checkpoint(model: torch.nn.Module, named: NamedModel, checkpoint: Check
 
     if named.trained is None:
         return
-    folder = "" if checkpoint.path is None else f"checkpoints/{checkpoint.name}/"
+    folder = "" if checkpoint.kept_in is None else f"checkpoints/{checkpoint.name}/"
     lora = adapters.is_adapters(named.trained)
     stem = "adapter_model" if lora else "model"
     weights: dict[str, torch.Tensor] = {}
     for name in named.trained.files:
         if name.startswith(f"{folder}{stem}") and name.endswith(".safetensors"):
-            weights.update(load_file(named.trained.file(name)))
+            weights.update(named.trained.read(name, load_file))
     if lora:
         from peft import set_peft_model_state_dict
 

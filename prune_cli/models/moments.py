@@ -54,8 +54,8 @@ def load_moments(checkpoint: Checkpoint | None, names: Collection[str]) -> Momen
 
     Raises PruneError where the checkpoint keeps none.
     """
-    path = checkpoint.path / FILE if checkpoint and checkpoint.path else None
-    if path is None or not path.is_file():
+    path = checkpoint.file(FILE) if checkpoint else None
+    if path is None:
         hint = "prune finetune --keep-checkpoints epoch --keep-moments keeps them with each checkpoint"
         if checkpoint and checkpoint.name == "last":
             hint += "; name those with --checkpoints all, or numbers"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prune_cli.errors import PruneError
-from prune_cli.models.find import NamedModel, folder_of
+from prune_cli.models.find import NamedModel, file_names
+from prune_cli.options import shown
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,7 @@ def check_there(named: NamedModel, tokenizer: Any | None) -> None:
     transformers then makes a tokenizer of a few special tokens, for which every word is unknown. A class that needs no
     file (bytes) passes. tokenizer: as it was loaded; None where that failed.
     """
-    folder = folder_of(named)
-    files = {path.name for path in folder.iterdir()} - {"tokenizer_config.json"}
+    files = file_names(named) - {"tokenizer_config.json"}
     if tokenizer is None:
         there = any(name.startswith(_KNOWN) for name in files)
     else:
@@ -39,6 +39,13 @@ def check_there(named: NamedModel, tokenizer: Any | None) -> None:
             f"{named.name} holds no tokenizer; allowed: a model with its tokenizer.json or vocabulary files",
             hint="copy these files into the folder from the model that it was trained from",
         )
+
+
+def check_limit(named: NamedModel, tokenizer: Any) -> None:
+    """Raise PruneError where the most tokens that the tokenizer names is no number that texts can be cut to."""
+    limit = tokenizer.model_max_length  # some write it as 1e30
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not (limit >= 1 and limit % 1 == 0):
+        raise PruneError(f"{named.name}: model_max_length: {shown(limit)}; allowed: a whole number above 0")
 
 
 def check_fits(named: NamedModel, tokenizer: Any, model: torch.nn.Module) -> None:

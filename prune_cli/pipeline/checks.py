@@ -20,10 +20,11 @@ from prune_cli.pipeline.schema import MODELS, Plan, Reader, read_table, value_of
 from prune_cli.represent import kinds
 
 
-def read_plan(file: Path) -> Plan:
+def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
     """Read a pipeline file and check all of it, the rows of its data files too.
 
-    Raises one PruneError that names every mistake.
+    tokenise: whether rows go through the tokenizers too, which finds those that do not fit. Raises one PruneError
+    that names every mistake.
     """
     reader = Reader(file, read_table(file))
     plan = reader.plan()
@@ -33,7 +34,16 @@ def read_plan(file: Path) -> Plan:
         reader.wrong(mistake)
     raise_all(reader.mistakes)
     raise_all(list(_rows(plan, f"{file}: ")))
+    if tokenise:
+        raise_all(list(_lengths(plan)))
     return plan
+
+
+def rows_of(plan: Plan) -> dict[str, Rows]:
+    """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
+    check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
+    names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests.values()]
+    return {name: open_rows(name, reading, check) for name in names}
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:
@@ -52,9 +62,11 @@ def _representations(plan: Plan) -> Iterator[str]:
         yield f"task: {plan.task}; allowed: {', '.join(tasks.names())}"
         return
     try:
-        tasks.format_of(plan.task, plan.format)
+        tasks.format_of(plan.task, plan.reading.format)
     except PruneError as mistake:
         yield mistake.message
+    asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
+    yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
     told = False
     for method in plan.methods.values():
         where = f"methods: {method.name}"
@@ -124,15 +136,14 @@ def _targets(plan: Plan) -> Iterator[str]:
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
     """The data files themselves: every row, every label, every budget."""
-    task, written = tasks.load(plan.task), tasks.format_of(plan.task, plan.format)
+    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
     mistakes: list[str] = []
 
     def opened(data: str) -> Rows | None:
         try:
-            return open_rows(data, plan.fields, task.check, written)
+            return open_rows(data, reading, task.check)
         except PruneError as mistake:
-            how = f"; {mistake.hint}" if mistake.hint and mistake.hint.startswith("--field") else ""
-            mistakes.append(mistake.message + how)
+            mistakes.extend([_with_field(mistake), *mistake.also])
             return None
 
     train = opened(plan.train)
@@ -161,12 +172,53 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
     lacking = next((i for i, row in enumerate(train) if "group" not in row), None) if "group" in balanced else None
     if lacking is not None:
         yield f"{train.where(lacking)}: key group is missing; {balanced['group']} needs it in every row"
-    for rows in others:
+    reads_gold = any(_reads_gold_of_target(method) for method in plan.methods.values())
+    for rows, who in ((train, "finetune"), *((rows, "eval") for rows in others)):
         try:
             if rows is not None:
-                task.label_indices(rows, labels)
+                gold = task.label_indices(rows, labels)
+                if rows is not validation or reads_gold:
+                    tasks.check_gold(rows, gold, who if rows is not validation else "the target set")
         except PruneError as mistake:
-            yield mistake.message
+            yield _with_field(mistake)
+
+
+def _with_field(mistake: PruneError) -> str:
+    """A mistake in a row, with the field that may mend it."""
+    return f"{mistake.message}; {mistake.hint}" if (mistake.hint or "").startswith("--field") else mistake.message
+
+
+def _reads_gold_of_target(method: PublishedMethod) -> bool:
+    """Whether a method needs the gold answers of the target set."""
+    return method.reads_target and any("gold" in kinds.load(kind).needs for kind in method.kinds)
+
+
+def _lengths(plan: Plan) -> Iterator[str]:
+    """Rows that do not go through the tokenizer of a model that reads them, such as a response that does not fit."""
+    from prune_cli.models.load import load_tokenizer
+
+    task, rows = tasks.load(plan.task), rows_of(plan)
+    labels = task.label_list(rows[plan.train])
+    represents = [
+        name for name in (plan.train, plan.validation) if name and any(m.kinds for m in plan.methods.values())
+    ]
+    finetuned, judged, represented = (
+        tuple(tasks.how_encoded(task, opts).items()) for opts in (plan.finetune, plan.eval, plan.represent)
+    )
+    to_judge = plan.eval.max_length or plan.finetune.max_length
+    to_represent = plan.represent.max_length or plan.warmup.max_length
+    # what is read, by which model, cut to how many tokens, encoded how
+    passes = [(plan.train, plan.model, plan.finetune.max_length, finetuned)]
+    passes += [(name, plan.model, to_judge, judged) for name in plan.tests.values()]
+    passes += [(name, plan.proxy, to_represent, represented) for name in represents]
+    told: set[str] = set()
+    for name, model, max_length, how in dict.fromkeys(passes):
+        try:
+            task.encode(rows[name], load_tokenizer(find.find(model)), max_length, labels, **dict(how))
+        except PruneError as mistake:
+            if mistake.message not in told:
+                told.add(mistake.message)
+                yield mistake.message + (f" ({mistake.hint})" if mistake.hint else "")
 
 
 def _reads_target_groups(method: PublishedMethod) -> bool:

@@ -19,11 +19,12 @@ from typing import Any
 from prune_cli import options, tasks
 from prune_cli.artifacts.drafts import remove_artifact
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data.open import write_bad_rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
-from prune_cli.pipeline.checks import read_plan
+from prune_cli.pipeline.checks import read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
@@ -47,7 +48,9 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
     device: in place of the file's. Returns the steps and, unless it was a dry run, a result for each method, keep,
     seed and test set; these are written to `results.jsonl` too.
     """
-    plan = read_plan(file)
+    plan = read_plan(file, tokenise=dry_run)
+    if plan.bad_rows and not dry_run:
+        write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
     if device is not None:
         tables = {name: replace(getattr(plan, name), device=device) for name in ("warmup", *options.STAGES_ON_DEVICE)}
         plan = replace(plan, **tables)
@@ -118,19 +121,13 @@ class _Runner:
     def warmup(self) -> Path:
         """The proxy, trained on the training rows or on a random part of them."""
         plan, out = self.plan, self.out / "warmup"
-        rows, fields, needs = plan.train, plan.fields, []
+        rows, reading, needs = plan.train, plan.reading, []
         if plan.fraction < 1:
             part = self.out / "warmup-rows"
-            drawn = options.Select(
-                method="random",
-                keep=str(plan.fraction),
-                task=plan.task,
-                format=plan.format,
-                seed=plan.warmup.seed,
-            )
-            self.step("select warmup rows", part, [], lambda: select([plan.train], part, drawn, fields, self.how))
-            rows, fields, needs = str(part), {}, [part]
-        return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, fields, self.how))
+            drawn = options.Select(method="random", keep=str(plan.fraction), task=plan.task, seed=plan.warmup.seed)
+            self.step("select warmup rows", part, [], lambda: select([plan.train], part, drawn, reading, self.how))
+            rows, needs = str(part), [part]
+        return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, reading, self.how))
 
     def represent(self, side: str, variant: str, opts: options.Represent, wanted: set[str], needs: list[Path]) -> None:
         """Have every kind represented: what earlier runs left is used, what is missing is made in one pass."""
@@ -145,7 +142,7 @@ class _Runner:
             if not there & missing:
                 continue
             waiting = any(need in self.would_run for need in needs)
-            if waiting or not self.is_current(data, path, replace(opts, kind=",".join(sorted(there)))):
+            if waiting or not self.is_current(data, path, kinds.only(opts, there)):
                 stale.append(path)
                 continue
             self.note(f"{label} {path.name}", Outcome(path, "represent", "current"))
@@ -154,8 +151,8 @@ class _Runner:
         if not missing:
             return
         out = folder / "+".join(sorted(missing))
-        opts = replace(opts, kind=",".join(sorted(missing)))
-        self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.plan.fields, self.how))
+        opts = kinds.only(opts, missing)
+        self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.plan.reading, self.how))
         held |= dict.fromkeys(missing, out)
         if not self.how.dry_run:
             for path in stale:
@@ -164,7 +161,7 @@ class _Runner:
 
     def is_current(self, data: str, out: Path, opts: options.Represent) -> bool:
         """Whether a represent artifact is what these options make."""
-        return represent(data, out, opts, self.plan.fields, replace(self.how, dry_run=True)).state == "current"
+        return represent(data, out, opts, self.plan.reading, replace(self.how, dry_run=True)).state == "current"
 
     def run(self, entry: Entry, keep: str, seed: int) -> None:
         """Score, select, fine-tune and evaluate for one method, budget and seed."""
@@ -188,19 +185,21 @@ class _Runner:
             f"select {label}" if random else f"select {entry.name} keep {keep}",
             selected,
             [*sources, *target],
-            lambda: select(_names(sources, plan), selected, opts, plan.fields, self.how),
+            lambda: select(_names(sources, plan), selected, opts, plan.reading, self.how),
         )
         trained = self.step(
             f"finetune {label}",
             trial / "finetune",
             [selected],
-            lambda: finetune(str(selected), trial / "finetune", replace(plan.finetune, seed=seed), {}, self.how),
+            lambda: finetune(
+                str(selected), trial / "finetune", replace(plan.finetune, seed=seed), plan.reading, self.how
+            ),
         )
         judged = self.step(
             f"eval {label}",
             trial / "eval",
             [trained],
-            lambda: evaluate(str(trained), plan.tests, trial / "eval", plan.eval, plan.fields, self.how),
+            lambda: evaluate(str(trained), plan.tests, trial / "eval", plan.eval, plan.reading, self.how),
         )
         if not self.how.dry_run:
             kept = open_artifact(selected).about["kept"]
@@ -228,7 +227,7 @@ class _Runner:
             label,
             out,
             [*read, *target],
-            lambda: score(_names(read, self.plan), out, opts, self.plan.fields, self.how),
+            lambda: score(_names(read, self.plan), out, opts, self.plan.reading, self.how),
         )
 
     def common(
@@ -240,7 +239,6 @@ class _Runner:
             "on": method.main if runs_on else None,
             "target": str(target[0]) if target else None,
             "task": self.plan.task,
-            "format": self.plan.format,
             "set": given,
             "seed": seed,
         }

@@ -10,6 +10,9 @@ from typing import Any
 
 from prune_cli import options
 from prune_cli.artifacts.manifest import digest_value
+from prune_cli.data.formats import AUTO
+from prune_cli.data.open import Reading
+from prune_cli.data.sources import files_of
 from prune_cli.errors import PruneError
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.options import Option, shown
@@ -17,14 +20,15 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task format train validation tests model proxy reference fields methods keep seeds warmup represent finetune eval"
+    "task train validation tests model proxy reference fields format drop skip_bad methods keep seeds "
+    "warmup represent finetune eval"
 ).split()
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
-    "warmup": ("model", "task", "format"),
-    "represent": ("model", "task", "format", "kind", "target_data", "kind_options"),
-    "finetune": ("model", "task", "format", "seed"),
-    "eval": ("task", "format"),
+    "warmup": ("model", "task"),
+    "represent": ("model", "task", "kind", "target_data", "kind_options"),
+    "finetune": ("model", "task", "seed"),
+    "eval": ("task",),
 }
 
 
@@ -43,8 +47,8 @@ class Plan:
     proxy: str
     reference: str
     task: str
-    format: str
-    fields: dict[str, str]
+    reading: Reading
+    bad_rows: Path | None
     entries: tuple[Entry, ...]
     keep: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -113,10 +117,12 @@ def represent_table() -> dict[str, Option]:
 def read_table(file: Path) -> dict[str, Any]:
     """The TOML of a pipeline file."""
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        table = tomllib.loads(file.read_text("utf-8"))
+        repr(table)  # a hexadecimal number may be too long to be told
+        return table
     except OSError as failure:
         raise PruneError(f"{file}: cannot be read ({failure.strerror}); allowed: a TOML file") from failure
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as failure:
+    except (ValueError, RecursionError) as failure:
         raise PruneError(f"{file}: broken TOML ({failure})") from failure
 
 
@@ -136,7 +142,7 @@ class Reader:
         for name in self.table:
             if name not in KEYS:
                 self.wrong(f"{name}: unknown key; allowed: {', '.join(KEYS)}")
-        task, format = self.text("task", "classification"), self.text("format", "auto")
+        task = self.text("task", "classification")
         model = self.model("model")
         proxy = self.model("proxy") if "proxy" in self.table else model
         reference = self.model("reference") if "reference" in self.table else proxy
@@ -148,18 +154,16 @@ class Reader:
             proxy=proxy,
             reference=reference,
             task=task,
-            format=format,
-            fields=self.fields(),
+            reading=self.reading(),
+            bad_rows=self.folder / self.text("skip_bad") if "skip_bad" in self.table else None,
             entries=self.entries(),
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=self.seeds(),
-            warmup=self.stage(
-                "warmup", options.Finetune, model=proxy, task=task, format=format, keep_checkpoints="epoch"
-            ),
+            warmup=self.stage("warmup", options.Finetune, model=proxy, task=task, keep_checkpoints="epoch"),
             fraction=self.fraction(),
-            represent=self.represent(task, format),
-            finetune=self.stage("finetune", options.Finetune, model=model, task=task, format=format),
-            eval=self.stage("eval", options.Eval, format=format),
+            represent=self.represent(task),
+            finetune=self.stage("finetune", options.Finetune, model=model, task=task),
+            eval=self.stage("eval", options.Eval),
         )
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -204,10 +208,10 @@ class Reader:
             return ""
         if value.startswith("hf:"):
             return value
-        path = self.folder / value
-        if not path.is_file():
+        path = str(self.folder / value)
+        if not files_of(path):
             self.wrong(f"{name}: {value}; no such file in {self.folder or '.'}")
-        return str(path)
+        return path
 
     def tests(self) -> dict[str, str]:
         """Test sets by name."""
@@ -217,6 +221,10 @@ class Reader:
             return {}
         return {name: self.data(f"tests.{name}", value) for name, value in table.items()}
 
+    def reading(self) -> Reading:
+        """How the rows are read."""
+        return Reading(self.fields(), self.drop(), "skip_bad" in self.table, format=self.text("format", AUTO))
+
     def fields(self) -> dict[str, str]:
         """Names under which keys of the rows are read."""
         table = self.table.get("fields", {})
@@ -224,6 +232,10 @@ class Reader:
             self.wrong(f'fields: {shown(table)}; allowed: a table, such as {{text = "sentence"}}')
             return {}
         return dict(table)
+
+    def drop(self) -> tuple[str, ...]:
+        """Keys that rows lose."""
+        return tuple(self.list_of("drop", (str,), 'such as ["date"]')) if "drop" in self.table else ()
 
     def entries(self) -> tuple[Entry, ...]:
         """The methods."""
@@ -248,10 +260,9 @@ class Reader:
         known = {key: o for key, o in options.declared(record).items() if key not in SET_BY_PIPELINE[name]}
         return record(**{**fixed, **self.options(name, known)})
 
-    def represent(self, task: str, format: str) -> options.Represent:
+    def represent(self, task: str) -> options.Represent:
         """The table [represent]."""
-        given = self.options("represent", represent_table())
-        return with_options(options.Represent(model="", task=task, format=format), given)
+        return with_options(options.Represent(model="", task=task), self.options("represent", represent_table()))
 
     def options(self, name: str, known: Mapping[str, Option]) -> dict[str, Any]:
         """The values of an option table that fit."""

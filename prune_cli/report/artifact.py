@@ -21,6 +21,8 @@ def facts(path: Path) -> dict[str, Any]:
     artifact = open_artifact(path)
     recipe, made = artifact.manifest["recipe"], artifact.manifest["made"]
     damaged = [name for name in artifact.files if not _is_whole(artifact, name)]
+    if damaged:
+        artifact.check_same()
     return {
         "path": str(path),
         "stage": artifact.stage,

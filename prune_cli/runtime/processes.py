@@ -62,6 +62,7 @@ def join(command: str | None) -> None:
         )
     if int(os.environ.get("LOCAL_WORLD_SIZE", count())) != count():
         raise PruneError(f"{command}: processes on several machines; all on one machine is allowed")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # or it prints C++ frames where a process ended
     import torch.distributed as dist
 
     dist.init_process_group("gloo", store=_store(), rank=rank(), world_size=count(), timeout=PATIENCE)
@@ -113,6 +114,23 @@ def agreed(find: Callable[[], T]) -> T:
         with _or_lost():
             dist.broadcast_object_list(found, src=0)
     return found[0]  # type: ignore[return-value]  # None is what the others put in
+
+
+def gathered(value: T) -> list[T]:
+    """What each process gives, in all of them."""
+    values: list[Any] = [value] * count()
+    if count() > 1:
+        import torch.distributed as dist
+
+        with _or_lost():
+            dist.all_gather_object(values, value)
+    return values
+
+
+def check_same(what: str, value: Any) -> None:
+    """Raise PruneError in every process where `value`, of `what`, is not the same in all of them."""
+    if len(different := dict.fromkeys(map(str, gathered(value)))) > 1:
+        raise PruneError(f"{what}: {' and '.join(different)}; the same in all processes is needed")
 
 
 @contextmanager

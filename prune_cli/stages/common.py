@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from prune_cli.artifacts import drafts, manifest
 from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe
+from prune_cli.data.open import Reading, write_bad_rows
+from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime import memory, processes
 
@@ -50,6 +52,12 @@ class Outcome:
     def settled(self) -> bool:
         """Whether there is nothing more to do."""
         return self.state != "make"
+
+
+def tell_bad_rows(reading: Reading, given: Sequence[Rows], how: How) -> None:
+    """Write the bad rows that were left out of all the rows given, where that was asked for."""
+    if reading.bad_rows and not how.dry_run:
+        write_bad_rows(reading.bad_rows, given)
 
 
 def settle(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Outcome:

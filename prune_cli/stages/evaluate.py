@@ -12,10 +12,10 @@ from typing import Any
 from prune_cli import options, tasks
 from prune_cli.artifacts.jsonl import write_jsonl
 from prune_cli.artifacts.manifest import Recipe
-from prune_cli.data.open import open_rows
+from prune_cli.data.open import Reading, open_rows
 from prune_cli.models import find
 from prune_cli.runtime.progress import note
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
 
 
 def finite(value: Any, where: str) -> Any:
@@ -29,7 +29,7 @@ def finite(value: Any, where: str) -> Any:
 
 
 def evaluate(
-    model: str, tests: Mapping[str, str], out: Path, opts: options.Eval, fields: Mapping[str, str], how: How
+    model: str, tests: Mapping[str, str], out: Path, opts: options.Eval, reading: Reading, how: How
 ) -> Outcome:
     """Evaluate a trained model on named test sets: `metrics.json`, and a line for each row in `predictions.jsonl`.
 
@@ -38,13 +38,15 @@ def evaluate(
     named = find.find(model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
-    written = tasks.format_of(opts.task, opts.format)
-    sets = {name: open_rows(test, dict(fields), task.check, written) for name, test in tests.items()}
+    reading = tasks.reading_of(opts.task, reading)
+    sets = {name: open_rows(test, reading, task.check) for name, test in tests.items()}
+    tell_bad_rows(reading, list(sets.values()), how)
     digests = {f"test {name}": rows.digest for name, rows in sets.items()}
     recipe = Recipe("eval", options.recipe(opts, opts.task), {"model": named.digest, **digests}, task_code(opts.task))
     labels = find.head_labels(named, task.label_list(next(iter(sets.values()))))
     for rows in sets.values():
-        task.label_indices(rows, labels)  # before any work: a label that the model does not know
+        gold = task.label_indices(rows, labels)  # before any work: a label that the model does not know
+        tasks.check_gold(rows, gold, "eval")
     places = {"model": model, **{f"test {name}": test for name, test in tests.items()}}
     outcome = settle(out, recipe, places, how)
     if outcome.settled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,18 @@ from prune_cli import options, tasks
 from prune_cli.artifacts import code, manifest
 from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.data import fingerprints
-from prune_cli.data.open import open_rows, task_name
+from prune_cli.data.open import Reading, open_rows, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import device as devices
 from prune_cli.models import find
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
 from prune_cli.tasks import Task
 
 CODE = ("prune_cli.training",)  # beside the task's own code, what a trained model may depend on
 
 
-def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, str], how: How) -> Outcome:
+def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how: How) -> Outcome:
     """Fine-tune on rows, or on what a select artifact kept: weights, checkpoints, recorded dynamics, log.
 
     data: a data file, or a represent or select artifact.
@@ -30,7 +29,9 @@ def finetune(data: str, out: Path, opts: options.Finetune, fields: Mapping[str, 
     named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
     task = tasks.load(opts.task)
-    rows = open_rows(data, dict(fields), task.check, tasks.format_of(opts.task, opts.format))
+    reading = tasks.reading_of(opts.task, reading)
+    rows = open_rows(data, reading, task.check)
+    tell_bad_rows(reading, [rows], how)
     labels = _labels(data, named, rows, task)
     precision: Any = devices.resolve_precision(opts.precision, opts.device)
     opts = replace(opts, precision=precision)
@@ -88,6 +89,7 @@ def _task_name(data: str, named: find.NamedModel, wanted: str) -> str:
 def _labels(data: str, named: find.NamedModel, rows: Rows, task: Task) -> list[Any]:
     """The label list in class order: that of the artifact, else of the rows; in the head's order if it has the same."""
     labels = task.label_list(rows)
+    tasks.check_gold(rows, task.label_indices(rows, labels), "finetune")
     if manifest.is_artifact(Path(data)):
         about = open_artifact(Path(data)).about
         if about["digest"] != rows.digest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.manifest import Recipe, digest_value
 from prune_cli.data import fingerprints
 from prune_cli.data.groups import groups
-from prune_cli.data.open import open_rows, task_name
+from prune_cli.data.open import Reading, open_rows, read_as, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import find
@@ -26,7 +25,8 @@ from prune_cli.options import Represent
 from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
 from prune_cli.represent.observe import Given, Setup, Target
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.runtime import processes
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
 from prune_cli.tasks import Task
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Rows:
     named: find.NamedModel
 
 
-def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], how: How) -> Outcome:
+def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How) -> Outcome:
     """Represent rows: `<kind>.safetensors` for each kind, the rows in order, and their ids with fingerprints.
 
     Tensors have the rows on the first axis and the checkpoints on the second. Raises PruneError for options, rows or
@@ -73,10 +73,11 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
+    reading = tasks.reading_of(opts.task, reading)
     _check_task(chosen, opts.task, task)
-    written = tasks.format_of(opts.task, opts.format)
-    rows = open_rows(data, dict(fields), task.check, written)
-    target = open_rows(opts.target_data, dict(fields), task.check, written) if opts.target_data else None
+    rows = open_rows(data, reading, task.check)
+    target = open_rows(opts.target_data, reading, task.check) if opts.target_data else None
+    tell_bad_rows(reading, [rows, *([target] if target else [])], how)
     grouped = groups(target) if target else None
     asked = [_ask(kind, opts, task) for kind in chosen]
     recipe = _recipe(asked, opts, rows, target, named)
@@ -87,10 +88,15 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
         return outcome
     use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
     given = _Rows(rows, target, grouped[1] if grouped else None, task, named)
+    processes.check_same("recipe", recipe.key[:12])
+    processes.check_same("batch_size, tokens_per_batch", (opts.batch_size, opts.tokens_per_batch))
     with making(outcome, recipe, places, resumable=True) as draft:
         labels = find.head_labels(named, task.label_list(rows))
         for some in (rows, target) if target else (rows,):
-            task.label_indices(some, labels)  # before any work: a label that the model does not know
+            gold = task.label_indices(some, labels)  # before any work: a label that the model does not know
+            for kind in chosen:
+                if "gold" in kind.needs:
+                    tasks.check_gold(some, gold, kind.name)
         draft.cached("rows.jsonl", lambda path: _write(rows, path))
         draft.cached(fingerprints.IDS, partial(fingerprints.write_ids, rows))
         for entry in asked:
@@ -104,8 +110,7 @@ def represent(data: str, out: Path, opts: Represent, fields: Mapping[str, str], 
             draft.about = {
                 "rows": len(rows),
                 "digest": rows.digest,
-                "fields": dict(rows.fields),
-                **({"format": rows.format} if rows.format else {}),
+                **read_as(rows),
                 "labels": labels,
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
                 "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},

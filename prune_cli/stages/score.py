@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,20 @@ import numpy as np
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.data import fingerprints
+from prune_cli.data.open import Reading, read_as
 from prune_cli.errors import PruneError
 from prune_cli.methods import call as calls
-from prune_cli.stages.common import How, Outcome, done, making, settle
+from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
 
-def score(names: Sequence[str], out: Path, opts: options.Score, fields: Mapping[str, str], how: How) -> Outcome:
+def score(names: Sequence[str], out: Path, opts: options.Score, reading: Reading, how: How) -> Outcome:
     """Score rows: `score.jsonl`, {"id", "score"} in row order, and `ids.jsonl`, by which the rows are known again.
 
     names: represent, score or select artifacts, or a data file. Higher means what the method's line `Higher:` says.
     """
-    call = calls.prepare("score", names, opts, fields)
+    call = calls.prepare("score", names, opts, reading)
+    if reading.bad_rows:
+        tell_bad_rows(reading, call.all_rows, how)
     recipe = call.recipe("score")
     outcome = settle(out, recipe, call.places, how)
     if outcome.settled:
@@ -35,8 +38,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, fields: Mapping[
         draft.about = {
             "rows": len(rows),
             "labels": call.given.labels,
-            "fields": dict(rows.fields),
-            **({"format": rows.format} if rows.format else {}),
+            **read_as(rows),
             "meaning": call.method.summary,
         }
     return done(outcome, draft)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
+from prune_cli.data.open import Reading, read_as
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import balance
 from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
-from prune_cli.stages.common import How, Outcome, done, making, settle
+from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
 
-def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mapping[str, str], how: How) -> Outcome:
+def select(names: Sequence[str], out: Path, opts: options.Select, reading: Reading, how: How) -> Outcome:
     """Select rows: `select.jsonl`, the kept rows as they came, best first; `why.jsonl`, a line for each row given.
 
     names: score, represent or select artifacts, or a data file. A line of `why.jsonl` has {"id", "kept", "rank"}, rank
@@ -32,7 +33,9 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
         raise PruneError(
             f"balance_by: {opts.balance_by}; allowed only with a balance", hint="--balance keep, or --balance equal"
         )
-    call = calls.prepare("select", names, opts, fields)
+    call = calls.prepare("select", names, opts, reading)
+    if reading.bad_rows:
+        tell_bad_rows(reading, call.all_rows, how)
     n_keep = parse_keep(opts.keep, call.given.n)
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
     recipe = call.recipe("select", n_keep=n_keep, **balanced)
@@ -51,8 +54,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, fields: Mappin
             "kept": n_keep,
             "digest": digest,
             "labels": call.given.labels,
-            "fields": dict(rows.fields),
-            **({"format": rows.format} if rows.format else {}),
+            **read_as(rows),
         }
     return done(outcome, draft)
 

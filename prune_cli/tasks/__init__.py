@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the command line's help lists the tasks, so this module nee
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from prune_cli.data.open import Reading
     from prune_cli.data.rows import Rows
     from prune_cli.tasks.tokens import Encoded
 
@@ -88,7 +89,10 @@ class Task(Protocol):
         """The distinct labels in class order: class j of a model is label_list[j]. Empty: rows have no labels."""
 
     def label_indices(self, rows: Rows, labels: Sequence[Any]) -> np.ndarray:
-        """int64 [n]: each row's position in `labels`. Raises PruneError with file:line for a label not in it."""
+        """int64 [n]: each row's position in `labels`; -1 for a row without a gold answer, where the task allows it.
+
+        Raises PruneError with file:line for a label not in it.
+        """
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any], **options: Any
@@ -138,23 +142,45 @@ def load(name: str) -> Task:
     raise PruneError(f"task: {name}; allowed: {', '.join(names())}")
 
 
-def format_of(name: str, wanted: str) -> str | None:
+def format_of(name: str, wanted: str | None) -> str | None:
     """The format that rows of a task are read in: `wanted`, or None for a task whose rows have none.
 
     Raises PruneError for an unknown format, and for one that is wanted where rows have none.
     """
-    if "format" in load(name).OPTIONS:
-        if wanted != formats.AUTO:
-            formats.load(wanted)
-        return wanted
-    if wanted != formats.AUTO:
-        raise PruneError(f"format: {wanted}; rows of the task {name} have no formats; leave it out")
-    return None
+    given = wanted not in (None, formats.AUTO)
+    if "format" not in load(name).OPTIONS:
+        if given:
+            raise PruneError(f"format: {wanted}; rows of the task {name} have no formats; leave it out")
+        return None
+    if wanted and given:
+        formats.load(wanted)
+    return wanted
+
+
+def reading_of(name: str, reading: Reading) -> Reading:
+    """How rows of a task are read: as asked, with the format that `format_of` says."""
+    return replace(reading, format=format_of(name, reading.format))
 
 
 def how_encoded(task: Task, opts: Any) -> dict[str, Any]:
     """The options of a stage that have a say in how a task encodes its rows."""
     return {"loss_on": opts.loss_on} if "loss_on" in task.OPTIONS else {}
+
+
+def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
+    """Raise PruneError with file:line where `who` needs a gold answer and a row has none.
+
+    indices [n]: as `label_indices` gives them.
+    """
+    from prune_cli.data import problems
+
+    first = int(indices.argmin())
+    if indices[first] >= 0:
+        return
+    row = {key: value for key, value in rows[first].items() if key != "id"}
+    problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
+    problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
+    raise PruneError(f"{rows.where(first)}: {problem}", hint=problems.field_hint(problem, row))
 
 
 def _files() -> list[Path]:

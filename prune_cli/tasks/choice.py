@@ -3,7 +3,8 @@
 A row is as many sequences as it has choices. The model gives one number to each sequence; these are the row's logits.
 Where the question has a blank, a choice's sequence is the question with the blank filled, as in WinoGrande (Sakaguchi
 et al. 2019, arXiv 1907.10641); elsewhere it is the pair (question, choice). A blank is a `_`, or a run of them, that
-stands alone: no letter, digit, brace, `$` or backslash touches it, as in `my_name`, `a_{n+1}` and `\\_`.
+stands alone: no letter, digit, brace, `$` or backslash touches it, as in `my_name`, `a_{n+1}` and `\\_`. The forms of
+rows are in choice_forms.py.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prune_cli.data.problems import described, keys_of, text_problem
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
-from prune_cli.tasks import Judging, classification, tokens
+from prune_cli.tasks import Judging, choice_forms, classification, tokens
+from prune_cli.tasks.choice_forms import asked
 from prune_cli.tasks.tokens import OUTSIDE, Encoded
 
 if TYPE_CHECKING:
@@ -38,29 +39,13 @@ _BLANK = re.compile(r"(?<![\w{}$\\])_+(?![\w{}$\\])")
 
 def check(row: Row) -> str | None:
     """The problem of a row in words, with what is allowed; None if there is none."""
-    for key in ("question", "choices", "label"):
-        if key not in row:
-            return f'no "{key}"; the row has: {keys_of(row)}; allowed: "question", "choices", "label"'
-    question, choices, label = row["question"], row["choices"], row["label"]
-    if problem := text_problem("question", question):
-        return problem
-    if not isinstance(choices, list):
-        return f"{described('choices', choices)}; allowed: a list of two strings or more"
-    for j, choice in enumerate(choices):
-        if problem := text_problem(f"choice {j}", choice):
-            return problem
-    if len(choices) < 2:
-        return f"choices has {len(choices)}; allowed: two strings or more"
-    if type(label) is not int:
-        return f"{described('label', label)}; allowed: the position of a choice, 0 to {len(choices) - 1}"
-    if not 0 <= label < len(choices):
-        return f"label {label} is not the position of a choice; allowed: 0 to {len(choices) - 1}"
-    return None
+    return choice_forms.problem(row)
 
 
 def text(row: Row) -> str:
     """The words of a row: the question and all choices."""
-    return " ".join([row["question"], *row["choices"]])
+    question, choices, _ = asked(row)
+    return " ".join([question, *choices])
 
 
 def label_list(rows: Rows) -> list[Any]:
@@ -70,7 +55,7 @@ def label_list(rows: Rows) -> list[Any]:
 
 def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
     """int64 [n]: the position of each row's gold choice among its choices."""
-    return np.fromiter((row["label"] for row in rows), np.int64, len(rows))
+    return np.fromiter((asked(row).label for row in rows), np.int64, len(rows))
 
 
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
@@ -81,7 +66,7 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     choice that gives no token.
     """
     flat = tokens.tokenised(map(_texts, tokens.blocks(rows, _has_blank)), tokenizer, max_length)
-    counts = np.fromiter((len(row["choices"]) for row in rows), np.int64, len(rows))
+    counts = np.fromiter((len(asked(row).choices) for row in rows), np.int64, len(rows))
     first = np.concatenate([[0], np.cumsum(counts)])
     if len(flat.empty):
         sequence = flat.empty[0]
@@ -93,15 +78,15 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
 
 
 def _has_blank(row: Row) -> bool:
-    return _BLANK.search(row["question"]) is not None
+    return _BLANK.search(asked(row).question) is not None
 
 
 def _texts(block: list[Row]) -> tuple[list[str], list[str] | None]:
     """A text for each choice of each row; with blanks they are filled in, elsewhere the choices are second texts."""
-    asked = [(row["question"], choice) for row in block for choice in row["choices"]]
+    pairs = [(question, choice) for question, choices, _ in map(asked, block) for choice in choices]
     if _has_blank(block[0]):
-        return [filled(question, choice) for question, choice in asked], None
-    return [question for question, _ in asked], [choice for _, choice in asked]
+        return [filled(question, choice) for question, choice in pairs], None
+    return [question for question, _ in pairs], [choice for _, choice in pairs]
 
 
 def filled(question: str, choice: str) -> str:

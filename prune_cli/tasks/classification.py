@@ -1,4 +1,8 @@
-"""Text classification: {"text", "text_pair"?, "label"} -> one label of c."""
+"""Text classification: {"text", "text_pair"?, "label"?} -> one label of c.
+
+A row without a label, or with null for one, can be read, represented by hidden states and selected; what needs its
+label refuses it.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +31,20 @@ OFFERS: frozenset[str] = frozenset({"classes"})
 EXAMPLE: Row = {"text": "The film is good.", "label": "positive"}
 
 _KEYS = '"text", "text_pair" if need be, "label"'
+_NO_LABEL = -1  # in label indices
 
 
 def check(row: Row) -> str | None:
     """The problem of a row in words, with what is allowed; None if there is none."""
-    for key in ("text", "text_pair", "label"):
-        if key in row and key != "label" and (problem := text_problem(key, row[key])):
-            return problem
-        if key not in row and key != "text_pair":
-            return f'no "{key}"; the row has: {keys_of(row)}; allowed: {_KEYS}'
-    label = row["label"]
+    if "text" not in row:
+        return f'no "text"; the row has: {keys_of(row)}; allowed: {_KEYS}'
+    if problem := text_problem("text", row["text"]):
+        return problem
+    if _is_pair(row) and (problem := text_problem("text_pair", row["text_pair"])):
+        return problem
+    label = row.get("label")
+    if label is None:
+        return None
     if type(label) not in (int, str):
         return f"{described('label', label)}; allowed: an integer or a string"
     if label == "" or str(label).isspace():
@@ -46,16 +54,19 @@ def check(row: Row) -> str | None:
 
 def text(row: Row) -> str:
     """The words of a row."""
-    return " ".join(row[key] for key in ("text", "text_pair") if key in row)
+    return " ".join(row[key] for key in ("text", "text_pair") if row.get(key) is not None)
 
 
 def label_list(rows: Rows) -> list[int | str]:
-    """The distinct labels, ascending: class j of a model is label_list[j]."""
-    return sorted({row["label"] for row in rows})
+    """The distinct labels, ascending: class j of a model is label_list[j]. Where some are integers, all are."""
+    labels = {row["label"] for row in rows if row.get("label") is not None}
+    return sorted(labels if len(set(map(type, labels))) < 2 else set(map(int, labels)))
 
 
 def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
-    """int64 [n]: each row's position in `labels`. Raises PruneError with file:line for a label not in it.
+    """int64 [n]: each row's position in `labels`, -1 where it has no label.
+
+    Raises PruneError with file:line for a label that is not among them.
 
     Labels are compared by their text: whether a column of a CSV holds whole numbers or strings is guessed from that
     file alone, so a test set may have 1 for what another file has as "1".
@@ -63,10 +74,11 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
     index = {str(label): j for j, label in enumerate(labels)}
     indices = np.empty(len(rows), dtype=np.int64)
     for i, row in enumerate(rows):
-        position = index.get(str(row["label"]))
+        label = row.get("label")
+        position = _NO_LABEL if label is None else index.get(str(label))
         if position is None:
-            shown = ", ".join(repr(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
-            raise PruneError(f"{rows.where(i)}: label {row['label']!r} is not one of the model's; allowed: {shown}")
+            shown = ", ".join(repr(known) for known in labels[:20]) + (", ..." if len(labels) > 20 else "")
+            raise PruneError(f"{rows.where(i)}: label {label!r} is not one of the model's; allowed: {shown}")
         indices[i] = position
     return indices
 
@@ -84,7 +96,7 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
 
 
 def _is_pair(row: Row) -> bool:
-    return "text_pair" in row
+    return row.get("text_pair") is not None
 
 
 def _texts(block: list[Row]) -> tuple[list[str], list[str] | None]:

@@ -67,7 +67,7 @@ def _is_whole(out: Path, state: Path) -> bool:
     try:
         hashes = json.loads((state / WHOLE).read_text("utf-8"))
         return bool(hashes) and all(digest_file(out / name) == sha256 for name, sha256 in hashes.items())
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 

@@ -56,13 +56,13 @@ class Check:
     asked: bool
 
     def __call__(self, row: Row) -> str | None:
-        """The problem in words, with what is allowed; None if there is none."""
+        """The problem in words, with what is allowed; None if there is none.
+
+        Raises PruneError, as `detected` does, where the format was not given.
+        """
         known = load(self.name)
         if not self.asked:
-            try:
-                found = detected(row)
-            except PruneError as problem:
-                return problem.message
+            found = detected(row)
             if found != self.name:
                 return f"a row of the format {found}, after rows of {self.name}; allowed: rows of one format in a file"
         elif not all(key in row for key in known.KEYS):

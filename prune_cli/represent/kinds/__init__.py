@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import functools
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from prune_cli.errors import PruneError
-from prune_cli.options import Option, Represent, checked, declared, raise_all
+from prune_cli.options import Option, Represent, checked, declared, raise_all, shown
 from prune_cli.options import build as build_record
 from prune_cli.represent.observe import Observer, Setup, Tensor, scale_of
 from prune_cli.runtime import plugins
@@ -30,6 +30,7 @@ NEEDED = {
     "backward": "the backward of the batch's summed losses",
     "gradients": "per-example gradients; at most one such kind in a pass",
     "head": "the model's trained head: its logits",
+    "gold": "the gold answer of every row: its label, right choice or response",
     "prompt": "rows with a prompt",
     "classes": "logits [b, c] of the same c classes for every row",
     "target": "rows of a target set",
@@ -160,14 +161,29 @@ def build(values: Mapping[str, Any]) -> Represent:
     for option in own.values():
         if option.default is MISSING and option.name not in values:
             problems.append(f"{option.name}: missing; allowed: {option.allowed}")
-    if "kind" in fit:
-        try:
-            parse(fit["kind"])
-        except PruneError as problem:
-            problems.append(problem.message)
-    raise_all(problems)
     kind_options = {name: value for name, value in fit.items() if name in of_kinds}
+    try:
+        problems += of_others(kind_options, parse(fit.get("kind", own["kind"].default)))
+    except PruneError as problem:
+        problems.append(problem.message)
+    raise_all(problems)
     return Represent(**{name: value for name, value in fit.items() if name in own}, kind_options=kind_options)
+
+
+def of_others(values: Mapping[str, Any], asked: Sequence[str]) -> list[str]:
+    """What is wrong with options of kinds, where none of theirs is asked for: they would change nothing."""
+    known, these = options(), ", ".join(asked) or "what is asked for"
+    return [
+        f"{name}: {shown(value)}; an option of {', '.join(users(name))}, and not of {these}; leave it out"
+        for name, value in values.items()
+        if value != known[name].default and not set(users(name)) & set(asked)
+    ]
+
+
+def only(opts: Represent, asked: Iterable[str]) -> Represent:
+    """The options for these kinds, without those of others."""
+    ours = {name: value for name, value in opts.kind_options.items() if set(users(name)) & set(asked)}
+    return replace(opts, kind=",".join(sorted(asked)), kind_options=ours)
 
 
 def flat(opts: Represent) -> dict[str, Any]:

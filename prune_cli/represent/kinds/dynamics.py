@@ -33,7 +33,7 @@ TENSORS = {
     "el2n": Tensor((), "float32", "distance of the predicted probabilities from the gold answer; higher: harder"),
 }
 FEATURES = "logprob"
-NEEDS = frozenset({"head"})
+NEEDS = frozenset({"gold", "head"})
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ TENSORS = {
     "grad_norm": Tensor((), "float32", "norm of the whole gradient; higher: the example moves the model more"),
 }
 FEATURES = "gradient"
-NEEDS = frozenset({"backward", "gradients", "head"})
+NEEDS = frozenset({"backward", "gold", "gradients", "head"})
 NOT_IN_SPACE = ("precondition",)  # LESS compares Adam's steps with plain gradients
 
 
@@ -47,7 +47,9 @@ class Options:
         Help("faithful, or fast and rough (on sst2 with dim 8192, cosines off by 0.03 rather than 0.01)."),
     ] = "faithful"
     dim: Annotated[
-        int, Meta(ge=2), Help("Most numbers that a gradient is projected to: the largest prime up to it.")
+        int,
+        Meta(ge=2, le=2**24),  # 32 MiB a row as float16
+        Help("Most numbers that a gradient is projected to: the largest prime up to it."),
     ] = 8192
     dtype: DType = "float16"
     seed: Seed = 0

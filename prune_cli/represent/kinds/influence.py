@@ -34,7 +34,7 @@ TENSORS = {
     "influence": Tensor(("g",), "float32", "influence on each group of the target set; higher: lowers its loss more")
 }
 FEATURES = "influence"
-NEEDS = frozenset({"backward", "gradients", "head", "target"})
+NEEDS = frozenset({"backward", "gold", "gradients", "head", "target"})
 
 
 @dataclass(frozen=True)

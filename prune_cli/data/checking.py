@@ -1,0 +1,199 @@
+"""The check of rows, block by block: the good ones go on, the bad ones are taken down, each with its place and reason.
+
+Labels of a data set are all integers or all strings; strings of integers go with both, as labels are compared by their
+text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.data import formats, problems, typed
+from prune_cli.data.lines import Block, Broken, Row
+from prune_cli.data.problems import INTEGER
+from prune_cli.errors import PruneError
+
+LISTED = 20  # bad rows that are told one by one
+
+Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
+
+
+@dataclass(frozen=True, order=True)
+class Bad:
+    """A bad row. part, number: which file, and the line or row in it; where: both in words."""
+
+    part: int
+    number: int
+    where: str
+    problem: str
+    hint: str | None = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Good:
+    """The good rows of a block, m of n.
+
+    ids [m], None where a row has none; texts [m], the lines that are written for them; kept int64 [m], their positions
+    in the block, or None where all are good.
+    """
+
+    ids: list[int | str | None]
+    texts: list[bytes]
+    kept: NDArray[np.int64] | None
+
+
+class Checker:
+    """Checks the rows of a data set.
+
+    fields: names under which keys are read. drop: keys that rows lose. format: for rows that have one, its name or
+    `auto`; they are then checked as of that format, not by `check`. With `auto` the first good row decides: a bad one
+    before it, which is told or left out, does not. skip: bad rows are left out and written to `left_out`, a line of
+    JSON each. Only then are ids that stand twice found here; where no row is left out, it is cheaper to compare them
+    all at the end.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, str],
+        drop: tuple[str, ...],
+        check: Check | None,
+        format: str | None,
+        *,
+        skip: bool,
+    ) -> None:
+        self.format = format
+        self.n_bad = 0
+        self._bad: list[Bad] = []
+        self.left_out: IO[bytes] | None = tempfile.TemporaryFile() if skip else None  # noqa: SIM115 (Rows keeps it)
+        self.undropped = set(drop)  # keys that no row had so far
+        self._fields, self._drop = fields, set(drop)
+        self._check = check
+        if format:
+            self._check = self._undecided if format == formats.AUTO else formats.Check(format, asked=True)
+        self._names = {key: name for name, key in fields.items()}
+        self._label_type: type | None = None
+        self._seen: dict[str, str] | None = {} if skip else None  # id -> where its row is
+
+    def check(self, block: Block, part: int, prefix: str, before: int | None) -> Good:
+        """Check the rows of a block of file number `part`. The loop stays flat: it runs for every row of the data.
+
+        before: how many records came before the block, where rows without an id are counted and not known by line.
+        """
+        names, fields, drops, check = self._names, self._fields, bool(self._drop), self._check
+        ids: list[int | str | None] = []
+        texts: list[bytes] = []
+        bad: list[int] = []
+        encodes = drops or not block.plain
+        for k, raw in enumerate(block.rows):
+            if isinstance(raw, Broken):
+                self._take_down(part, int(block.numbers[k]), prefix, raw.error, raw.text)
+                bad.append(k)
+                continue
+            if drops:
+                raw = self._without_dropped(raw)
+            row = {names.get(key, key): value for key, value in raw.items()} if names else raw
+            row_id, group = row.get("id"), row.get("group")  # null is missing
+            problem: str | PruneError | None = problems.field_problem(raw, fields) if names else None
+            if row_id is not None and not (type(row_id) is str and row_id.strip()) and type(row_id) is not int:
+                problem = problem or problems.name_problem("id", row_id)
+            if group is not None and not (type(group) is str and group.strip()) and type(group) is not int:
+                problem = problem or problems.name_problem("group", group)
+            if problem is None and check is not None:
+                try:
+                    problem = check(row)
+                except PruneError as error:  # with a hint
+                    problem = error
+            if problem is None and type(label := row.get("label")) is not self._label_type and label is not None:
+                problem = self._label_problem(label)
+            if problem is None and self._seen is not None:
+                number = int(block.numbers[k]) if before is None else before + k + 1
+                problem = self._id_problem(number if row_id is None else row_id, f"{prefix}{block.numbers[k]}")
+            if problem is None and encodes:
+                try:
+                    texts.append(_encoded(raw, of_types=block.typed))
+                except (TypeError, ValueError):
+                    problem = problems.value_problem(row)
+            if problem is not None:
+                self._take_down(part, int(block.numbers[k]), prefix, problem, raw)
+                bad.append(k)
+                continue
+            ids.append(row_id)
+        kept = np.delete(np.arange(len(block.rows)), bad) if bad else None
+        if not encodes:
+            assert block.lines is not None
+            texts = block.lines if kept is None else [block.lines[k] for k in kept]
+        return Good(ids, texts, kept)
+
+    def add(self, bad: Bad) -> None:
+        """Take down a bad row; only the first ones are held, in order of their places."""
+        self.n_bad += 1
+        if len(self._bad) < LISTED or bad < self._bad[-1]:
+            self._bad = sorted([*self._bad, bad])[:LISTED]
+
+    def error(self, data: str, last: PruneError | None = None) -> PruneError | None:
+        """The error that tells all bad rows, the first ones one by one; last: what ended the reading."""
+        messages = [f"{bad.where}: {bad.problem}" for bad in self._bad]
+        hints = [bad.hint for bad in self._bad]
+        if self.n_bad > LISTED:
+            messages.append(f"{data}: and {self.n_bad - LISTED:,} more bad rows")
+        if last is not None:
+            messages.append(last.message)
+            hints.append(last.hint)
+        return PruneError(messages[0], hint=next(filter(None, hints), None), also=messages[1:]) if messages else None
+
+    def _undecided(self, row: Row) -> str | None:
+        """The problem of a row, by how it looks, until a good one decides the format; then as of that format."""
+        if self.format != formats.AUTO:
+            return self._check(row) if self._check else None
+        name = formats.detected(row)
+        problem = formats.load(name).check(row)
+        if problem is None:
+            self.format, self._check = name, formats.Check(name, asked=False)
+        return problem
+
+    def _take_down(self, part: int, number: int, prefix: str, problem: str | PruneError, raw: Row | str) -> None:
+        where = f"{prefix}{number}"
+        message, hint = (problem, None) if isinstance(problem, str) else (problem.message, problem.hint)
+        message = message.removeprefix(f"{where}: ")
+        if isinstance(raw, dict):
+            hint = hint or problems.field_hint(message, raw)
+        self.add(Bad(part, number, where, message, hint))
+        if self.left_out is not None:
+            held = {"text": raw} if isinstance(raw, str) else {"row": typed.carried(raw)}
+            line = problems.encode({"where": where, "problem": message, **held})
+            self.left_out.write(line.encode(errors="replace") + b"\n")
+
+    def _without_dropped(self, raw: Row) -> Row:
+        if self.undropped:
+            self.undropped.difference_update(raw)
+        return {key: value for key, value in raw.items() if key not in self._drop}
+
+    def _label_problem(self, label: object) -> str | None:
+        """What is wrong with a label that is not of the type that the labels are known to have so far."""
+        if type(label) is str and INTEGER.fullmatch(label):
+            return None  # tells nothing, and goes with both
+        if self._label_type is None:
+            self._label_type = type(label)
+            return None
+        return problems.label_problem(label, self._label_type)
+
+    def _id_problem(self, row_id: int | str, where: str) -> str | None:
+        assert self._seen is not None
+        first = self._seen.setdefault(str(row_id), where)
+        return None if first is where else problems.id_problem(row_id, first)
+
+
+def _encoded(raw: Row, *, of_types: bool) -> bytes:
+    """The row as a line of JSON. Raises TypeError or ValueError for what JSON does not have."""
+    if of_types:
+        with contextlib.suppress(TypeError, ValueError):
+            return problems.encode(raw).encode()
+        raw = typed.carried(raw)
+    return problems.encode(raw).encode()

@@ -1,0 +1,153 @@
+"""Bad rows: all are told at once, or left out into a file where that is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data.rows import read_rows
+from prune_cli.errors import PruneError
+from prune_cli.tasks import classification
+from tests.conftest import REPOSITORY, Prune, sentences, write_rows
+
+BROKEN = [  # a line each, and its problem
+    ('{"text": "", "label": "positive"}', "text is blank"),
+    ('{"text": "fine"', "broken JSON at column 16"),
+    ("[1]", "the row is a list"),
+    ('{"id": "row-1", "text": "again", "label": "positive"}', 'id "row-1" is that of data.jsonl:2 too'),
+    ('{"text": "fine", "label": 3}', "label 3 is an integer, but the rows before it have string labels"),
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with data.jsonl: three good rows, the bad ones behind them, and a good one."""
+    monkeypatch.chdir(tmp_path)
+    good = [json.dumps(row) for row in sentences(4)]
+    (tmp_path / "data.jsonl").write_text("\n".join([*good[:3], *(line for line, _ in BROKEN), good[3], ""]))
+    return tmp_path
+
+
+SELECT = ["select", "data.jsonl", "-o", "out", "--method", "random", "--keep", "1.0"]
+
+
+def test_all_bad_rows_are_told_in_order(here: Path, prune: Prune) -> None:
+    """Whatever is wrong with them, each is an error line of its own; nothing is made."""
+    ran = prune(*SELECT)
+    assert ran.code == 1 and len(ran.errors) == len(BROKEN) and not (here / "out").exists()
+    for number, (told, (_, problem)) in enumerate(zip(ran.errors, BROKEN, strict=True), 4):
+        assert told.startswith(f"data.jsonl:{number}: {problem}")
+
+
+@pytest.mark.parametrize("n", [20, 21, 1234])
+def test_the_first_twenty_are_told_and_the_rest_counted(n: int, here: Path, prune: Prune) -> None:
+    """The first ones by place, ids that stand twice among them, however they were found."""
+    rows: list[dict[str, Any]] = [{"id": 0, "text": "fine"}, {"id": 0, "text": "fine"}]
+    write_rows(here / "data.jsonl", [*rows, *[{"text": " "}] * (n - 1)])
+    ran = prune(*SELECT)
+    assert ran.errors[0].startswith("data.jsonl:2: id 0 is that of data.jsonl:1 too")
+    assert [error.split(": ")[0] for error in ran.errors[:20]] == [f"data.jsonl:{i}" for i in range(2, 22)]
+    assert ran.errors[20:] == ([f"data.jsonl: and {n - 20:,} more bad rows"] if n > 20 else [])
+
+
+def test_what_ends_the_reading_is_told_behind_the_bad_rows(here: Path, prune: Prune) -> None:
+    """A CSV that cannot be read on: the rows before are told, and where it broke."""
+    (here / "data.csv").write_text('text,label\n,a\nfine,a,b\n"open,a\n')
+    ran = prune("select", "data.csv", *SELECT[2:])
+    told = ["data.csv:2: text is null", "data.csv:3: 3 cells; allowed: 2", "data.csv:4: broken CSV"]
+    assert len(ran.errors) == 3 and all(map(str.startswith, ran.errors, told)), ran.err
+
+
+def test_bad_rows_are_left_out_into_a_file(here: Path, prune: Prune) -> None:
+    """The good rows are kept as they came; the bad ones are told with place, reason and content, and counted."""
+    ran = prune(*SELECT, "--skip-bad", "bad/rows.jsonl")
+    assert ran.code == 0, ran.err
+    assert "data.jsonl: 5 bad rows are left out, 4 are kept" in ran.err
+    kept = (here / "out/select.jsonl").read_text().splitlines()
+    assert sorted(map(json.dumps, sentences(4))) == sorted(kept)
+    assert open_artifact(here / "out").about["bad_rows"] == 5
+    told = [json.loads(line) for line in (here / "bad/rows.jsonl").read_text().splitlines()]
+    assert [line["where"] for line in told] == [f"data.jsonl:{i}" for i in range(4, 9)]
+    for line, (text, problem) in zip(told, BROKEN, strict=True):
+        assert line["problem"].startswith(problem)
+        held = json.loads(text) if text.endswith("}") else None
+        assert line.get("row") == held and line.get("text") == (None if held else text)
+    again = prune(*SELECT, "--skip-bad", "bad/rows.jsonl")
+    assert "up to date" in again.err and len((here / "bad/rows.jsonl").read_text().splitlines()) == 5
+
+
+def test_left_out_rows_change_no_ids_and_no_digest(here: Path) -> None:
+    """What is kept is what a file of the good rows alone would hold; ids are still the lines of the file read."""
+    rows = read_rows("data.jsonl", check=classification.check, skip_bad=True)
+    good = read_rows(write_rows(here / "good.jsonl", sentences(4)), check=None)
+    assert rows.digest == good.digest and rows.where(3) == "data.jsonl:9"
+    write_rows(here / "a.jsonl", [{"text": "a"}, {"text": ""}, {"text": "c"}])
+    rows = read_rows("a.jsonl", check=classification.check, skip_bad=True)
+    assert rows.ids == [1, 3] and [row["text"] for row in rows] == ["a", "c"]
+
+
+def test_no_file_but_a_list_of_bad_rows_is_replaced(here: Path, prune: Prune) -> None:
+    """Least of all the data themselves; a dry run writes nothing; without bad rows the list is empty."""
+    before = (here / "data.jsonl").read_bytes()
+    ran = prune(*SELECT, "--skip-bad", "data.jsonl")
+    assert ran.errors == ["data.jsonl: exists and is no list of bad rows; choose another --skip-bad"]
+    assert (here / "data.jsonl").read_bytes() == before
+    assert prune(*SELECT, "--skip-bad", "bad.jsonl", "--dry-run").code == 0 and not (here / "bad.jsonl").exists()
+    assert prune(*SELECT, "--skip-bad", "bad.jsonl").code == 0 and (here / "bad.jsonl").stat().st_size
+    write_rows(here / "data.jsonl", sentences(4))
+    assert prune(*SELECT, "--skip-bad", "bad.jsonl").code == 0 and not (here / "bad.jsonl").stat().st_size
+
+
+def test_bad_rows_alone_are_no_rows(here: Path) -> None:
+    """Where all are bad there is nothing to go on with."""
+    write_rows(here / "data.jsonl", [{"text": ""}] * 3)
+    with pytest.raises(PruneError, match=r"data.jsonl:1: no rows, but for 3 bad ones"):
+        read_rows("data.jsonl", check=classification.check, skip_bad=True)
+
+
+PLAN = """
+train = "data.jsonl"
+tests = {{test = "test.jsonl"}}
+model = {model}
+methods = ["random"]
+keep = [2]
+seeds = [0]
+"""
+
+
+def test_a_pipeline_leaves_bad_rows_out(here: Path, prune: Prune, tiny_model: Path) -> None:
+    """Without being asked it tells those of all files; asked, it goes on, and a list holds those of all files."""
+    write_rows(here / "test.jsonl", [{**row, "note": "x"} for row in sentences(3)] + [{"text": ""}])
+    plan = PLAN.format(model=json.dumps(str(tiny_model)))
+    (here / "p.toml").write_text(plan)
+    ran = prune("pipeline", "p.toml", "-o", "runs", "--dry-run")
+    assert [error.split(": ")[0] for error in ran.errors] == [
+        *(str(f"data.jsonl:{i}") for i in range(4, 9)),
+        "test.jsonl:4",
+    ]
+    (here / "p.toml").write_text('skip_bad = "bad.jsonl"\ndrop = ["note"]\n' + plan + "[finetune]\nsteps = 1\n")
+    ran = prune("pipeline", "p.toml", "-o", "runs", "--dry-run")
+    assert ran.code == 0 and ran.err.count("bad rows are left out") == 2 and not (here / "bad.jsonl").exists()
+    ran = prune("pipeline", "p.toml", "-o", "runs")
+    assert ran.code == 0, ran.err
+    told = [json.loads(line)["where"] for line in (here / "bad.jsonl").read_text().splitlines()]
+    assert told == [*(f"data.jsonl:{i}" for i in range(4, 9)), "test.jsonl:4"]
+    assert "nothing to do, 3 up to date" in prune("pipeline", "p.toml", "-o", "runs").err
+
+
+def test_a_dry_run_of_a_pipeline_tokenises(here: Path, prune: Prune) -> None:
+    """A response that does not fit is told before anything runs, for each length that something is cut to."""
+    row = {"prompt": "Say one.", "response": "one"}
+    write_rows(here / "data.jsonl", [row, {"prompt": "Say a lot.", "response": "one two three " * 20}, row])
+    write_rows(here / "test.jsonl", [row])
+    model = REPOSITORY / "sample_data/lm"
+    plan = 'task = "generation"\n' + PLAN.format(model=json.dumps(str(model))) + "[finetune]\nmax_length = 20\n"
+    (here / "p.toml").write_text(plan)
+    ran = prune("pipeline", "p.toml", "-o", "runs", "--dry-run")
+    assert len(ran.errors) == 1 and ran.errors[0].startswith("data.jsonl:2: response of "), ran.err
+    (here / "p.toml").write_text(plan.replace("20", "400"))
+    assert prune("pipeline", "p.toml", "-o", "runs", "--dry-run").code == 0
