@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def test_an_interrupted_run_leaves_its_results(
         return evaluate(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("prune_cli.pipeline.run.evaluate", stopping)
+        patch.setattr(sys.modules["prune_cli.pipeline.run"], "evaluate", stopping)
         assert prune("pipeline", file, "-o", out).code == 130
     assert (out / "results.jsonl").read_bytes() == before
     assert [line["seed"] for line in read_rows(out / "results.jsonl.part")] == [1, 2]
