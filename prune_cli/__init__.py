@@ -43,6 +43,7 @@ def represent(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
     replace: bool = False,
@@ -51,14 +52,14 @@ def represent(
 ) -> Artifact:
     """Represent rows by a model: hidden states, training dynamics, gradients. See `prune represent --help`.
 
-    fields: name -> key of the rows. drop: keys that rows lose. skip_bad: a file for bad rows, which are then left out.
-    replace: make the artifact again if it is not up to date. force: in any case.
+    fields: name -> key of the rows. format: theirs, where they have one. drop: keys that rows lose. skip_bad: a file
+    for bad rows, which are then left out. replace: make the artifact again if it is not up to date. force: in any case.
     Returns the artifact. Raises prune_cli.errors.PruneError.
     """
     from prune_cli.represent import kinds
     from prune_cli.stages.represent import represent as stage
 
-    reading = _reading(fields, drop, skip_bad)
+    reading = _reading(fields, format, drop, skip_bad)
     return _made(stage(str(data), Path(out), kinds.build(options), reading, _how(replace, force)))
 
 
@@ -67,6 +68,7 @@ def score(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
     replace: bool = False,
@@ -80,7 +82,7 @@ def score(
     from prune_cli.options import Score, build
     from prune_cli.stages.score import score as stage
 
-    reading = _reading(fields, drop, skip_bad)
+    reading = _reading(fields, format, drop, skip_bad)
     return _made(stage(_names(inputs), Path(out), build(Score, options), reading, _how(replace, force)))
 
 
@@ -89,6 +91,7 @@ def select(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
     replace: bool = False,
@@ -104,7 +107,7 @@ def select(
 
     if "keep" in options:
         options["keep"] = str(options["keep"])  # 0.3 or 500 as well as "30%"
-    reading = _reading(fields, drop, skip_bad)
+    reading = _reading(fields, format, drop, skip_bad)
     return _made(stage(_names(inputs), Path(out), build(Select, options), reading, _how(replace, force)))
 
 
@@ -113,6 +116,7 @@ def finetune(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
     replace: bool = False,
@@ -123,7 +127,7 @@ def finetune(
     from prune_cli.options import Finetune, build
     from prune_cli.stages.finetune import finetune as stage
 
-    reading = _reading(fields, drop, skip_bad)
+    reading = _reading(fields, format, drop, skip_bad)
     return _made(stage(str(data), Path(out), build(Finetune, options), reading, _how(replace, force)))
 
 
@@ -133,6 +137,7 @@ def evaluate(
     out: str | Path,
     *,
     fields: Mapping[str, str] | None = None,
+    format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
     replace: bool = False,
@@ -153,7 +158,12 @@ def evaluate(
         named = test_sets(_names(tests))
     return _made(
         stage(
-            str(model), named, Path(out), build(Eval, options), _reading(fields, drop, skip_bad), _how(replace, force)
+            str(model),
+            named,
+            Path(out),
+            build(Eval, options),
+            _reading(fields, format, drop, skip_bad),
+            _how(replace, force),
         )
     )
 
@@ -179,10 +189,13 @@ def _names(given: Names) -> list[str]:
     return [str(given)] if isinstance(given, str | Path) else [str(name) for name in given]
 
 
-def _reading(fields: Mapping[str, str] | None, drop: Sequence[str], skip_bad: str | Path | None) -> Reading:
+def _reading(
+    fields: Mapping[str, str] | None, format: str, drop: Sequence[str], skip_bad: str | Path | None
+) -> Reading:
     from prune_cli.data.open import Reading
 
-    return Reading(fields or {}, tuple(drop), skip_bad is not None, Path(skip_bad) if skip_bad is not None else None)
+    bad_rows = None if skip_bad is None else Path(skip_bad)
+    return Reading(fields or {}, tuple(drop), bad_rows is not None, bad_rows, format)
 
 
 def _how(replace: bool, force: bool) -> How:

@@ -46,6 +46,10 @@ Task = Annotated[
     str,
     Help(f"What the rows are: {', '.join(tasks.names())}; auto: as the artifacts given say, else classification."),
 ]
+LossOn = Annotated[
+    Literal["all", "last"],
+    Help("generation: the loss is on every turn of the assistant (all), or on the last alone.", by_task=True),
+]
 Precision = Annotated[Literal["float32", "bfloat16"], Help("Number format of the computation.")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32), Help("Seed of everything random.")]
 MaxLength = Annotated[
@@ -74,6 +78,7 @@ class Represent:
         str | None, Help("influence: rows of the target set; their groups stay apart.", key=False)
     ] = None
     max_length: MaxLength = 0
+    loss_on: LossOn = "all"
     precision: Precision = "float32"
     batch_size: BatchSize = 32
     tokens_per_batch: TokensPerBatch = 8192
@@ -132,6 +137,7 @@ class Finetune:
     weight_decay: Annotated[float, Meta(ge=0), Help("Weight decay of AdamW.")] = 0.0
     clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0
     max_length: Annotated[int, Meta(gt=0, le=MOST), Help("Cut an example to this many tokens.")] = 512
+    loss_on: LossOn = "all"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Help("auto: bfloat16 autocast where the device has it.")
     ] = "auto"
@@ -168,6 +174,8 @@ class Finetune:
             unused |= {"load_in", *(entry.name for entry in fields(self) if entry.name.startswith("lora_"))}
         if self.keep_checkpoints == "none":
             unused.add("keep_moments")
+        if "loss_on" not in tasks.load(self.task).OPTIONS:
+            unused.add("loss_on")
         return {name: value for name, value in recipe(self).items() if name not in unused}
 
 
@@ -182,6 +190,7 @@ class Eval:
         Help("generation: most tokens of a generated text; 0: generate nothing.", by_task=True),
     ] = 64
     max_length: MaxLength = 0
+    loss_on: LossOn = "all"
     precision: Precision = "float32"
     batch_size: BatchSize = 64
     tokens_per_batch: TokensPerBatch = 16384

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prune_cli import options
+from prune_cli.data import formats
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
 
@@ -48,6 +49,14 @@ Fields = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help=f"generation: how the rows are written: {', '.join(formats.names())}; auto: as they look.",
+        rich_help_panel=PANEL,
+    ),
+]
 Drop = Annotated[
     list[str] | None,
     typer.Option("--drop", metavar="KEY", help="Leave the rows' key KEY out. Repeatable.", rich_help_panel=PANEL),
@@ -76,6 +85,7 @@ def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> ins
 
 COMMON = [
     _option("fields", Fields, None),
+    _option("format", Format, formats.AUTO),
     _option("drop", Drop, None),
     _option("skip_bad", SkipBad, None),
     _option("replace", Replace, False),
@@ -106,6 +116,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
     @functools.wraps(function)
     def command(
         fields: Any,
+        format: str,
         drop: Any,
         skip_bad: Path | None,
         replace: bool,
@@ -121,7 +132,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         how = How(force=force, replace=replace, dry_run=dry_run)
-        reading = Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad)
+        reading = Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
         report(function(**values, reading=reading, how=how), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
@@ -183,7 +194,7 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 def _fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
-    from prune_cli.data.rows import parse_fields
+    from prune_cli.data.open import parse_fields
 
     try:
         return parse_fields(given or ())

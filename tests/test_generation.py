@@ -156,7 +156,90 @@ def test_both_forms_of_a_row_are_the_same_tokens(folder: Path, tmp_path: Path) -
         assert np.array_equal(getattr(first, name), getattr(second, name))
     turns = [{"role": "system", "content": "the plot"}, *rows[0]["messages"], *rows[1]["messages"]]
     longer = encoded(folder, "llama", path=write_rows(tmp_path / "long.jsonl", [{"messages": turns}]))[2]
-    assert longer.lengths[0] - longer.gold[0] == first.lengths[1] - first.gold[1]
+    assert longer.gold.sum() == first.gold[: first.offsets[2]].sum()
+
+
+def two_turns(n: int) -> list[dict[str, Any]]:
+    """n conversations of two turns, each of two rows of `talks`."""
+    pairs = zip(talks(n), talks(n, 50), strict=True)
+    return [
+        {"id": i, "messages": as_messages(a)["messages"] + as_messages(b)["messages"]} for i, (a, b) in enumerate(pairs)
+    ]
+
+
+@pytest.mark.parametrize("loss_on", ["all", "last"])
+def test_a_conversation_has_the_loss_of_its_turns(folder: Path, tmp_path: Path, loss_on: str) -> None:
+    """The mean over the tokens of both answers, or of the last alone, by transformers with labels put by hand."""
+    said = two_turns(6)
+    rows = open_rows(write_rows(tmp_path / "rows.jsonl", said), check=None, format="auto")
+    tokenizer = load_tokenizer(find(str(folder / "llama")))
+    found = generation.encode(rows, tokenizer, 64, [], loss_on=loss_on)
+    model = AutoModelForCausalLM.from_pretrained(folder / "llama").eval()
+    batch = generation.collate(found, range(6), 0, "cpu")
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        losses = generation.losses(model(**batch).logits, labels)
+        for i, row in enumerate(said):
+            ids, gold = [2], [-100]
+            for asked, answered in (row["messages"][:2], row["messages"][2:]):
+                texts = f"<user> {asked['content']} </s><assistant>", f" {answered['content']} </s>"
+                prompt, answer = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+                ids += prompt + answer
+                gold += [-100] * len(prompt) + answer
+            if loss_on == "last":
+                gold[: len(ids) - len(answer)] = [-100] * (len(ids) - len(answer))
+            assert found.input_ids[found.offsets[i] : found.offsets[i + 1]].tolist() == ids
+            alone = model(input_ids=torch.tensor([ids]), labels=torch.tensor([gold]))
+            assert losses[i].item() == pytest.approx(alone.loss.item(), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_conversations_through_every_command(folder: Path, tmp_path: Path, prune: Prune) -> None:
+    """Trained, represented and judged by their turns; the last is generated; --loss-on makes another artifact."""
+    data = write_rows(tmp_path / "rows.jsonl", two_turns(8))
+    train = ["finetune", data, "--model", folder / "llama", "--task", "generation", "--steps", 2, "--batch-size", 4]
+    kinds = ["--kind", "hidden,dynamics,gradient,unprompted", "--pooling", "response", "--dim", 16]
+    for command in (
+        [*train, "-o", tmp_path / "all"],
+        [*train, "-o", tmp_path / "last", "--loss-on", "last"],
+        ["represent", data, "-o", tmp_path / "rep-all", "--model", tmp_path / "all", *kinds],
+        ["represent", data, "-o", tmp_path / "rep-last", "--model", tmp_path / "all", *kinds, "--loss-on", "last"],
+        ["eval", tmp_path / "all", data, "-o", tmp_path / "eval", "--max-new-tokens", 3],
+    ):
+        ran = prune(*command)
+        assert ran.code == 0, ran.err
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("all", "last")]
+    assert weights[0] != weights[1]
+    for kind, name in (("dynamics", "logprob"), ("unprompted", "logprob_unprompted"), ("hidden", "hidden")):
+        every, last = (tensors.load(tmp_path / f"rep-{on}" / f"{kind}.safetensors")[name] for on in ("all", "last"))
+        assert not np.allclose(every, last)
+    predictions = read_rows(tmp_path / "eval/predictions.jsonl")
+    assert [row["reference"] for row in predictions] == [row["messages"][3]["content"] for row in two_turns(8)]
+    stale = prune(*train, "-o", tmp_path / "all", "--loss-on", "last")
+    assert stale.code == 1 and 'options.loss_on "all" -> "last"' in stale.err
+
+
+def test_texts_are_trained_on_and_have_no_prompt(folder: Path, tmp_path: Path, prune: Prune) -> None:
+    """A text has a loss and no prediction."""
+    data = write_rows(tmp_path / "rows.jsonl", [{"text": f"{row['prompt']} {row['response']}"} for row in talks(6)])
+    train = [
+        "finetune",
+        data,
+        "-o",
+        tmp_path / "model",
+        "--model",
+        folder / "gpt2",
+        "--task",
+        "generation",
+        "--steps",
+        1,
+    ]
+    for command in (train, ["eval", tmp_path / "model", data, "-o", tmp_path / "eval"]):
+        ran = prune(*command)
+        assert ran.code == 0, ran.err
+    assert set(read_rows(tmp_path / "eval/predictions.jsonl")[0]) == {"test", "id", "loss", "tokens"}
+    metrics = json.loads((tmp_path / "eval/metrics.json").read_text())["rows"]
+    assert set(metrics) == {"n", "loss", "token_loss", "perplexity"}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -168,7 +251,7 @@ def test_prompts_are_cut_from_the_left_and_responses_kept(folder: Path, kind: st
         kept = found.input_ids[found.offsets[i] : found.offsets[i + 1]].tolist()
         room = 6 - len(answer)
         assert kept == [2, *prompt[len(prompt) - room + 1 :], *answer]
-        assert found.gold[i] == room
+        assert found.gold[found.offsets[i] : found.offsets[i + 1]].tolist() == [False] * room + [True] * len(answer)
     assert generation.cut([2, 7, 8, 9], 1, 2) == [2]
     assert generation.cut([6, 7, 8, 9], 2, 2) == [8, 9]
 
@@ -340,18 +423,24 @@ def test_lora_runs_end_to_end(done: Path, prune: Prune, kind: str) -> None:
 
 TURN = {"role": "user", "content": "the film"}
 BAD = [
-    ({"prompt": "a"}, 'no "response"; the row has: "prompt"; allowed: "prompt" and "response", or "messages"'),
+    ({"prompt": "a"}, 'no "response"; the row has: "prompt"; allowed: '),
     ({"prompt": "a", "response": " "}, "response is blank; allowed: a string that is not blank"),
     ({"prompt": 3, "response": "b"}, "prompt 3 is an integer; allowed: a string that is not blank"),
     ({"prompt": "a", "response": "b", "messages": []}, 'the row has "messages" and "prompt"'),
     ({"messages": [TURN]}, "messages has 1; allowed: two or more, the last by the assistant"),
-    ({"messages": [TURN, TURN]}, "the last message has the role user; allowed: assistant"),
-    ({"messages": [TURN, {"role": "bot", "content": "a"}]}, "message 2 has the role 'bot'; allowed: system, user"),
+    ({"messages": [TURN, TURN]}, "the last message of messages has the role user; allowed: assistant"),
+    (
+        {"messages": [TURN, {"role": "bot", "content": "a"}]},
+        "message 2 has the role 'bot'; allowed: system, developer, user",
+    ),
     ({"messages": [TURN, {"role": "assistant", "content": ""}]}, "content of message 2 is blank"),
     ({"messages": [TURN, {"role": "assistant"}]}, 'message 2 has no "content"'),
     ({"messages": "a"}, 'messages "a" is a string; allowed: a list'),
     ({"messages": ["a", "b"]}, 'message 1 "a" is a string; allowed: an object with role and content'),
-    ({"messages": [TURN, {"role": "assistant", "content": "a"}]}, '"messages", but the tokenizer has no chat template'),
+    (
+        {"messages": [TURN, {"role": "assistant", "content": "a"}]},
+        "a conversation, but the tokenizer has no chat template",
+    ),
     ({"prompt": "a", "response": "very " * 70}, "response of 71 tokens; allowed: up to 63"),
 ]
 
@@ -359,11 +448,12 @@ BAD = [
 @pytest.mark.parametrize(("row", "problem"), BAD)
 def test_bad_rows_are_one_line(folder: Path, tmp_path: Path, prune: Prune, row: dict[str, Any], problem: str) -> None:
     """Each bad row stops the command with one line that names file and line and says what is allowed."""
-    data = write_rows(tmp_path / "bad.jsonl", [*talks(2), row])
+    good = [as_messages(entry) if "messages" in row else entry for entry in talks(2)]
+    data = write_rows(tmp_path / "bad.jsonl", [*good, row])
     ran = prune("finetune", data, "-o", tmp_path / "out", "--model", folder / "gpt2", "--task", "generation")
     assert ran.code == 1
     (line,) = ran.errors
-    assert "bad.jsonl:3: " in line
+    assert ("bad.jsonl:1: " if "no chat template" in problem else "bad.jsonl:3: ") in line
     assert problem in line
 
 
@@ -372,7 +462,11 @@ def test_templates_that_refuse_or_part_a_row_are_errors_that_name_it(folder: Pat
     rows, tokenizer, _ = encoded(folder, "llama")
     for template, problem in (
         ("{{ raise_exception('no system') }}", "train.jsonl:1: the chat template refuses the messages: no system"),
-        ("{% if add_generation_prompt %}<user>{% else %}<s>{% endif %} the film", "train.jsonl:1: through the chat"),
+        ("<s> the film", "train.jsonl:1: the chat template leaves out message 1, of the user"),
+        (
+            "{{ messages }} {{ range(9999) | random }}{{ messages | length }}",
+            "train.jsonl:1: it is unknown where message 2",
+        ),
     ):
         tokenizer.chat_template = template
         with pytest.raises(PruneError, match=problem):

@@ -244,15 +244,16 @@ def test_rows_are_read_once_while_their_file_stays_the_same(here: Path, monkeypa
         return rows.read_rows(data, fields, **options)
 
     monkeypatch.setattr(opening, "read_rows", counted)
+    plain = Reading(format=None)  # rows of this task have no format
     path, check = write_rows(here / "data.jsonl", sentences(6)), tasks.load("classification").check
-    first = opening.open_rows("data.jsonl", Reading(), check)
-    assert opening.open_rows("data.jsonl", Reading(), check) is first
+    first = opening.open_rows("data.jsonl", plain, check)
+    assert opening.open_rows("data.jsonl", plain, check) is first
     assert len(read) == 1
-    opening.open_rows("data.jsonl", Reading(), None)
-    opening.open_rows("data.jsonl", Reading({"words": "text"}), None)
+    opening.open_rows("data.jsonl", plain, None)
+    opening.open_rows("data.jsonl", Reading({"words": "text"}, format=None), None)
     assert len(read) == 3
     write_rows(path, sentences(6)[::-1])  # as long as before
-    second = opening.open_rows("data.jsonl", Reading(), check)
+    second = opening.open_rows("data.jsonl", plain, check)
     assert [row["id"] for row in second] == [row["id"] for row in sentences(6)[::-1]]
     with pytest.raises(PruneError, match="was changed while in use"):
         first[0]
@@ -339,7 +340,7 @@ def test_methods_run_on_maps_as_on_copies(name: str, monkeypatch: pytest.MonkeyP
 def test_the_task_is_that_of_the_artifacts(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task travels from a representation to its scores and selections; two tasks do not go together."""
     for found in ("train", "score", "kept"):
-        given = inputs.collect([str(made / found)], {})
+        given = inputs.collect([str(made / found)], Reading())
         assert given.task_name == "classification" and given.task is tasks.load("classification")
 
     def opened(path: Path, *stages: str) -> artifact.Artifact:
@@ -350,12 +351,12 @@ def test_the_task_is_that_of_the_artifacts(made: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(inputs, "open_artifact", opened)
     with pytest.raises(PruneError, match="inputs of different tasks"):
-        inputs.collect([str(made / "train"), str(made / "score")], {})
+        inputs.collect([str(made / "train"), str(made / "score")], Reading())
 
 
 def test_a_selection_is_no_other_kind_of_input(made: Path) -> None:
     """Each artifact is kept under what it is, and the rows are those of the selection."""
-    found = inputs.collect([str(made / name) for name in ("kept", "train", "score")], {})
+    found = inputs.collect([str(made / name) for name in ("kept", "train", "score")], Reading())
     assert [len(each) for each in (found.selected, found.represented, found.scored)] == [1, 1, 1]
     assert found.n == len(found.rows) == 12
     assert found.digest == found.rows.digest == rows.read_rows(made / "kept" / "select.jsonl", check=None).digest

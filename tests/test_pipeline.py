@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.pipeline.checks import read_plan
 from prune_cli.pipeline.results import Report, table
+from prune_cli.stages.common import Outcome
+from prune_cli.stages.evaluate import evaluate
 from tests.conftest import REPOSITORY, Prune, Ran, read_rows, sentences, write_rows
 
 OWN = '{{name = "x", representation = "hidden", score = "prototypicality", select = "top", {}}}'
@@ -88,6 +92,46 @@ def test_a_run_a_rerun_and_a_change(folder: Path, prune: Prune, tiny_model: Path
     assert made <= would  # a dry run names all that may have to be made again
     score = next(step for step in steps if step["step"] == "score middling seed 0")
     assert score["reason"] == "options.set.k 3 -> 4"
+
+
+def test_an_interrupted_run_leaves_its_results(
+    folder: Path, prune: Prune, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results are written as they come; those of the run before stay until the new ones are whole."""
+    file, out = folder / "pipeline.toml", folder / "runs"
+    text = FILE.format(model=tiny_model, options="").replace('"full",', "").replace("seeds = [0, 1]", "seeds = [0]")
+    short = re.sub(r"    (\{.*|\"less\",)\n", "", text).replace("dim = 64", "")  # random alone
+    file.write_text(short)
+    assert prune("pipeline", file, "-o", out).code == 0
+    before = (out / "results.jsonl").read_bytes()
+    file.write_text(short.replace("seeds = [0]", "seeds = [1, 2, 3]"))
+    calls: list[int] = []
+
+    def stopping(*arguments: Any) -> Outcome:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["prune_cli.pipeline.run"], "evaluate", stopping)
+        assert prune("pipeline", file, "-o", out).code == 130
+    assert (out / "results.jsonl").read_bytes() == before
+    assert [line["seed"] for line in read_rows(out / "results.jsonl.part")] == [1, 2]
+    assert prune("pipeline", file, "-o", out).code == 0
+    assert [line["seed"] for line in read_rows(out / "results.jsonl")] == [1, 2, 3]
+    assert not (out / "results.jsonl.part").exists()
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "results.jsonl.part"])
+def test_a_file_that_holds_no_results_is_not_replaced(name: str, folder: Path, prune: Prune) -> None:
+    """A file of the user's stays, and is told of before anything runs."""
+    (folder / "runs").mkdir()
+    (folder / "runs" / name).write_text("years of work\n")
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    assert done.code == 1
+    assert done.errors == [f"{folder}/runs/{name}: exists and holds no results; choose another --out, or move it away"]
+    assert [path.name for path in (folder / "runs").iterdir()] == [name]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from prune_cli.artifacts import files
+from prune_cli.represent import resume as progress
 from prune_cli.runtime import interrupt
 from prune_cli.training import resume, trainer
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
@@ -313,4 +314,61 @@ def test_ctrl_c_in_the_last_step_is_not_lost(
         assert prune(*training(tmp_path / "out", data, tiny_model)).code == 130
     ran = prune(*training(tmp_path / "out", data, tiny_model))
     assert "finetune, steps: going on from 6 of 7" in ran.err
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def lose_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def change(text: str, other: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(path.read_text().replace(text, other))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("gradient.safetensors", Path.unlink),
+        ("gradient.safetensors", lose_half),
+        ("gradient.safetensors", DAMAGE["zeros"]),
+        ("hidden.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-200] + bytes(200))),
+        (".hidden.sums", Path.unlink),
+        (".progress.0.json", lambda path: path.write_text("{")),
+        (".progress.0.json", change('"reached": [0', '"reached": [1')),
+        (".progress.0.json", change('"tokens": ', '"tokens": 1')),
+    ],
+)
+def test_a_damaged_draft_of_represent_is_not_gone_on_from(
+    name: str,
+    damage: Callable[[Path], object],
+    prune: Prune,
+    data: Path,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is saved is known by its checksums; with any of it lost, the walk starts anew, to the same bytes."""
+
+    def command(out: str) -> list[object]:
+        options = ["--kind", "hidden,gradient", "--dim", 64, "--batch-size", 4, "--save-minutes", 0]
+        return ["represent", data / "train.jsonl", "-o", tmp_path / out, "--model", made / "warmup", *options]
+
+    assert prune(*command("whole")).code == 0
+    save, calls = progress.save, []
+
+    def stopping(*arguments: Any) -> None:
+        save(*arguments)
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "save", stopping)
+        assert prune(*command("out")).code == 130
+    damage(tmp_path / "out.part" / name)
+    ran = prune(*command("out"))
+    assert ran.code == 0, ran.err
+    told = "what an interrupted run saved is damaged; starting from the first row" in ran.err
+    assert told == (not name.startswith(".progress"))
+    assert "going on" not in ran.err
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")

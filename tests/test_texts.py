@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import transformers
 
+from prune_cli.data.formats._conversation import of_messages
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
 from prune_cli.models.find import find
@@ -95,6 +96,12 @@ def tokenizer_with(template: str) -> Any:
     return tokenizer
 
 
+def texts_of(tokenizer: Any) -> tuple[str, str]:
+    """The prompt of MESSAGES and the whole."""
+    told = of_messages(MESSAGES)
+    return chat.prompt(tokenizer, told, "here"), chat.rendered(tokenizer, told, [len(MESSAGES) - 1], "here").whole
+
+
 @pytest.fixture
 def another_day(monkeypatch: pytest.MonkeyPatch) -> str:
     """A day far from today, by the clock of transformers' templates."""
@@ -113,7 +120,7 @@ def test_a_template_sees_a_fixed_date(template: str, another_day: str) -> None:
     """The library's own rendering changes with the day; ours does not, and is otherwise the same."""
     tokenizer = tokenizer_with(template + TURNS)
     theirs = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
-    prompt, whole = chat.rendered(tokenizer, MESSAGES, "rows.jsonl:1")
+    prompt, whole = texts_of(tokenizer)
     assert another_day in theirs
     assert whole == theirs.replace(another_day, "26 Jul 2024")
     assert whole.startswith(prompt)
@@ -148,7 +155,7 @@ def test_every_code_of_strftime_is_told(code: str) -> None:
     """The macro's text for a code is Python's own for the fixed date; `%%` is a percent sign."""
     text = f"a %{code} b %% %%d %{code}"
     tokenizer = tokenizer_with(f"{{{{ strftime_now({text!r}) }}}}|{TURNS}")
-    _, whole = chat.rendered(tokenizer, MESSAGES, "here")
+    _, whole = texts_of(tokenizer)
     assert whole.split("|<")[0].rstrip("|") == datetime(2024, 7, 26, tzinfo=UTC).strftime(text)
 
 
@@ -158,7 +165,7 @@ def test_a_template_keeps_its_white_space_beside_the_date() -> None:
         template = start + TURNS + "{{ strftime_now('') }}"
         tokenizer = tokenizer_with(template)
         theirs = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
-        assert chat.rendered(tokenizer, MESSAGES, "here")[1] == theirs
+        assert texts_of(tokenizer)[1] == theirs
 
 
 def test_a_template_that_draws_at_random_draws_the_same() -> None:
@@ -167,9 +174,9 @@ def test_a_template_that_draws_at_random_draws_the_same() -> None:
     random.seed(5)
     expected = random.random()
     random.seed(5)
-    first = chat.rendered(tokenizer, MESSAGES, "here")
+    first = texts_of(tokenizer)
     assert random.random() == expected
-    assert chat.rendered(tokenizer, MESSAGES, "here") == first
+    assert texts_of(tokenizer) == first
     assert first[1].startswith(first[0])
 
 
@@ -201,11 +208,11 @@ def test_a_template_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     began = time.monotonic()
     with pytest.raises(PruneError, match=r"here: the chat template fails .* TimeoutError: it took more than 0.3 s"):
-        chat.rendered(tokenizer_with(loops), MESSAGES, "here")
+        texts_of(tokenizer_with(loops))
     assert time.monotonic() - began < 5
     monkeypatch.undo()
     with pytest.raises(PruneError, match="here: the chat template makes a text of 20000000 characters; allowed: up to"):
-        chat.rendered(tokenizer_with("{{ 'ab' * 10 ** 7 }}"), MESSAGES, "here")
+        texts_of(tokenizer_with("{{ 'ab' * 10 ** 7 }}"))
 
 
 def uncut(tokenizer: Any, *texts: str) -> int:

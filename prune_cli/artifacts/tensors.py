@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _CODES = {
     "int32": "I32",
     "int64": "I64",
 }
+_SUM = 4  # bytes of a row's checksum
 _DTYPES = {code: np.dtype(name) for name, code in _CODES.items()}
 
 
@@ -71,7 +73,8 @@ class RowWriter:
     """Write rows of tensors to a safetensors file in any order.
 
     The whole file is reserved when it is created, so that a full disk is an error at the start and not after hours. A
-    file that an interrupted run left is used again if its header agrees.
+    file that an interrupted run left is used again if its header agrees; `.<stem>.sums` beside it has a checksum of
+    each row that was written, by which `holds` knows it.
 
     scales: name -> the tensor float32 [n, e] that what is stored is to be multiplied by. The values of a row at a
     checkpoint are divided by a power of two, so that the largest is between a half and one: float16 then loses neither
@@ -83,19 +86,25 @@ class RowWriter:
         self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, Any], scales: Mapping[str, str] = {}
     ) -> None:
         self._scales = dict(scales)
+        self._names = sorted(specs)
         self.vanished = dict.fromkeys(specs, 0)
         self._specs = dict(specs)
         head, self._starts = _header(specs, metadata)
         size = len(head) + sum(spec.nbytes for spec in specs.values())
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        size_of_sums = sum(spec.shape[0] * spec.shape[1] * _SUM for spec in specs.values())
+        sums = path.with_name(f".{path.stem}.sums")
+        self._file, self._sums = (os.open(file, os.O_RDWR | os.O_CREAT, 0o644) for file in (path, sums))
         try:
-            if os.fstat(self._file).st_size != size or os.pread(self._file, len(head), 0) != head:
-                os.ftruncate(self._file, 0)
-                os.posix_fallocate(self._file, 0, size)
+            new = os.fstat(self._file).st_size != size or os.pread(self._file, len(head), 0) != head
+            if new:
+                _reserve(self._file, size)
                 os.pwrite(self._file, head, 0)
+            if new or os.fstat(self._sums).st_size != size_of_sums:
+                _reserve(self._sums, size_of_sums)
         except OSError as failure:
-            os.close(self._file)
-            path.unlink(missing_ok=True)
+            self.close()
+            for file in (path, sums):
+                file.unlink(missing_ok=True)
             raise PruneError(f"{path}: cannot reserve {size / 1e9:.2f} GB: {failure.strerror}") from failure
 
     def __enter__(self) -> Self:
@@ -104,7 +113,12 @@ class RowWriter:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
+        os.close(self._sums)
 
     def write(self, name: str, positions: NDArray[np.int64], checkpoint: int, values: NDArray[Any]) -> None:
         """Write values [b, …] to rows `positions` [b] of tensor `name` [n, e, …] at one checkpoint.
@@ -127,13 +141,44 @@ class RowWriter:
         if spec.dtype == "float16":
             here, there = (array.reshape(len(cast), -1).any(1) for array in (values, cast))
             self.vanished[name] += int((here & ~there).sum())
-        step = cast[0].nbytes
         for position, row in zip(positions.tolist(), cast, strict=True):
-            os.pwrite(self._file, row.tobytes(), self._starts[name] + (position * spec.shape[1] + checkpoint) * step)
+            at, at_sum = self._places(name, position, checkpoint)
+            data = row.tobytes()
+            os.pwrite(self._file, data, at)
+            os.pwrite(self._sums, _checksum(data), at_sum)
+
+    def holds(self, positions: NDArray[np.int64], checkpoint: int) -> bool:
+        """Whether rows `positions` [b] of all tensors were written at a checkpoint, and are as they were written."""
+        for name, spec in self._specs.items():
+            size = spec.nbytes // (spec.shape[0] * spec.shape[1])
+            for position in positions.tolist():
+                at, at_sum = self._places(name, position, checkpoint)
+                if _checksum(os.pread(self._file, size, at)) != os.pread(self._sums, _SUM, at_sum):
+                    return False
+        return True
+
+    def _places(self, name: str, position: int, checkpoint: int) -> tuple[int, int]:
+        """Where a row of a tensor at a checkpoint is in the file, and its checksum in the other."""
+        n, e = self._specs[name].shape[:2]
+        number = position * e + checkpoint
+        size = self._specs[name].nbytes // (n * e)
+        return self._starts[name] + number * size, (self._names.index(name) * n * e + number) * _SUM
 
     def sync(self) -> None:
         """Bring what was written so far safely to disk."""
         os.fdatasync(self._file)
+        os.fdatasync(self._sums)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Make a file one of `size` zeros that the disk has room for."""
+    os.ftruncate(file, 0)
+    os.posix_fallocate(file, 0, size)
+
+
+def _checksum(data: bytes) -> bytes:
+    """A checksum that is not zero: zero stands where nothing was written."""
+    return (zlib.crc32(data) or 1).to_bytes(_SUM, "little")
 
 
 def power_of_two(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.data import problems, typed
+from prune_cli.data import formats, problems, typed
 from prune_cli.data.lines import Block, Broken, Row
 from prune_cli.data.problems import INTEGER
 from prune_cli.errors import PruneError
@@ -52,17 +52,31 @@ class Good:
 class Checker:
     """Checks the rows of a data set.
 
-    fields: names under which keys are read. drop: keys that rows lose. skip: bad rows are left out and written to
-    `left_out`, a line of JSON each. Only then are ids that stand twice found here; where no row is left out, it is
-    cheaper to compare them all at the end.
+    fields: names under which keys are read. drop: keys that rows lose. format: for rows that have one, its name or
+    `auto`; they are then checked as of that format, not by `check`. With `auto` the first good row decides: a bad one
+    before it, which is told or left out, does not. skip: bad rows are left out and written to `left_out`, a line of
+    JSON each. Only then are ids that stand twice found here; where no row is left out, it is cheaper to compare them
+    all at the end.
     """
 
-    def __init__(self, fields: Mapping[str, str], drop: tuple[str, ...], check: Check | None, *, skip: bool) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, str],
+        drop: tuple[str, ...],
+        check: Check | None,
+        format: str | None,
+        *,
+        skip: bool,
+    ) -> None:
+        self.format = format
         self.n_bad = 0
         self._bad: list[Bad] = []
         self.left_out: IO[bytes] | None = tempfile.TemporaryFile() if skip else None  # noqa: SIM115 (Rows keeps it)
         self.undropped = set(drop)  # keys that no row had so far
-        self._fields, self._drop, self._check = fields, set(drop), check
+        self._fields, self._drop = fields, set(drop)
+        self._check = check
+        if format:
+            self._check = self._undecided if format == formats.AUTO else formats.Check(format, asked=True)
         self._names = {key: name for name, key in fields.items()}
         self._label_type: type | None = None
         self._seen: dict[str, str] | None = {} if skip else None  # id -> where its row is
@@ -79,20 +93,23 @@ class Checker:
         encodes = drops or not block.plain
         for k, raw in enumerate(block.rows):
             if isinstance(raw, Broken):
-                self._take_down(part, int(block.numbers[k]), prefix, raw, raw.text)
+                self._take_down(part, int(block.numbers[k]), prefix, raw.error, raw.text)
                 bad.append(k)
                 continue
             if drops:
                 raw = self._without_dropped(raw)
             row = {names.get(key, key): value for key, value in raw.items()} if names else raw
             row_id, group = row.get("id"), row.get("group")  # null is missing
-            problem = problems.field_problem(raw, fields) if names else None
+            problem: str | PruneError | None = problems.field_problem(raw, fields) if names else None
             if row_id is not None and not (type(row_id) is str and row_id.strip()) and type(row_id) is not int:
                 problem = problem or problems.name_problem("id", row_id)
             if group is not None and not (type(group) is str and group.strip()) and type(group) is not int:
                 problem = problem or problems.name_problem("group", group)
             if problem is None and check is not None:
-                problem = check(row)
+                try:
+                    problem = check(row)
+                except PruneError as error:  # with a hint
+                    problem = error
             if problem is None and type(label := row.get("label")) is not self._label_type and label is not None:
                 problem = self._label_problem(label)
             if problem is None and self._seen is not None:
@@ -131,13 +148,22 @@ class Checker:
             hints.append(last.hint)
         return PruneError(messages[0], hint=next(filter(None, hints), None), also=messages[1:]) if messages else None
 
-    def _take_down(self, part: int, number: int, prefix: str, problem: str | Broken, raw: Row | str) -> None:
+    def _undecided(self, row: Row) -> str | None:
+        """The problem of a row, by how it looks, until a good one decides the format; then as of that format."""
+        if self.format != formats.AUTO:
+            return self._check(row) if self._check else None
+        name = formats.detected(row)
+        problem = formats.load(name).check(row)
+        if problem is None:
+            self.format, self._check = name, formats.Check(name, asked=False)
+        return problem
+
+    def _take_down(self, part: int, number: int, prefix: str, problem: str | PruneError, raw: Row | str) -> None:
         where = f"{prefix}{number}"
-        if isinstance(problem, Broken):
-            message, hint = problem.error.message.removeprefix(f"{where}: "), problem.error.hint
-        else:
-            assert isinstance(raw, dict)
-            message, hint = problem, problems.field_hint(problem, raw)
+        message, hint = (problem, None) if isinstance(problem, str) else (problem.message, problem.hint)
+        message = message.removeprefix(f"{where}: ")
+        if isinstance(raw, dict):
+            hint = hint or problems.field_hint(message, raw)
         self.add(Bad(part, number, where, message, hint))
         if self.left_out is not None:
             held = {"text": raw} if isinstance(raw, str) else {"row": typed.carried(raw)}

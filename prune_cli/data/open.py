@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from prune_cli.artifacts.files import replace_file
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
+from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
 from prune_cli.data.sources import data_name, files_of
@@ -26,35 +27,64 @@ class Reading:
     """How rows of data files are read; those of artifacts are as they were read then.
 
     fields: name -> key, the key read under that name. drop: keys that rows lose. skip_bad: rows that break a rule are
-    left out, and told in the file `bad_rows`, if there is one.
+    left out, and told in the file `bad_rows`, if there is one. format: the name of the rows' format (formats/), or
+    `auto`, as they look; None for rows of a task without formats.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     skip_bad: bool = False
     bad_rows: Path | None = None
+    format: str | None = formats.AUTO
+
+
+def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
+    """`["text=sentence"]` -> {"text": "sentence"}, the key `sentence` read as `text`. Raises PruneError."""
+    fields: dict[str, str] = {}
+    for pair in pairs:
+        new, equals, old = (part.strip() for part in pair.partition("="))
+        if not (new and equals and old):
+            raise PruneError(f"field: {pair}; allowed: NAME=KEY, as in text=sentence")
+        if new in fields or old in fields.values():
+            raise PruneError(f"field: {pair}; allowed: each name and each key once")
+        fields[new] = old
+    return fields
 
 
 def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
     """Rows of a data file, or of an artifact that holds rows (represent: all of them, select: the kept ones).
 
-    The rows of an artifact have the fields and ids that they had when it was made; `reading` and `check` are for data
-    files. Raises PruneError, with file:line where a row is at fault.
+    The rows of an artifact have the fields, the format and the ids that they had when it was made; `reading` and
+    `check` are for data files. Raises PruneError, with file:line where a row is at fault, and for another format than
+    the artifact's.
     """
     path = Path(data)
     if is_artifact(path):
-        return _rows_of(open_artifact(path, "represent", "select"))
+        rows = _rows_of(open_artifact(path, "represent", "select"))
+        if reading.format not in (None, formats.AUTO, rows.format):
+            told = f"format: {reading.format}; the rows of {data} are of the format {rows.format}; leave it out"
+            raise PruneError(told)
+        return rows
     fields = tuple(sorted(reading.fields.items()))
     stamps = tuple((str(file), *_stamp(file)) for file in files_of(data))
     if not stamps:
-        return read_rows(data, reading.fields, check=check, drop=reading.drop, skip_bad=reading.skip_bad)
-    return _read_once(data, stamps, fields, check, reading.drop, reading.skip_bad)
+        return read_rows(
+            data,
+            reading.fields,
+            check=check,
+            drop=reading.drop,
+            skip_bad=reading.skip_bad,
+            format=reading.format,
+        )
+    return _read_once(data, stamps, fields, check, reading.drop, reading.skip_bad, reading.format)
 
 
 def read_as(rows: Rows) -> dict[str, Any]:
     """How rows were read, as the manifest of what is made of them says it; `Reading` of it reads them again."""
     return {
         "fields": dict(rows.fields),
+        **({"format": rows.format} if rows.format else {}),
+        **({"detected": True} if rows.detected else {}),
         **({"drop": list(rows.drop)} if rows.drop else {}),
         **({"bad_rows": rows.left_out.count} if rows.left_out else {}),
     }
@@ -85,7 +115,8 @@ def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     """The rows that a score was made of, from where they were. Raises PruneError if they are gone or have changed."""
     origin = artifact.origin("rows")
     about = artifact.about
-    reading = Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about)
+    written = formats.AUTO if about.get("detected") else _format(artifact)
+    reading = Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
     place = str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"])  # a pattern, the hub
     if not origin.exists() and not files_of(place):
         raise PruneError(
@@ -95,7 +126,7 @@ def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     rows: Rows | None
     if origin.suffix == ".jsonl" and origin.exists() and not reading.drop and not reading.skip_bad:
         ids = _Ids(artifact.file(IDS), kept=False)
-        rows = _reopen_once(origin, _stamp(origin), _fields(artifact), ids, artifact.inputs["rows"])
+        rows = _reopen_once(origin, _stamp(origin), _fields(artifact), _format(artifact), ids, artifact.inputs["rows"])
     else:
         rows = open_rows(place, reading, check)
     if rows is None or rows.digest != artifact.inputs["rows"]:
@@ -152,7 +183,7 @@ def _rows_of(artifact: Artifact) -> Rows:
     selected = artifact.stage == "select"
     path = artifact.file(SELECTED if selected else ROWS)
     ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected)
-    rows = _reopen_once(path, _stamp(path), _fields(artifact), ids, artifact.about["digest"])
+    rows = _reopen_once(path, _stamp(path), _fields(artifact), _format(artifact), ids, artifact.about["digest"])
     if rows is None:
         raise PruneError(f"{path}: differs from what was written", hint="make the artifact again with --force")
     return rows
@@ -161,6 +192,11 @@ def _rows_of(artifact: Artifact) -> Rows:
 def _fields(artifact: Artifact) -> tuple[tuple[str, str], ...]:
     """The names under which the keys of an artifact's rows are read."""
     return tuple(sorted(artifact.about["fields"].items()))
+
+
+def _format(artifact: Artifact) -> str | None:
+    """The format of an artifact's rows; None where its task has none."""
+    return artifact.about.get("format")
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -182,17 +218,23 @@ def _read_once(
     check: Check | None,
     drop: tuple[str, ...],
     skip_bad: bool,
+    format: str | None,
 ) -> Rows:
     """`read_rows`, once as long as the files stay the same: all steps of a pipeline open the same few files.
 
     The rows hold their file open, so that no other can have its inode.
     """
-    return read_rows(data, dict(fields), check=check, drop=drop, skip_bad=skip_bad)
+    return read_rows(data, dict(fields), check=check, drop=drop, skip_bad=skip_bad, format=format)
 
 
 @lru_cache(maxsize=8)
 def _reopen_once(
-    path: Path, stamp: tuple[int, int, int], fields: tuple[tuple[str, str], ...], ids: _Ids, digest: str
+    path: Path,
+    stamp: tuple[int, int, int],
+    fields: tuple[tuple[str, str], ...],
+    format: str | None,
+    ids: _Ids,
+    digest: str,
 ) -> Rows | None:
     """`reopen_rows`, once as long as the file stays the same."""
-    return reopen_rows(path, dict(fields), ids.read(), digest)
+    return reopen_rows(path, dict(fields), format, ids.read(), digest)

@@ -23,6 +23,7 @@ from prune_cli.artifacts.manifest import canonical
 from prune_cli.data import lines, problems
 from prune_cli.data.checking import Bad, Checker, Good
 from prune_cli.data.checking import Check as Check  # who opens rows imports it from here
+from prune_cli.data.formats import AUTO
 from prune_cli.data.lines import Block, Row
 from prune_cli.data.readers import open_records
 from prune_cli.data.sources import READABLE, data_name
@@ -65,14 +66,17 @@ class Rows(Sequence[Row]):
     `name` is what the data is called. `fields` are the renames (name -> key) that apply to what is read, not to what
     is written. `ids` are the n ids; a row without one has the number of its line, or of several files its number among
     all rows. `digest` (hex) identifies the rows under their ids: the same rows have the same digest from a file, from
-    stdin or compressed. `drop` are the keys that rows lost when they were read, `left_out` the bad rows, if they were
-    to be left out. Reading a row raises PruneError where the file was changed after it was checked.
+    stdin or compressed. `format` is how they are read (formats/), None for rows of a task without formats; `detected`
+    if it was not given, but known by how they look. `drop` are the keys that rows lost when they were read, `left_out`
+    the bad rows, if they were to be left out.
+    Reading a row raises PruneError where the file was changed after it was checked.
     """
 
     name: str
     ids: list[int | str]
     digest: str
     fields: Mapping[str, str]
+    format: str | None
     _places: Places
     _file: IO[bytes]
     _stamp: tuple[int, int]
@@ -80,6 +84,7 @@ class Rows(Sequence[Row]):
     _lacking: NDArray[np.bool_]  # [n], whether the row has no id of its own
     drop: tuple[str, ...] = ()
     left_out: LeftOut | None = None
+    detected: bool = False
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -124,7 +129,7 @@ class Rows(Sequence[Row]):
         if chosen is None:
             return self.digest
         ids = [self.ids[i] for i in chosen.tolist()]
-        return _digest(digest.hexdigest(), self.fields, ids, self._lacking[chosen])
+        return _digest(digest.hexdigest(), self.fields, self.format, ids, self._lacking[chosen])
 
     def _row(self, i: int, line: bytes) -> Row:
         row = lines.parse(line)
@@ -179,6 +184,7 @@ def read_rows(
     ids: Sequence[int | str] | None = None,
     drop: Sequence[str] = (),
     skip_bad: bool = False,
+    format: str | None = None,
 ) -> Rows:
     """Open `data` and check all of its rows in one pass.
 
@@ -187,11 +193,13 @@ def read_rows(
     words, or None. Blank lines are no rows but count as lines. In CSV and TSV every cell is a string or, where it is
     blank, null; but a label column that holds integers alone is read as integers. `ids` [n] are used for rows that
     have no id of their own, in place of line numbers. `drop`: keys that rows lose. `skip_bad`: leave bad rows out.
+    `format` is for rows that have one (formats/): its name, or `auto`, by which the first good row decides; rows are
+    then checked as of that format, not by `check`.
 
     Raises a PruneError that tells all bad rows by file:line.
     """
     data = str(data)
-    checker = Checker(fields, tuple(drop), check, skip=skip_bad)
+    checker = Checker(fields, tuple(drop), check, format, skip=skip_bad)
     with contextlib.ExitStack() as stack:
         gathered = _Gathered()
         try:
@@ -229,10 +237,24 @@ def read_rows(
         stack.pop_all()  # the store stays open: Rows closes it
     if file and not in_place:
         file.close()
-    digest = _digest(gathered.written.hexdigest(), fields, full_ids, lacking)
+    digest = _digest(gathered.written.hexdigest(), fields, checker.format, full_ids, lacking)
     left_out = LeftOut(checker.n_bad, checker.left_out) if checker.left_out else None
     name, stamp = data_name(data), _stamp(store)
-    rows = Rows(name, full_ids, digest, dict(fields), places, store, stamp, offsets, lacking, tuple(drop), left_out)
+    rows = Rows(
+        name,
+        full_ids,
+        digest,
+        dict(fields),
+        checker.format,
+        places,
+        store,
+        stamp,
+        offsets,
+        lacking,
+        tuple(drop),
+        left_out,
+        detected=format == AUTO,
+    )
     _tell(rows, data, checker)
     return rows
 
@@ -283,14 +305,18 @@ class _Gathered:
 
 
 def _tell(rows: Rows, data: str, checker: Checker) -> None:
-    """Tell on stderr what was left out of the rows, and what was to be but is not there."""
+    """Tell on stderr what format the rows look like, what was left out of them, and what was to be but is not there."""
+    if rows.detected:
+        note(f"{data}: rows of the format {rows.format}")
     if checker.n_bad:
         note(f"{data}: {checker.n_bad:,} bad rows are left out, {len(rows):,} are kept")
     for key in sorted(checker.undropped):
         note(f"{data}: no row has the key {key}, which was to be dropped")
 
 
-def reopen_rows(path: Path, fields: Mapping[str, str], ids: Sequence[int | str], digest: str) -> Rows | None:
+def reopen_rows(
+    path: Path, fields: Mapping[str, str], format: str | None, ids: Sequence[int | str], digest: str
+) -> Rows | None:
     """The rows of a JSONL file that were checked before, under the ids that they had then; None if they are others.
 
     They are known by their digest, so that nothing is parsed.
@@ -305,26 +331,13 @@ def reopen_rows(path: Path, fields: Mapping[str, str], ids: Sequence[int | str],
             starts.append(some_starts)
         lines_of = np.concatenate(numbers)
         lacking = np.full(len(lines_of), written.hexdigest() != digest)  # or the lines alone would not have it
-        same = len(ids) == len(lines_of) and _digest(written.hexdigest(), fields, ids, lacking) == digest
+        same = len(ids) == len(lines_of) and _digest(written.hexdigest(), fields, format, ids, lacking) == digest
         if not same or _stamp(file) != before:
             return None
         stack.pop_all()  # the file stays open: Rows closes it
     offsets = np.concatenate([*starts, [before[0]]])
     places = Places((f"{path}:",), np.zeros(1, np.int64), lines_of)
-    return Rows(path.stem, list(ids), digest, dict(fields), places, file, before, offsets, lacking)
-
-
-def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
-    """`["text=sentence"]` -> {"text": "sentence"}, the key `sentence` read as `text`. Raises PruneError."""
-    fields: dict[str, str] = {}
-    for pair in pairs:
-        new, equals, old = (part.strip() for part in pair.partition("="))
-        if not (new and equals and old):
-            raise PruneError(f"field: {pair}; allowed: NAME=KEY, as in text=sentence")
-        if new in fields or old in fields.values():
-            raise PruneError(f"field: {pair}; allowed: each name and each key once")
-        fields[new] = old
-    return fields
+    return Rows(path.stem, list(ids), digest, dict(fields), format, places, file, before, offsets, lacking)
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int]:
@@ -367,8 +380,15 @@ def _check_unique(ids: Sequence[int | str], places: Places, checker: Checker) ->
             checker.add(Bad(places.part(i), int(places.numbers[i]), places.where(i), problem, hint))
 
 
-def _digest(written: str, fields: Mapping[str, str], ids: Sequence[int | str], lacking: NDArray[np.bool_]) -> str:
-    """sha256 (hex) of rows, `written` being that of their lines: with what the lines do not say, names and ids."""
-    if not fields and not lacking.any():
+def _digest(
+    written: str,
+    fields: Mapping[str, str],
+    format: str | None,
+    ids: Sequence[int | str],
+    lacking: NDArray[np.bool_],
+) -> str:
+    """sha256 (hex) of rows, `written` being that of their lines: with what the lines do not say, how they are read."""
+    if not fields and not format and not lacking.any():
         return written
-    return hashlib.sha256("\n".join([written, canonical(fields), canonical(ids)]).encode()).hexdigest()
+    read = [canonical(fields), canonical(ids), *([format] if format else [])]
+    return hashlib.sha256("\n".join([written, *read]).encode()).hexdigest()

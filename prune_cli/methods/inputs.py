@@ -128,7 +128,8 @@ class Inputs:
 
     def text(self) -> list[str]:
         """Text of each row."""
-        return [self.task.text(row) for row in self.rows]
+        how = {"format": self.rows.format} if self.rows.format else {}
+        return [self.task.text(row, **how) for row in self.rows]
 
 
 def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role: str = "") -> Inputs:
@@ -147,7 +148,7 @@ def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role:
     check = tasks.load(task).check
     opened: Callable[[], Rows]
     if data:
-        rows = open_rows(data[0], reading, check)
+        rows = open_rows(data[0], tasks.reading_of(task, reading), check)
         n, digest, opened, place = len(rows), rows.digest, lambda: rows, data[0]
     elif of["represent"]:
         first = of["represent"][0]

@@ -41,9 +41,9 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
 
 def rows_of(plan: Plan) -> dict[str, Rows]:
     """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
-    check = tasks.load(plan.task).check
+    check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests.values()]
-    return {name: open_rows(name, plan.reading, check) for name in names}
+    return {name: open_rows(name, reading, check) for name in names}
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:
@@ -61,6 +61,10 @@ def _representations(plan: Plan) -> Iterator[str]:
     if plan.task not in tasks.names():
         yield f"task: {plan.task}; allowed: {', '.join(tasks.names())}"
         return
+    try:
+        tasks.format_of(plan.task, plan.reading.format)
+    except PruneError as mistake:
+        yield mistake.message
     asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
     yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
     told = False
@@ -132,12 +136,12 @@ def _targets(plan: Plan) -> Iterator[str]:
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
     """The data files themselves: every row, every label, every budget."""
-    task = tasks.load(plan.task)
+    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
     mistakes: list[str] = []
 
     def opened(data: str) -> Rows | None:
         try:
-            return open_rows(data, plan.reading, task.check)
+            return open_rows(data, reading, task.check)
         except PruneError as mistake:
             mistakes.extend([_with_field(mistake), *mistake.also])
             return None
@@ -198,14 +202,19 @@ def _lengths(plan: Plan) -> Iterator[str]:
     represents = [
         name for name in (plan.train, plan.validation) if name and any(m.kinds for m in plan.methods.values())
     ]
-    # what is read, by which model, cut to how many tokens
-    passes = [(plan.train, plan.model, plan.finetune.max_length)]
-    passes += [(name, plan.model, plan.eval.max_length or plan.finetune.max_length) for name in plan.tests.values()]
-    passes += [(name, plan.proxy, plan.represent.max_length or plan.warmup.max_length) for name in represents]
+    finetuned, judged, represented = (
+        tuple(tasks.how_encoded(task, opts).items()) for opts in (plan.finetune, plan.eval, plan.represent)
+    )
+    to_judge = plan.eval.max_length or plan.finetune.max_length
+    to_represent = plan.represent.max_length or plan.warmup.max_length
+    # what is read, by which model, cut to how many tokens, encoded how
+    passes = [(plan.train, plan.model, plan.finetune.max_length, finetuned)]
+    passes += [(name, plan.model, to_judge, judged) for name in plan.tests.values()]
+    passes += [(name, plan.proxy, to_represent, represented) for name in represents]
     told: set[str] = set()
-    for name, model, max_length in dict.fromkeys(passes):
+    for name, model, max_length, how in dict.fromkeys(passes):
         try:
-            task.encode(rows[name], load_tokenizer(find.find(model)), max_length, labels)
+            task.encode(rows[name], load_tokenizer(find.find(model)), max_length, labels, **dict(how))
         except PruneError as mistake:
             if mistake.message not in told:
                 told.add(mistake.message)

@@ -55,6 +55,8 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
         tables = {name: replace(getattr(plan, name), device=device) for name in ("warmup", *options.STAGES_ON_DEVICE)}
         plan = replace(plan, **tables)
     runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
+    for path in (runner.partial, out / RESULTS):
+        _check_ours(path)
     runner.prepare()
     for entry in plan.entries:
         for keep in (entry.method.keep,) if entry.method.keep else plan.keep:
@@ -63,6 +65,14 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
     if not dry_run:
         runner.partial.replace(out / RESULTS)
     return runner.report
+
+
+def _check_ours(path: Path) -> None:
+    """Raise PruneError for a file that stands where results go and does not hold any: it must not be lost."""
+    if path.exists():
+        with path.open("rb") as stream:
+            if stream.read(12) not in (b"", b'{"method": "'):
+                raise PruneError(f"{path}: exists and holds no results; choose another --out, or move it away")
 
 
 class _Runner:

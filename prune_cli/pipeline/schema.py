@@ -10,6 +10,7 @@ from typing import Any
 
 from prune_cli import options
 from prune_cli.artifacts.manifest import digest_value
+from prune_cli.data.formats import AUTO
 from prune_cli.data.open import Reading
 from prune_cli.data.sources import files_of
 from prune_cli.errors import PruneError
@@ -19,7 +20,7 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests model proxy reference fields drop skip_bad methods keep seeds "
+    "task train validation tests model proxy reference fields format drop skip_bad methods keep seeds "
     "warmup represent finetune eval"
 ).split()
 MODELS = ("model", "proxy", "reference")
@@ -153,7 +154,7 @@ class Reader:
             proxy=proxy,
             reference=reference,
             task=task,
-            reading=Reading(self.fields(), self.drop(), "skip_bad" in self.table),
+            reading=self.reading(),
             bad_rows=self.folder / self.text("skip_bad") if "skip_bad" in self.table else None,
             entries=self.entries(),
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
@@ -219,6 +220,10 @@ class Reader:
             self.wrong(f'tests: {shown(table)}; allowed: a table, such as {{test = "test.jsonl"}}')
             return {}
         return {name: self.data(f"tests.{name}", value) for name, value in table.items()}
+
+    def reading(self) -> Reading:
+        """How the rows are read."""
+        return Reading(self.fields(), self.drop(), "skip_bad" in self.table, format=self.text("format", AUTO))
 
     def fields(self) -> dict[str, str]:
         """Names under which keys of the rows are read."""

@@ -53,6 +53,10 @@ class Output:
                         everyone=True,
                     )
 
+    def holds(self, positions: NDArray[np.int64], checkpoint: int) -> bool:
+        """Whether all values of rows `positions` [b] at a checkpoint are there as they were written."""
+        return all(writer.holds(positions, checkpoint) for writer in self._writers.values())
+
     def put(self, positions: NDArray[np.int64], checkpoint: int, values: Values) -> None:
         """Write the values of rows `positions` [b] in the background, after waiting for the batch before.
 

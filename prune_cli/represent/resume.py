@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prune_cli.artifacts.files import replace_file
+from prune_cli.artifacts.manifest import digest_value
 
 Point = tuple[int, int]
+_FILES = ".progress.*.json"
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,27 @@ class ResumeState:
 
 
 def read(folder: Path) -> dict[int, ResumeState]:
-    """The states in a draft, by process."""
+    """The states in a draft, by process; one that is damaged is as if it were not there."""
     states = {}
-    for path in folder.glob(".progress.*.json"):
-        facts = json.loads(path.read_text("utf-8"))
-        pairs = {name: tuple(facts[name]) for name in ("limits", "certain", "reached")}
-        states[int(path.name.split(".")[2])] = ResumeState(**{**facts, **pairs})
+    for path in folder.glob(_FILES):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            facts = json.loads(path.read_text("utf-8"))
+            if facts.pop("seal") == digest_value(facts):
+                pairs = {name: tuple(facts[name]) for name in ("limits", "certain", "reached")}
+                states[int(path.name.split(".")[2])] = ResumeState(**{**facts, **pairs})
     return states
+
+
+def discard(folder: Path) -> None:
+    """Remove the states in a draft."""
+    for path in folder.glob(_FILES):
+        path.unlink()
 
 
 def save(folder: Path, process: int, state: ResumeState) -> None:
     """Write the state of a process; the rows that it speaks of must be on disk."""
-    text = json.dumps(asdict(state))
+    facts = asdict(state)
+    text = json.dumps({**facts, "seal": digest_value(facts)})
     replace_file(folder / f".progress.{process}.json", lambda path: path.write_text(text, "utf-8"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from prune_cli.represent import resume
 from prune_cli.represent.observe import Observer, Setup, scale_of
 from prune_cli.represent.output import Output, Values
 from prune_cli.runtime import processes
-from prune_cli.runtime.progress import progress
+from prune_cli.runtime.progress import note, progress
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,22 @@ def walk(folder: Path, observed: Mapping[str, Observed], setup: Setup, *, save_m
     ends = np.cumsum([len(batch) for batch in dealt])  # where each ends in the order that is walked
     rank, count = processes.rank(), processes.count()
     mine = range(rank, len(dealt), count)
-    left = processes.agreed(lambda: resume.read(folder))
-    state = resume.resume(left, rank, count, (setup.batch_size, setup.tokens_per_batch))
-    first, done = state.reached
-
-    rows = sum(len(dealt[i]) for i in mine)
-    before = first * rows + sum(len(dealt[i]) for i in mine if ends[i] <= done)
-    share = f" of process 1 of {count}" if count > 1 else ""
+    limits = (setup.batch_size, setup.tokens_per_batch)
+    state = resume.resume(processes.agreed(lambda: resume.read(folder)), rank, count, limits)
     specs = {
         kind: {name: Spec((n, e, *shape), dtype) for name, (shape, dtype) in entry.specs.items()}
         for kind, entry in observed.items()
     }
     meta = {"checkpoints": [c.name for c in checkpoints], "learning_rate": [c.learning_rate for c in checkpoints]}
-    with (
-        Output(folder, specs, meta) as output,
-        progress(f"represent, rows × checkpoints{share}", rows * e, before) as advance,
-    ):
+    with ExitStack() as stack:
+        output = stack.enter_context(Output(folder, specs, meta))
+        if not _is_there(output, state, dealt, mine, ends):
+            state = _anew(folder, rank, count, limits)
+        first, done = state.reached
+        rows = sum(len(dealt[i]) for i in mine)
+        before = first * rows + sum(len(dealt[i]) for i in mine if ends[i] <= done)
+        share = f" of process 1 of {count}" if count > 1 else ""
+        advance = stack.enter_context(progress(f"represent, rows × checkpoints{share}", rows * e, before))
         saved = monotonic()
         for c in range(first, e):
             load_checkpoint(setup.model, setup.named, checkpoints[c])
@@ -101,6 +101,29 @@ def walk(folder: Path, observed: Mapping[str, Observed], setup: Setup, *, save_m
             state = replace(state, reached=(c + 1, 0))
             output.sync()
             resume.save(folder, rank, state)
+
+
+def _is_there(
+    output: Output,
+    state: resume.ResumeState,
+    dealt: Sequence[NDArray[np.int64]],
+    mine: Sequence[int],
+    ends: NDArray[np.int64],
+) -> bool:
+    """Whether all that the states of all processes say was written is there as it was written."""
+    first, done = state.reached
+    whole = all(output.holds(dealt[i], c) for c in range(first) for i in mine)
+    whole = whole and all(output.holds(dealt[i], first) for i in mine if ends[i] <= done)
+    return all(processes.gathered(whole))
+
+
+def _anew(folder: Path, rank: int, count: int, limits: tuple[int, int]) -> resume.ResumeState:
+    """Forget what earlier runs left, and say so."""
+    note("what an interrupted run saved is damaged; starting from the first row")
+    if rank == 0:
+        resume.discard(folder)
+    processes.wait()
+    return resume.resume({}, rank, count, limits)
 
 
 def _attempt(setup: Setup, observed: Mapping[str, Observed], positions: NDArray[np.int64]) -> Values | None:

@@ -116,16 +116,21 @@ def agreed(find: Callable[[], T]) -> T:
     return found[0]  # type: ignore[return-value]  # None is what the others put in
 
 
-def check_same(what: str, value: Any) -> None:
-    """Raise PruneError in every process where `value`, of `what`, is not the same in all of them."""
+def gathered(value: T) -> list[T]:
+    """What each process gives, in all of them."""
+    values: list[Any] = [value] * count()
     if count() > 1:
         import torch.distributed as dist
 
-        values: list[Any] = [None] * count()
         with _or_lost():
             dist.all_gather_object(values, value)
-        if len(different := dict.fromkeys(map(str, values))) > 1:
-            raise PruneError(f"{what}: {' and '.join(different)}; the same in all processes is needed")
+    return values
+
+
+def check_same(what: str, value: Any) -> None:
+    """Raise PruneError in every process where `value`, of `what`, is not the same in all of them."""
+    if len(different := dict.fromkeys(map(str, gathered(value)))) > 1:
+        raise PruneError(f"{what}: {' and '.join(different)}; the same in all processes is needed")
 
 
 @contextmanager

@@ -10,8 +10,9 @@ Differs: where a prompt makes its response less likely the two hardly belong tog
 no row is dropped: these come after all others, those misled least first; with unhelped_last=false the score is
 r_i everywhere. The paper measures the response alone behind the words that its prompt template ends in; here it
 is behind the token that begins a text. In their script a response has no end-of-sequence token; the published method
-leaves it out (represent --no-count-eos). A later paper by the same group (arXiv 2402.00530) divides perplexities,
-not losses. A loss without prompt below float32's resolution counts as that much.
+leaves it out (represent --no-count-eos). Theirs are single turns; of a conversation all turns that are trained on
+count, in both losses. A later paper by the same group (arXiv 2402.00530) divides perplexities, not losses. A loss
+without prompt below float32's resolution counts as that much.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ def evaluate(
     named = find.find(model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
+    reading = tasks.reading_of(opts.task, reading)
     sets = {name: open_rows(test, reading, task.check) for name, test in tests.items()}
     tell_bad_rows(reading, list(sets.values()), how)
     digests = {f"test {name}": rows.digest for name, rows in sets.items()}
@@ -65,7 +66,7 @@ def evaluate(
 
         def lines() -> Iterator[dict[str, Any]]:
             for name, rows in sets.items():
-                encoded = task.encode(rows, tokenizer, opts.max_length, labels)
+                encoded = task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(task, opts))
                 load.check_rows(network, encoded, rows)
                 lost[name] = tell_cut(encoded, rows, opts.max_length)
                 judging = tasks.Judging(

@@ -29,6 +29,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
     task = tasks.load(opts.task)
+    reading = tasks.reading_of(opts.task, reading)
     rows = open_rows(data, reading, task.check)
     tell_bad_rows(reading, [rows], how)
     labels = _labels(data, named, rows, task)
@@ -57,7 +58,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
         from prune_cli.training.trainer import train
 
         tokenizer = load.load_tokenizer(named)
-        encoded = task.encode(rows, tokenizer, opts.max_length, labels)
+        encoded = task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(task, opts))
         set_seed(opts.seed)  # a new head is drawn from it
         model, drawn = load.load(named, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
         model = adapters.merged(model)

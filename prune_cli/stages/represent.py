@@ -73,6 +73,7 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     task = tasks.load(opts.task)
+    reading = tasks.reading_of(opts.task, reading)
     _check_task(chosen, opts.task, task)
     rows = open_rows(data, reading, task.check)
     target = open_rows(opts.target_data, reading, task.check) if opts.target_data else None
@@ -198,7 +199,7 @@ def _walk(
     model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
 
     def setup_of(role: str, rows: Rows) -> Setup:
-        encoded = given.task.encode(rows, tokenizer, opts.max_length, labels)
+        encoded = given.task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(given.task, opts))
         load.check_rows(model, encoded, rows)
         lost[role] = tell_cut(encoded, rows, opts.max_length)
         return Setup(

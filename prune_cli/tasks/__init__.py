@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from prune_cli.data import formats
 from prune_cli.errors import PruneError
 from prune_cli.runtime import plugins
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # the command line's help lists the tasks, so this module nee
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from prune_cli.data.open import Reading
     from prune_cli.data.rows import Rows
     from prune_cli.tasks.tokens import Encoded
 
@@ -77,8 +79,11 @@ class Task(Protocol):
     def check(self, row: dict[str, Any]) -> str | None:
         """The problem of a row in words, with what is allowed; None if there is none."""
 
-    def text(self, row: dict[str, Any]) -> str:
-        """The words of a row, for representations that need no model."""
+    def text(self, row: dict[str, Any], **options: Any) -> str:
+        """The words of a row, for representations that need no model.
+
+        options: `format`, for a task that names it among OPTIONS.
+        """
 
     def label_list(self, rows: Rows) -> list[Any]:
         """The distinct labels in class order: class j of a model is label_list[j]. Empty: rows have no labels."""
@@ -89,8 +94,10 @@ class Task(Protocol):
         Raises PruneError with file:line for a label not in it.
         """
 
-    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
-        """The rows as tokens, with their gold answers."""
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any], **options: Any
+    ) -> Encoded:
+        """The rows as tokens, with their gold answers. options: `loss_on`, for a task that names it among OPTIONS."""
 
     def collate(
         self, encoded: Any, positions: Sequence[int] | np.ndarray, pad_token_id: int, device: torch.device | str
@@ -133,6 +140,31 @@ def load(name: str) -> Task:
         if not lacking:
             return cast(Task, module)
     raise PruneError(f"task: {name}; allowed: {', '.join(names())}")
+
+
+def format_of(name: str, wanted: str | None) -> str | None:
+    """The format that rows of a task are read in: `wanted`, or None for a task whose rows have none.
+
+    Raises PruneError for an unknown format, and for one that is wanted where rows have none.
+    """
+    given = wanted not in (None, formats.AUTO)
+    if "format" not in load(name).OPTIONS:
+        if given:
+            raise PruneError(f"format: {wanted}; rows of the task {name} have no formats; leave it out")
+        return None
+    if wanted and given:
+        formats.load(wanted)
+    return wanted
+
+
+def reading_of(name: str, reading: Reading) -> Reading:
+    """How rows of a task are read: as asked, with the format that `format_of` says."""
+    return replace(reading, format=format_of(name, reading.format))
+
+
+def how_encoded(task: Task, opts: Any) -> dict[str, Any]:
+    """The options of a stage that have a say in how a task encodes its rows."""
+    return {"loss_on": opts.loss_on} if "loss_on" in task.OPTIONS else {}
 
 
 def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:

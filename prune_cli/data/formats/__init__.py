@@ -1,101 +1,147 @@
-"""The formats of rows with a prompt and a response, one file each; adding a format is adding a file.
+"""The formats of rows for language models, one file each; adding a format is adding a file.
 
-A format turns a row into a conversation: messages of a `role` and a `content`, the last of them the response by the
-assistant. What stands before the response is the prompt: any number of turns, by system and tools too. A row's format
-is known by what the row looks like.
+A format turns a row into a conversation (_conversation.py): messages, the last of them the response by the assistant,
+or a text that goes on where a prompt ends. All rows of a file are of one format, known by what the rows look like, or
+given by name.
 """
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from prune_cli.data.problems import keys_of
-from prune_cli.data.readers import Row
 from prune_cli.errors import PruneError
 from prune_cli.runtime import plugins
 
+if TYPE_CHECKING:  # the command line's help lists the formats, so this module needs no library
+    from prune_cli.data.formats._conversation import Conversation
+    from prune_cli.data.lines import Row
+
+AUTO = "auto"
+
 
 class Format(Protocol):
-    """What a format's file declares."""
+    """What a format's file declares; beside it, where it must be asked for, `unasked(row)`: why, or None."""
 
     @property
     def KEYS(self) -> tuple[str, ...]:
         """The keys that every row of this format has."""
 
     @property
-    def PLAIN(self) -> bool:
-        """Whether a conversation is always one prompt and one response: texts that need no chat template."""
+    def BESIDE(self) -> tuple[str, ...]:
+        """Keys of other formats that its rows may have too."""
 
     @property
     def EXAMPLE(self) -> Row:
         """A good row."""
 
     def matches(self, row: Row) -> bool:
-        """Whether a row, good or bad, looks like one of this format and of no other."""
+        """Whether a row, good or bad, looks like one of this format."""
 
     def check(self, row: Row) -> str | None:
         """The problem of a row that has all KEYS in words, with what is allowed; None if there is none."""
 
-    def conversation(self, row: Row) -> list[dict[str, Any]]:
-        """The messages of a good row in order, each with `role` and `content`; the last is the response."""
+    def conversation(self, row: Row) -> Conversation:
+        """What a good row says."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The problem of a row as one of the format `name`. asked: the format was given, whatever the rows look like."""
+
+    name: str
+    asked: bool
+
+    def __call__(self, row: Row) -> str | None:
+        """The problem in words, with what is allowed; None if there is none.
+
+        Raises PruneError, as `detected` does, where the format was not given.
+        """
+        known = load(self.name)
+        if not self.asked:
+            found = detected(row)
+            if found != self.name:
+                return f"a row of the format {found}, after rows of {self.name}; allowed: rows of one format in a file"
+        elif not all(key in row for key in known.KEYS):
+            return _lacks(self.name, row)
+        return known.check(row)
 
 
 def names() -> list[str]:
     """All formats, in order of name; none is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
 
 
 @cache
-def _formats() -> dict[str, Format]:
-    """All formats by name, the plain ones first: messages name them in this order."""
-    loaded = {name: cast(Format, plugins.load(f"{__name__}.{name}")) for name in names()}
-    return dict(sorted(loaded.items(), key=lambda entry: not entry[1].PLAIN))
+def load(name: str) -> Format:
+    """The format `name`. Raises PruneError for an unknown one."""
+    if name not in names():
+        raise PruneError(f"format: {name}; allowed: {', '.join([AUTO, *names()])}")
+    return cast(Format, plugins.load(f"{__name__}.{name}"))
 
 
-def of(row: Row) -> Format:
-    """The format of a row. Raises PruneError, without file and line, for a row of no format or of several."""
-    formats = _formats().values()
-    matching = [known for known in formats if known.matches(row)]
+def detected(row: Row) -> str:
+    """The format that a row looks like. Raises PruneError, without file and line, for none, several or an unasked one.
+
+    Where a row looks like several it is of the one whose rows may have the keys of the others too.
+    """
+    formats = {name: load(name) for name in names()}
+    matching = [name for name, known in formats.items() if known.matches(row)]
     if not matching:
-        nearest = max(formats, key=lambda known: sum(key in row for key in known.KEYS))
+        nearest = max(
+            formats, key=lambda name: (sum(key in row for key in formats[name].KEYS), name == "prompt_response")
+        )
         raise PruneError(_lacks(nearest, row))
-    chosen = matching[-1]
-    others = [key for known in formats for key in known.KEYS if key in row and key not in chosen.KEYS]
-    if others:
-        own = next(key for key in chosen.KEYS if key in row)
-        raise PruneError(f'the row has "{own}" and "{others[0]}"; allowed: {allowed()}')
-    if len(matching) > 1:
-        raise PruneError(f"the row looks like several formats; allowed: {allowed()}")
-    if not all(key in row for key in chosen.KEYS):
-        raise PruneError(_lacks(chosen, row))
-    return chosen
+    strange = {name: [key for key in _all_keys() if key in row and key not in _own(name)] for name in matching}
+    found = next((name for name in matching if not strange[name]), None)
+    if found is None:
+        name = matching[0]
+        own = next(key for key in formats[name].KEYS if key in row)
+        raise PruneError(
+            f'the row has "{own}" and "{strange[name][0]}"; allowed: the keys of one format: {allowed()}',
+            hint=f"{' or '.join(f'--format {name}' for name in matching)} says how to read it",
+        )
+    if not all(key in row for key in formats[found].KEYS):
+        raise PruneError(_lacks(found, row))
+    unasked: Callable[[Row], str | None] | None = getattr(formats[found], "unasked", None)
+    if unasked and (reason := unasked(row)):
+        raise PruneError(f"{reason}; allowed: --format {found} to read it so", hint=f"--format {found}")
+    return found
 
 
 def check(row: Row) -> str | None:
-    """The problem of a row in words, with what is allowed; None if there is none."""
+    """The problem of a row by itself in words, with what is allowed; None if there is none."""
     try:
-        return of(row).check(row)
+        return load(detected(row)).check(row)
     except PruneError as problem:
         return problem.message
 
 
-def conversation(row: Row) -> list[dict[str, Any]]:
-    """The messages of a good row in order, each with `role` and `content`; the last is the response."""
-    return of(row).conversation(row)
+def conversation(row: Row, name: str = AUTO) -> Conversation:
+    """What a good row says, read as one of the format `name`."""
+    return load(detected(row) if name == AUTO else name).conversation(row)
 
 
-def allowed(*, plain: bool = False) -> str:
-    """The keys of all formats in words; plain: of those that need no chat template."""
-    formats = [" and ".join(map(_quoted, known.KEYS)) for known in _formats().values() if known.PLAIN or not plain]
-    return ", or ".join(filter(None, [", ".join(formats[:-1]), formats[-1]]))
+def allowed() -> str:
+    """The keys of all formats in words."""
+    quoted = [" and ".join(f'"{key}"' for key in load(name).KEYS) for name in names()]
+    return f"{', '.join(quoted[:-1])}, or {quoted[-1]}"
 
 
-def _lacks(known: Format, row: Row) -> str:
-    lacking = next(key for key in known.KEYS if key not in row)
-    return f"no {_quoted(lacking)}; the row has: {keys_of(row)}; allowed: {allowed()}"
+def _all_keys() -> list[str]:
+    return list(dict.fromkeys(key for name in names() for key in load(name).KEYS))
 
 
-def _quoted(key: str) -> str:
-    return f'"{key}"'
+def _own(name: str) -> tuple[str, ...]:
+    """The keys that a row of a format may have."""
+    return (*load(name).KEYS, *load(name).BESIDE)
+
+
+def _lacks(name: str, row: Row) -> str:
+    from prune_cli.data.problems import keys_of
+
+    lacking = next(key for key in load(name).KEYS if key not in row)
+    return f'no "{lacking}"; the row has: {keys_of(row)}; allowed: {allowed()}'

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from prune_cli.data.formats._conversation import Conversation, of_messages
 from prune_cli.data.problems import text_problem
 from prune_cli.data.readers import Row
 
 KEYS = ("prompt", "response")
-PLAIN = True
+BESIDE: tuple[str, ...] = ()
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 
 
@@ -22,6 +21,7 @@ def check(row: Row) -> str | None:
     return text_problem("prompt", row["prompt"]) or text_problem("response", row["response"])
 
 
-def conversation(row: Row) -> list[dict[str, Any]]:
+def conversation(row: Row) -> Conversation:
     """Two messages: the prompt by the user, the response by the assistant."""
-    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+    said = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+    return of_messages(said, plain=(row["prompt"], row["response"]))

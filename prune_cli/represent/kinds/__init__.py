@@ -211,6 +211,7 @@ def depends_on(kind: Kind, kind_opts: Any, opts: Represent, task_options: tuple[
     }
     if kind.walks(kind_opts):
         values |= {"max_length": opts.max_length, "precision": opts.precision}
+        values |= {"loss_on": opts.loss_on} if "loss_on" in task_options else {}
     return values
 
 

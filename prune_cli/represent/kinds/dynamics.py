@@ -4,8 +4,8 @@ Sources: dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795) for the
 2021, arXiv 2107.07075, section 2). Differs: both record them during training; here they are recomputed at the
 checkpoints, without dropout, unless the recorded ones are asked for.
 
-Of a response they are means over its tokens. count_eos: whether the end-of-sequence token is one of them, as it is in
-training; recorded ones always count it.
+Of a row for generation they are means over its tokens that are trained on, in every turn of the assistant. count_eos:
+whether end-of-sequence tokens are among them, as they are in training; recorded ones always count them.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 pooling: `cls` the first token; `mean` over the real tokens; `last` the last real token; `position` weights that grow
 with the token's position, wₜ = t / Σ t (Muennighoff 2022, arXiv 2202.08904, as RDS+ uses it: Ivison et al. 2025,
-arXiv 2503.01807); `response` the mean over the response's tokens, where a row has a prompt and a response; `summary`
-the token that has seen all others (Du et al. 2025, arXiv 2507.03648): the first of a masked language model, the last
-real token of any other model, whose first token has seen none. choices: where a row is several choices, its vector is
-the `mean` of its choices' vectors (Du et al. 2025, arXiv 2507.03648) or the vector of the `gold` choice.
+arXiv 2503.01807), over prompts and responses of all turns; `response` the mean over the tokens that are trained on,
+where rows are for generation; `summary` the token that has seen all others (Du et al. 2025, arXiv 2507.03648): the
+first of a masked language model, the last real token of any other model, whose first token has seen none. choices:
+where a row is several choices, its vector is the `mean` of its choices' vectors (Du et al. 2025, arXiv 2507.03648) or
+the vector of the `gold` choice.
 """
 
 from __future__ import annotations

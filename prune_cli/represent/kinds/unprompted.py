@@ -1,10 +1,10 @@
 """The response without its prompt: how likely the model finds it when nothing stands before it.
 
-The response's tokens (of all turns, where there are several) follow the one token that begins a text: the model's
-bos_token_id, or its eos_token_id, which ends the text before, where it has no bos_token_id. This costs a second
-forward of the responses alone, without gradients. Source: the direct answer score of Li et al. 2023, arXiv
-2308.12032. Differs: in their code the words that end the prompt's template stand before the response. count_eos:
-whether the end-of-sequence token counts; in their code a response has none.
+The tokens that are trained on, those of all turns of the assistant one behind the other, follow the one token that
+begins a text: the model's bos_token_id, or its eos_token_id, which ends the text before, where it has no bos_token_id.
+This costs a second forward of the responses alone, without gradients. Source: the direct answer score of Li et al.
+2023, arXiv 2308.12032, whose rows have one turn. Differs: in their code the words that end the prompt's template stand
+before the response. count_eos: whether end-of-sequence tokens count; in their code a response has none.
 """
 
 from __future__ import annotations
