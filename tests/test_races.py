@@ -13,6 +13,7 @@ import pytest
 from prune_cli import options
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import Artifact
+from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
 from prune_cli.methods import call as calls
 from tests.conftest import Prune, sentences, write_rows
@@ -30,19 +31,19 @@ def test_rows_replaced_between_the_manifest_and_the_reading(here: Path, prune: P
     write_rows(here / "data.jsonl", sentences(12))
     select = ["select", "data.jsonl", "-o", "kept", "--method", "random", "--keep", 6, "--seed"]
     assert prune(*select, 0).code == 0
-    call = calls.prepare("select", ["kept"], options.Select(method="random", keep="2"), {})
+    call = calls.prepare("select", ["kept"], options.Select(method="random", keep="2"), Reading())
     prepared = call.given.rows.digest
     assert prepared == call.given.digest
-    second = calls.prepare("score", ["kept"], options.Score(method="random"), {})
+    second = calls.prepare("score", ["kept"], options.Score(method="random"), Reading())
     assert prune(*select, 1, "--replace").code == 0
     assert second.given.rows.digest == prepared  # opened once, and held
-    assert calls.prepare("score", ["kept"], options.Score(method="random"), {}).given.digest != prepared
+    assert calls.prepare("score", ["kept"], options.Score(method="random"), Reading()).given.digest != prepared
 
 
 def test_represented_rows_replaced_before_they_are_read(here: Path, prune: Prune, made: Path, data: Path) -> None:
     """Rows of a represent artifact are read late: replaced by then, the command stops."""
     shutil.copytree(made / "train", here / "rep")
-    call = calls.prepare("select", ["rep"], options.Select(method="random", keep="2"), {})
+    call = calls.prepare("select", ["rep"], options.Select(method="random", keep="2"), Reading())
     shutil.rmtree("rep")
     shutil.copytree(made / "validation", here / "rep")
     with pytest.raises(PruneError, match="rep: its rows changed while the command ran"):
@@ -55,7 +56,7 @@ def test_tensors_replaced_while_they_are_read(
 ) -> None:
     """Tensors that take the place of the hashed ones before they are opened are refused."""
     shutil.copytree(made / "train", here / "rep")
-    call = calls.prepare("score", ["rep"], options.Score(method=method), {})
+    call = calls.prepare("score", ["rep"], options.Score(method=method), Reading())
     load = tensors.load
 
     def replaced(path: Path) -> dict[str, Any]:
