@@ -41,6 +41,7 @@ REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
 # how safetensors and torch tell of a full disk, in exceptions of their own
 NO_SPACE_IN_WORDS = (
     rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)|iostream error"
+    r"|failed with strerror: (No space left on device|Disk quota exceeded)"
 )
 NO_MEMORY_IN_WORDS = "DefaultCPUAllocator: can't allocate memory"  # torch's
 

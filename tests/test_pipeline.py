@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from prune_cli.artifacts import tensors
-from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts.manifest import canonical, open_artifact
 from prune_cli.pipeline.checks import read_plan
 from prune_cli.pipeline.results import Report, table
 from prune_cli.stages.common import Outcome
@@ -558,3 +558,18 @@ def test_the_shipped_files_are_whole(name: str) -> None:
     """Each pipeline file of sample_data passes all checks, and compares methods with a random draw and all rows."""
     plan = read_plan(REPOSITORY / "sample_data" / f"{name}.toml")
     assert {"random", "full"} < {entry.name for entry in plan.entries}
+
+
+def test_a_draft_of_a_representation_is_gone_on_with(folder: Path, prune: Prune, tiny_model: Path) -> None:
+    """A representation that was whole when a kill came, but not in its place yet, is no artifact of another name."""
+    text = FILE.format(model=tiny_model, options="").replace("seeds = [0, 1]", "seeds = [0]").replace("dim = 64", "")
+    file, out = folder / "pipeline.toml", folder / "runs"
+    file.write_text(re.sub(r'    (\{.*|"full",|"random",|"less",)\n', "", text).replace("[\n]", '["el2n"]'))
+    assert prune("pipeline", file, "-o", out).code == 0
+    whole = out / "represent" / "train" / "dynamics"
+    (whole / ".recipe.json").write_text(canonical(open_artifact(whole).manifest["recipe"]))
+    whole.rename(whole.with_name("dynamics.part"))
+    done = prune("pipeline", file, "-o", out)
+    assert done.code == 0, done.err
+    assert "nothing to do" in done.err
+    assert [path.name for path in whole.parent.iterdir()] == ["dynamics"]

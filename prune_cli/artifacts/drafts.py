@@ -34,6 +34,7 @@ from prune_cli.runtime import processes
 from prune_cli.version import __version__
 
 RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
+PART = ".part"  # ends the name of a draft
 NEW = "not made yet"
 
 
@@ -171,14 +172,14 @@ def _place(out: Path) -> Path:
     out = followed(out)
     if out.name in ("", "..", "-"):
         raise PruneError(f"{out}: not a name; allowed: the name of a folder to make")
-    if out.name.endswith(".part"):
-        raise PruneError(f"{out}: .part is for artifacts in the making; another name is needed")
+    if out.name.endswith(PART):
+        raise PruneError(f"{out}: {PART} is for artifacts in the making; another name is needed")
     return out
 
 
 def _part(out: Path) -> Path:
     """Where an artifact is made."""
-    return out.with_name(out.name + ".part")
+    return out.with_name(out.name + PART)
 
 
 @contextmanager

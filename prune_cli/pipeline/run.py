@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import options, tasks
-from prune_cli.artifacts.drafts import remove_artifact
+from prune_cli.artifacts.drafts import PART, remove_artifact
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.open import write_bad_rows
 from prune_cli.errors import PruneError
@@ -148,6 +148,8 @@ class _Runner:
         missing, stale = set(wanted), []
         held = self.represented.setdefault((side, variant), {})
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.name.endswith(PART):  # a draft, which its own step goes on with
+                continue
             there = _kinds(path)
             if not there & missing:
                 continue

@@ -22,7 +22,7 @@ SAMPLED = 400  # bytes of each file
 
 def commands(folder: Path, data: Path) -> dict[str, list[object]]:
     """For each artifact in a folder a command that reads it, and makes `folder`/out."""
-    options = ["--kind", "hidden,dynamics", "--dim", 64]
+    options = ["--kind", "hidden,dynamics"]
     less = ["--method", "less", "--on", "gradient", "--target", folder / "validation"]
     return {
         "warmup": ["represent", data / "test.jsonl", "-o", folder / "out", "--model", folder / "warmup", *options],

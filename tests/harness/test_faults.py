@@ -129,6 +129,8 @@ def test_a_fault_at_every_call(
     tally: Counter[str] = Counter()
     for at in range(1, calls + 1):
         for action in (KILL, INTERRUPT, FULL):
+            if name == "pipeline" and (at + action) % 5:  # its stages have tests of their own
+                continue
             folder = prepared(tmp_path / f"{at}-{action}")
             ended = run(with_words(command(name, inputs, folder, at, action), more))[0]
             check_ended(ended, action)

@@ -198,7 +198,7 @@ def test_rows(damage: bool, prune: Prune, folder: Path) -> None:
         here = fresh(folder)
         (here / f"rows{kind}").write_bytes(data)
         keep = ["--method", "random", "--keep", "1.0", "--task", task]
-        ran = ended(prune, "select", here / f"rows{kind}", "-o", here / "out", *keep)
+        ran = ended(prune, "select", here / f"rows{kind}", "-o", here / "out", *keep, several=True)
         assert ran.code == 0 or damage, ran.err
         assert (here / "out").exists() == (ran.code == 0)
         if ran.code == 0:
@@ -239,7 +239,7 @@ def test_parquet(prune: Prune, folder: Path) -> None:
         here = fresh(folder)
         (here / "rows.parquet").write_bytes(data)
         keep = ["--method", "random", "--keep", "1.0", "--task", task]
-        ran = ended(prune, "select", here / "rows.parquet", "-o", here / "out", *keep)
+        ran = ended(prune, "select", here / "rows.parquet", "-o", here / "out", *keep, several=True)
         if ran.code == 0:
             assert len((here / "out" / "select.jsonl").read_bytes().splitlines()) == n
         return told(ran)
