@@ -145,7 +145,9 @@ class Finetune:
     lora_alpha: Annotated[int, Meta(ge=0, le=MOST), Help("Scale of the LoRA adapters.")] = 32
     lora_dropout: Annotated[float, Meta(ge=0, lt=1), Help("Dropout in the LoRA adapters.")] = 0.0
     lora_targets: Annotated[str, Help("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
-    lora_save: Annotated[str, Help("Modules to train and save whole beside the adapters: names with commas.")] = ""
+    lora_save: Annotated[
+        str | None, Help("Modules to train and save whole beside the adapters: names with commas.")
+    ] = None
     lora_rslora: Annotated[bool, Help("Scale adapters by alpha / √rank (rsLoRA), not by alpha / rank.")] = False
     lora_dora: Annotated[bool, Help("Train the length of each weight row apart from its direction (DoRA).")] = False
     load_in: Annotated[

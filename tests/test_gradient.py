@@ -418,7 +418,7 @@ def test_deberta_is_not_imported_for_other_models() -> None:
 import sys, torch
 from prune_cli.gradients import architectures
 from prune_cli.gradients.capture import Capture
-assert architectures.names() == ["deberta"]
+assert "deberta" in architectures.names()
 model = torch.nn.Sequential(torch.nn.Linear(2, 2))
 with Capture(model).attached(model):
     print([name for name in sys.modules if name.startswith("transformers")])

@@ -29,7 +29,7 @@ def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetu
     whole = {name.rpartition(".")[0] for name in drawn}
     # as peft does for classification, which goes by the end of a name
     whole |= {name for name, _ in model.named_modules() if name.endswith(("classifier", "score"))}
-    whole |= _named(model, opts.lora_save)
+    whole |= _named(model, opts.lora_save or "")
     whole = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
     if opts.load_in == "4bit":
         # without gradient checkpointing: the Trainer's arguments say whether there is any

@@ -181,7 +181,11 @@ def put_in(model: Any, folder: Path) -> list[str]:
     """
     with quiet():
         made, report = type(model).from_pretrained(
-            folder, config=model.config, dtype=torch.float32, output_loading_info=True
+            folder,
+            config=model.config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,  # the class is there, whoever wrote it
         )
     model.load_state_dict(made.state_dict())
     shapes = [name for name, *_ in report["mismatched_keys"]]

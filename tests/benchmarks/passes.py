@@ -99,7 +99,7 @@ def singles(batches: list[Batch]) -> Iterator[Batch]:
 
 def gradient_of(subject: Subject, **given: Any) -> gradient.Gradient:
     """The projected gradients, by the kind's options."""
-    setup: Any = SimpleNamespace(model=subject.model, task=subject.task)
+    setup: Any = SimpleNamespace(model=subject.model, task=subject.task, exactly=lambda inputs: subject.model(**inputs))
     return gradient.Gradient(setup, gradient.Options(**given))
 
 
@@ -114,6 +114,7 @@ def influence_on(subject: Subject, targets: list[Batch], **given: Any) -> influe
         batch_size=1,
         tokens_per_batch=512,
         forward=subject.forward,
+        exactly=lambda inputs: subject.model(**inputs),
         encoded=SimpleNamespace(lengths=lengths),
         batch=lambda positions: targets[int(positions[0])],
     )
