@@ -320,7 +320,7 @@ def check_removable(out: Path) -> None:
 def remove_artifact(out: Path) -> None:
     """Remove an artifact: the files that its manifest lists, the manifest last; what is not ours stays.
 
-    Where one of its files cannot be removed, the manifest stays too: the folder can still be told to be ours.
+    Where a file or an empty folder of it cannot be removed, the manifest stays too: the folder can still be told to be ours.
     """
     if not is_artifact(out):
         return
@@ -331,8 +331,10 @@ def remove_artifact(out: Path) -> None:
     if any((out / name).exists() for name in listed):
         return
     for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
-        with suppress(OSError):  # not empty
+        with suppress(OSError):
             folder.rmdir()
+        if folder.exists() and not any(folder.iterdir()):
+            return
     with suppress(OSError):
         (out / RECIPE).unlink(missing_ok=True)
         (out / MANIFEST).unlink()
