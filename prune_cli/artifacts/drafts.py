@@ -320,7 +320,7 @@ def check_removable(out: Path) -> None:
 def remove_artifact(out: Path) -> None:
     """Remove an artifact: the files that its manifest lists, the manifest last; what is not ours stays.
 
-    Where a file or an empty folder of it cannot be removed, the manifest stays too: the folder can still be told to be ours.
+    Where a file or an empty folder of it cannot be removed, the manifest stays too: it can still be told to be ours.
     """
     if not is_artifact(out):
         return
