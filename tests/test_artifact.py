@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +316,32 @@ def test_another_process_is_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(PruneError, match="or has just made it"):
         make(out)
     assert names(out) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("stuck", ["metrics.json", "checkpoints"])
+def test_what_cannot_be_removed_stays_ours(stuck: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file or a folder of a replaced artifact cannot be removed, the next look knows it and tries again."""
+    out = tmp_path / "kept"
+    for recipe in (ONE, TWO):
+        with monkeypatch.context() as context:
+            if recipe is TWO:
+                for name in ("unlink", "rmdir"):
+                    context.setattr(Path, name, failing(getattr(Path, name), stuck))
+            with drafts.draft(out, recipe, {}, resumable=False) as draft:
+                (draft.path / "metrics.json").write_text("0.5")
+                (draft.path / "checkpoints").mkdir()
+                (draft.path / "checkpoints" / "1").write_text("weights")
+    assert (tmp_path / "kept.part" / "manifest.json").exists()
+    assert stale_reason(out, TWO) is None
+    assert (names(tmp_path), names(out)) == (["kept"], ["checkpoints", "manifest.json", "metrics.json"])
+
+
+def failing(remove: Callable[..., None], name: str) -> Callable[..., None]:
+    """The same, but that the file or folder of that name cannot be removed."""
+
+    def removed(path: Path, *arguments: Any, **keywords: Any) -> None:
+        if path.name == name:
+            raise OSError(errno.EIO, "no")
+        remove(path, *arguments, **keywords)
+
+    return removed

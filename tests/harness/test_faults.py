@@ -125,6 +125,7 @@ def test_a_fault_at_every_call(
     first = run(with_words(command(name, inputs, whole), more))[0]
     assert first.code == 0, first.err
     wanted, calls = digests(whole), first.seen
+    assert calls, "faults.c counts nothing here"
     assert not left_over(whole)
     tally: Counter[str] = Counter()
     for at in range(1, calls + 1):
