@@ -22,7 +22,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, reading: Reading
     names: represent, score or select artifacts, or a data file. Higher means what the method's line `Higher:` says.
     """
     call = calls.prepare("score", names, opts, reading)
-    if reading.bad_rows:
+    if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, call.all_rows, how)
     recipe = call.recipe("score")
     outcome = settle(out, recipe, call.places, how)

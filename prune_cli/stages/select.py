@@ -34,7 +34,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             f"balance_by: {opts.balance_by}; allowed only with a balance", hint="--balance keep, or --balance equal"
         )
     call = calls.prepare("select", names, opts, reading)
-    if reading.bad_rows:
+    if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, call.all_rows, how)
     n_keep = parse_keep(opts.keep, call.given.n)
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
