@@ -128,8 +128,15 @@ class Inputs:
 
     def text(self) -> list[str]:
         """Text of each row."""
-        how = {"format": self.rows.format} if self.rows.format else {}
-        return [self.task.text(row, **how) for row in self.rows]
+        return [self.task.text(row, **self._format) for row in self.rows]
+
+    def response(self) -> list[str]:
+        """The part of each row's text that is trained on."""
+        return [self.task.response(row, **self._format) for row in self.rows]
+
+    @property
+    def _format(self) -> dict[str, str]:
+        return {"format": self.rows.format} if self.rows.format else {}
 
 
 def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role: str = "") -> Inputs:

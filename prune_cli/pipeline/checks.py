@@ -47,12 +47,21 @@ def rows_of(plan: Plan) -> dict[str, Rows]:
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:
+    """Whether each model that the file names is there, and can be judged untrained where that is asked for."""
+    judged = [entry.name for entry in plan.entries if entry.untrained]
     for name in MODELS:
         if getattr(plan, name) and name in reader.table:
             try:
-                find.find(getattr(plan, name))
+                named = find.find(getattr(plan, name))
+                if name == "model" and judged and not _can_be_judged(named, plan.task):
+                    yield f"methods: {judged[0]}: {plan.model} has no trained head to judge; leave {judged[0]} out"
             except PruneError as mistake:
                 yield f"{name}: {mistake.message}"
+
+
+def _can_be_judged(named: find.NamedModel, task: str) -> bool:
+    """Whether a model has all that its task needs before any training; of an unknown task that is not known."""
+    return task not in tasks.names() or find.has_head(named, tasks.load(task).AUTO_MODEL)
 
 
 def _representations(plan: Plan) -> Iterator[str]:

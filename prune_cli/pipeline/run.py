@@ -59,6 +59,9 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
         _check_ours(path)
     runner.prepare()
     for entry in plan.entries:
+        if entry.untrained:
+            runner.untrained(entry)
+            continue
         for keep in (entry.method.keep,) if entry.method.keep else plan.keep:
             for seed in plan.seeds:
                 runner.run(entry, keep, seed)
@@ -215,10 +218,26 @@ class _Runner:
         )
         if not self.how.dry_run:
             kept = open_artifact(selected).about["kept"]
-            metrics = json.loads(open_artifact(judged).file("metrics.json").read_text("utf-8"))
-            for test, values in metrics.items():
-                line = {"method": entry.name, "keep": keep, "kept": kept, "seed": seed, "test": test}
-                self.add_result({**line, **values})
+            self.add_results(judged, method=entry.name, keep=keep, kept=kept, seed=seed)
+
+    def untrained(self, entry: Entry) -> None:
+        """Evaluate the model as it is: once, as no seed has a say in it."""
+        plan, out = self.plan, self.out / "methods" / entry.name / "eval"
+        opts = replace(plan.eval, task=plan.task, max_length=plan.eval.max_length or plan.finetune.max_length)
+        judged = self.step(
+            f"eval {entry.name}",
+            out,
+            [],
+            lambda: evaluate(plan.model, plan.tests, out, opts, plan.reading, self.how),
+        )
+        if not self.how.dry_run:
+            self.add_results(judged, method=entry.name, keep=entry.method.keep, kept=0, seed=None)
+
+    def add_results(self, judged: Path, **about: Any) -> None:
+        """Take down what an evaluation measured, a line for each test set; `about` says what was evaluated."""
+        metrics = json.loads(open_artifact(judged).file("metrics.json").read_text("utf-8"))
+        for test, values in metrics.items():
+            self.add_result({**about, "test": test, **values})
 
     def add_result(self, result: dict[str, Any]) -> None:
         """Take down a result, on disk at once: an interrupted run leaves what it has."""

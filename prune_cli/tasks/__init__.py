@@ -85,6 +85,9 @@ class Task(Protocol):
         options: `format`, for a task that names it among OPTIONS.
         """
 
+    def response(self, row: dict[str, Any], **options: Any) -> str:
+        """The part of `text` that is trained on, or all of it where the answer is no text. options: as of `text`."""
+
     def label_list(self, rows: Rows) -> list[Any]:
         """The distinct labels in class order: class j of a model is label_list[j]. Empty: rows have no labels."""
 
