@@ -44,6 +44,7 @@ METHODS = {
 }
 PIPELINE = """
 task = "generation"
+skip_bad = "bad.jsonl"
 train = "train.jsonl"
 validation = "validation.jsonl"
 model = "{model}"
