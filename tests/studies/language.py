@@ -61,15 +61,18 @@ seeds = [0, 1]
 {tests}
 
 [warmup]
+max_length = 1024
 tune = "lora"
 epochs = 2
 learning_rate = 2e-4
 batch_size = 8
 
 [represent]
+max_length = 1024
 batch_size = 8
 
 [finetune]
+max_length = 1024
 tune = "lora"
 epochs = 3
 learning_rate = 2e-4
