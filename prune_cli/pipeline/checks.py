@@ -14,7 +14,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import PublishedMethod
-from prune_cli.models import find
+from prune_cli.models import find, harness
 from prune_cli.options import raise_all
 from prune_cli.pipeline.schema import MODELS, Plan, Reader, read_table, value_of
 from prune_cli.represent import kinds
@@ -30,7 +30,7 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
     plan = reader.plan()
     if plan.warmup.keep_moments is None and any(_wants_moments(method, plan) for method in plan.methods.values()):
         plan = replace(plan, warmup=replace(plan.warmup, keep_moments=True))
-    for mistake in (*_models(plan, reader), *_representations(plan), *_targets(plan)):
+    for mistake in (*_models(plan, reader), *_benchmarks(plan), *_representations(plan), *_targets(plan)):
         reader.wrong(mistake)
     raise_all(reader.mistakes)
     raise_all(list(_rows(plan, f"{file}: ")))
@@ -42,7 +42,7 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
 def rows_of(plan: Plan) -> dict[str, Rows]:
     """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
     check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
-    names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests.values()]
+    names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
 
 
@@ -57,6 +57,15 @@ def _models(plan: Plan, reader: Reader) -> Iterator[str]:
                     yield f"methods: {judged[0]}: {plan.model} has no trained head to judge; leave {judged[0]} out"
             except PruneError as mistake:
                 yield f"{name}: {mistake.message}"
+
+
+def _benchmarks(plan: Plan) -> Iterator[str]:
+    """Whether the tasks of lm-eval among the test sets can be asked."""
+    if plan.task in tasks.names():
+        try:
+            harness.digests(harness.asked(plan.tests), plan.eval, tasks.load(plan.task).AUTO_MODEL)
+        except PruneError as mistake:
+            yield f"tests: {mistake.message}"
 
 
 def _can_be_judged(named: find.NamedModel, task: str) -> bool:
@@ -157,7 +166,7 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
 
     train = opened(plan.train)
     validation = opened(plan.validation) if plan.validation else None
-    others = [validation, *(opened(data) for data in plan.tests.values())]
+    others = [validation, *(opened(data) for data in plan.tests_of_rows.values())]
     yield from mistakes
     if validation is not None and any(_reads_target_groups(method) for method in plan.methods.values()):
         try:
@@ -218,7 +227,7 @@ def _lengths(plan: Plan) -> Iterator[str]:
     to_represent = plan.represent.max_length or plan.warmup.max_length
     # what is read, by which model, cut to how many tokens, encoded how
     passes = [(plan.train, plan.model, plan.finetune.max_length, finetuned)]
-    passes += [(name, plan.model, to_judge, judged) for name in plan.tests.values()]
+    passes += [(name, plan.model, to_judge, judged) for name in plan.tests_of_rows.values()]
     passes += [(name, plan.proxy, to_represent, represented) for name in represents]
     told: set[str] = set()
     for name, model, max_length, how in dict.fromkeys(passes):

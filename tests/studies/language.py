@@ -5,7 +5,7 @@
 
 `instructions` prunes rows of FOLDER/alpaca for FOLDER/gsm8k, `dialogues` rows of FOLDER/dialogsum, the third task of Du
 et al. 2025 (arXiv 2507.03648). MODEL is trained with LoRA; meant is one of some hundred million parameters. Slices of
-the files are drawn at random, so that each study takes about an hour on one core. Prints the pipeline's table.
+the files are drawn at random, so that each study takes one to two hours on one core. Prints the pipeline's table.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from prune_cli.stages.common import Outcome
 
 SLICES = {
     "instructions": {
-        "train": ("alpaca/train", 640),
-        "validation": ("gsm8k/validation", 48),
-        "gsm8k": ("gsm8k/test", 200),
-        "alpaca": ("alpaca/validation", 200),
+        "train": ("alpaca/train", 400),
+        "validation": ("gsm8k/validation", 32),
+        "gsm8k": ("gsm8k/test", 100),
+        "alpaca": ("alpaca/validation", 100),
     },
     "dialogues": {
-        "train": ("dialogsum/train", 400),
-        "validation": ("dialogsum/validation", 48),
-        "dialogsum": ("dialogsum/test", 100),
+        "train": ("dialogsum/train", 160),
+        "validation": ("dialogsum/validation", 32),
+        "dialogsum": ("dialogsum/test", 50),
     },
 }
 ADAM = (
@@ -64,8 +64,10 @@ seeds = [0, 1]
 max_length = 1024
 tune = "lora"
 epochs = 2
+fraction = 0.25
 learning_rate = 2e-4
-batch_size = 8
+batch_size = 1
+accumulate = 4
 
 [represent]
 max_length = 1024
@@ -76,7 +78,8 @@ max_length = 1024
 tune = "lora"
 epochs = 3
 learning_rate = 2e-4
-batch_size = 8
+batch_size = 1
+accumulate = 4
 
 [eval]
 batch_size = 8
@@ -107,8 +110,8 @@ def main() -> None:
             model=given.model.resolve(),
             methods=",\n    ".join(METHODS[given.study]),
             tests="\n".join(tests),
-            keep="0.1" if given.study == "instructions" else "0.2",
-            max_new_tokens=0 if given.study == "instructions" else 64,
+            keep="0.1" if given.study == "instructions" else "0.25",
+            max_new_tokens=0 if given.study == "instructions" else 48,
         ),
         "utf-8",
     )
