@@ -98,7 +98,7 @@ def select(
     force: bool = False,
     **options: Any,
 ) -> Artifact:
-    """Keep the rows that a method chooses, best first. See `prune select --help`.
+    """Keep the rows that a method chooses. See `prune select --help`.
 
     inputs: score and represent artifacts, or a data file; the other arguments as for `represent`.
     """

@@ -203,7 +203,7 @@ def score(inputs: Inputs, out: Out, opts: options.Score, **common: Any) -> Outco
 @app.command(epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep"))
 @_stage
 def select(inputs: Inputs, out: Out, opts: options.Select, **common: Any) -> Outcome:
-    """Keep the rows that a method chooses, best first, ready for any trainer."""
+    """Keep the rows that a method chooses, ready for any trainer."""
     from prune_cli.stages.select import select
 
     return select(inputs, out, opts, **common)

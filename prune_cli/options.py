@@ -111,6 +111,9 @@ class Select:
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),
     ] = "none"
     balance_by: Annotated[Literal["label", "group"], Help("What to balance: labels, or groups.")] = "label"
+    order: Annotated[
+        Literal["data", "best"], Help("Order of the kept rows: as in the data, or as the method picked them, best first.")
+    ] = "data"
     on: On = None
     target: Target = None
     task: Task = "auto"

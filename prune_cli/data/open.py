@@ -165,24 +165,29 @@ def test_sets(given: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Ids:
-    """A file of an artifact that says the ids of rows: of all lines, or in `why.jsonl` of the kept ones by rank."""
+    """A file of an artifact that says the ids of rows: of all lines, or in `why.jsonl` of the kept ones.
+
+    ranked: whether the rows stand in the order of their ranks, or in that of the lines.
+    """
 
     path: Path
     kept: bool
+    ranked: bool = False
 
     def read(self) -> list[int | str]:
         """The ids, in the order of the rows."""
         if not self.kept:
             return [line["id"] for line in read_jsonl(self.path)]
         kept = [(line["rank"], line["id"]) for line in read_jsonl(self.path) if line["kept"]]
-        return [row_id for _, row_id in sorted(kept, key=lambda line: line[0])]
+        return [row_id for _, row_id in (sorted(kept, key=lambda line: line[0]) if self.ranked else kept)]
 
 
 def _rows_of(artifact: Artifact) -> Rows:
     """The rows that an artifact holds."""
     selected = artifact.stage == "select"
     path = artifact.file(SELECTED if selected else ROWS)
-    ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected)
+    ranked = selected and artifact.options.get("order", "best") == "best"
+    ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected, ranked=ranked)
     rows = _reopen_once(path, _stamp(path), _fields(artifact), _format(artifact), ids, artifact.about["digest"])
     if rows is None:
         raise PruneError(f"{path}: differs from what was written", hint="make the artifact again with --force")

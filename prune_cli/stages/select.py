@@ -1,4 +1,4 @@
-"""`prune select`: the rows that are kept, best first, and why."""
+"""`prune select`: the rows that are kept, and why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad
 
 
 def select(names: Sequence[str], out: Path, opts: options.Select, reading: Reading, how: How) -> Outcome:
-    """Select rows: `select.jsonl`, the kept rows as they came, best first; `why.jsonl`, a line for each row given.
+    """Select rows: `select.jsonl`, the kept rows as they came; `why.jsonl`, a line for each row given.
 
     names: score, represent or select artifacts, or a data file. A line of `why.jsonl` has {"id", "kept", "rank"}, rank
     from 1 for the best and null for a row that is not kept, the score where the method reads one, and the columns that
@@ -38,7 +38,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         tell_bad_rows(reading, call.all_rows, how)
     n_keep = parse_keep(opts.keep, call.given.n)
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
-    recipe = call.recipe("select", n_keep=n_keep, **balanced)
+    recipe = call.recipe("select", n_keep=n_keep, order=opts.order, **balanced)
     outcome = settle(out, recipe, call.places, how)
     if outcome.settled:
         return outcome
@@ -47,7 +47,8 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
         kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
-        digest = rows.write(draft.path / "select.jsonl", kept.positions.tolist())
+        written = kept.positions if opts.order == "best" else np.sort(kept.positions)
+        digest = rows.write(draft.path / "select.jsonl", written.tolist())
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
         draft.about = {
             "rows": len(rows),
