@@ -209,6 +209,20 @@ def select(inputs: Inputs, out: Out, opts: options.Select, **common: Any) -> Out
     return select(inputs, out, opts, **common)
 
 
+@app.command(epilog=_example("prune export runs/kept -o runs/exported --for datasets"))
+@_stage
+def export(
+    selection: Annotated[str, typer.Argument(metavar="SELECTION", help="A select artifact.", show_default=False)],
+    out: Out,
+    opts: options.Export,
+    how: Any,
+) -> Outcome:
+    """Write kept rows for a trainer or a library, as they came, with what it needs beside them."""
+    from prune_cli.stages.export import export
+
+    return export(selection, out, opts, how)
+
+
 @app.command(
     epilog=_example(
         "prune finetune sample_data/train.jsonl -o runs/warmup \\\n"

@@ -16,7 +16,7 @@ PACKAGE = Path(prune_cli.__file__).parent
 # from top to bottom: what stands above may import what stands below, and nothing else
 LAYERS = (
     "__main__ cli parameters __init__ pipeline report stages training methods represent models options gradients "
-    "tasks data artifacts guide score select numeric runtime errors version"
+    "export tasks data artifacts guide score select numeric runtime errors version"
 ).split()
 LONGEST = 400  # lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_the_order_of_the_kept_rows(here: Path, prune: Prune, made: Path) -> Non
     assert prune(*kmeans, "-o", "drawn", "--order", "best").code == 0
     clusters = {line["id"]: line["cluster"] for line in why(here / "drawn")}
     drawn = [clusters[row["id"]] for row in read_rows(here / "drawn/select.jsonl")]
-    assert len([1 for a, b in zip(drawn, drawn[1:], strict=False) if a != b]) == 2  # a cluster after the other
+    assert len([1 for a, b in pairwise(drawn) if a != b]) == 2  # a cluster after the other
 
 
 def test_kmeans_tells_clusters_and_round_robin_targets(here: Path, prune: Prune, made: Path) -> None:

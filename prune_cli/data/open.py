@@ -15,7 +15,7 @@ from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
-from prune_cli.data.sources import data_name, files_of
+from prune_cli.data.sources import HUB, STDIN, data_name, files_of
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
 
@@ -88,6 +88,16 @@ def read_as(rows: Rows) -> dict[str, Any]:
         **({"drop": list(rows.drop)} if rows.drop else {}),
         **({"bad_rows": rows.left_out.count} if rows.left_out else {}),
     }
+
+
+def source_of(place: str) -> str:
+    """The name of the data that rows are from; artifacts lead back to what they were made of."""
+    path = Path(place)
+    if is_artifact(path):
+        artifact = open_artifact(path)
+        origin = artifact.origin("rows")
+        return source_of(str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"]))
+    return {STDIN: "standard input"}.get(place, place if place.startswith(HUB) else path.name)
 
 
 def write_bad_rows(path: Path, given: Sequence[Rows]) -> None:

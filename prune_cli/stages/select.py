@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
-from prune_cli.data.open import Reading, read_as
+from prune_cli.data.open import Reading, read_as, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import balance
 from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
+from prune_cli.methods.inputs import Inputs
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
 
@@ -56,8 +57,17 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             "digest": digest,
             "labels": call.given.labels,
             **read_as(rows),
+            **_from(call.given),
         }
     return done(outcome, draft)
+
+
+def _from(given: Inputs) -> dict[str, str]:
+    """Where the rows are from, and by what they were scored."""
+    scored = [artifact.options["method"] for artifact in given.scored]
+    hidden = given.scored and not Path(given.place).exists()  # a hub name, which the score artifact knows
+    source = source_of(str(given.scored[0].path) if hidden else given.place)
+    return {"source": source, **({"score": scored[0]} if scored else {})}
 
 
 def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Sequence[Any]]:
