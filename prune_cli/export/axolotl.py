@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli.data import formats
+from prune_cli.data.formats._conversation import Message
 from prune_cli.data.lines import Row
+from prune_cli.data.problems import encode
 from prune_cli.errors import PruneError
 from prune_cli.export import _yaml
 from prune_cli.export._chat import sides, weighted
@@ -59,7 +61,7 @@ def _read(kept: Kept, format: str) -> tuple[dict[str, Any], Convert | None]:
 
     def convert(row: Row, where: str) -> Row:
         said = formats.conversation(row, format)
-        return {"messages": weighted(said), **({"tools": list(said.tools)} if said.tools else {})}
+        return {"messages": _as_text(weighted(said)), **({"tools": encode(said.tools)} if said.tools else {})}
 
     untrained = any(not all(_trained(said)) for said in kept.conversations())
     return CHAT | ({"message_field_training": "weight"} if untrained else {}), convert
@@ -93,12 +95,23 @@ def _trained(said: Any) -> list[bool]:
     return [t for m, t in zip(said.messages, said.trained, strict=True) if m["role"] == "assistant"]
 
 
+def _as_text(messages: list[Message]) -> list[Message]:
+    """Messages whose calls have their arguments as JSON text, as axolotl advises: they differ from call to call."""
+    made = []
+    for message in messages:
+        calls = [
+            {**call, "function": {**call["function"], "arguments": encode(call["function"]["arguments"])}}
+            for call in message.get("tool_calls", ())
+        ]
+        made.append({**message, **({"tool_calls": calls} if calls else {})})
+    return made
+
+
 def _converted(kept: Kept, convert: Convert) -> Iterator[Row]:
     """The rows with what they are converted to; a system text stands in the messages then, and only there."""
-    names = {key: name for name, key in kept.fields.items()}
-    for i, row in enumerate(kept.rows()):
-        made = convert({names.get(key, key): value for key, value in row.items()}, kept.where(i))
-        yield {**{key: value for key, value in row.items() if key != kept.key("system")}, **made}
+    old = kept.key("system")
+    for i, (own, read) in enumerate(zip(kept.rows(), kept.read(), strict=True)):
+        yield {**{key: value for key, value in own.items() if key != old}, **convert(read, kept.where(i))}
 
 
 def _preference(kept: Kept) -> tuple[dict[str, Any], Convert | None]:

@@ -8,7 +8,7 @@ system text of its own, and its version of the library datasets gives every call
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "ass
 STAGES = {"text": "pt", "preference": "dpo"}  # of the others: sft
 
 
+Convert = Callable[[Row, str], Row]
+
+
 def write(kept: Kept, folder: Path) -> None:
     """Write `kept.jsonl`, `dataset_info.json` and `llamafactory.yaml`."""
     format = kept.check_format("llamafactory")
@@ -32,7 +35,7 @@ def write(kept: Kept, folder: Path) -> None:
         file = kept.write_lines(folder)
     else:
         note(f"export: LLaMA-Factory does not read such {format}: the rows get conversations of ShareGPT")
-        file = write_converted(({**row, **convert(row, kept.where(i))} for i, row in enumerate(kept.rows())), folder)
+        file = write_converted(_converted(kept, format, convert), folder)
     _tell(kept, format)
     info = {FILE: {"file_name": file, **entry}}
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -41,7 +44,7 @@ def write(kept: Kept, folder: Path) -> None:
     (folder / "llamafactory.yaml").write_text("\n".join([*head, *_yaml.lines(training)]) + "\n", "utf-8")
 
 
-def _entry(kept: Kept, format: str) -> tuple[dict[str, Any], Callable[[Row, str], Row] | None]:
+def _entry(kept: Kept, format: str) -> tuple[dict[str, Any], Convert | None]:
     """What dataset_info.json says of the rows, and how they are converted; None: they stay as they came."""
     if format == "preference":
         return _preference(kept)
@@ -60,7 +63,11 @@ def _entry(kept: Kept, format: str) -> tuple[dict[str, Any], Callable[[Row, str]
     if format == "messages" and all(map(_is_plain, kept.read())):
         return {"formatting": "sharegpt", "columns": _present(kept, messages="messages"), "tags": OPENAI}, None
     tools = {"tools": "tools"} if any(said.tools for said in kept.conversations()) else {}
-    return {"formatting": "sharegpt", "columns": {"messages": "conversations", **tools}}, _converted(kept, format)
+    return {"formatting": "sharegpt", "columns": {"messages": "conversations", **tools}}, _in_turns(format)
+
+
+def _in_turns(format: str) -> Convert:
+    return lambda row, where: sharegpt(formats.conversation(row, format))
 
 
 def _present(kept: Kept, **names: str) -> dict[str, str]:
@@ -80,16 +87,14 @@ def _is_plain(row: Row) -> bool:
     )
 
 
-def _converted(kept: Kept, format: str) -> Callable[[Row, str], Row]:
-    names = {key: name for name, key in kept.fields.items()}
-
-    def convert(row: Row, where: str) -> Row:
-        return sharegpt(formats.conversation({names.get(key, key): value for key, value in row.items()}, format))
-
-    return convert
+def _converted(kept: Kept, format: str, convert: Convert) -> Iterator[Row]:
+    """The rows in ShareGPT; other keys stay, those of the old form go: values of many types are refused there."""
+    old = {kept.key(name) for name in (*formats.load(format).KEYS, "prompt", "tools")}
+    for i, (own, read) in enumerate(zip(kept.rows(), kept.read(), strict=True)):
+        yield {**{key: value for key, value in own.items() if key not in old}, **convert(read, kept.where(i))}
 
 
-def _preference(kept: Kept) -> tuple[dict[str, Any], Callable[[Row, str], Row] | None]:
+def _preference(kept: Kept) -> tuple[dict[str, Any], Convert | None]:
     answers = _present(kept, chosen="chosen", rejected="rejected")
     first = next(iter(kept.read()))
     if isinstance(first["chosen"], str):
@@ -99,13 +104,11 @@ def _preference(kept: Kept) -> tuple[dict[str, Any], Callable[[Row, str], Row] |
     if isinstance(first["chosen"], dict):
         columns = _present(kept, messages="conversations", system="system", tools="tools")
         return {"formatting": "sharegpt", "ranking": True, "columns": columns | answers}, None
-    names = {key: name for name, key in kept.fields.items()}
 
     def convert(row: Row, where: str) -> Row:
-        before, *both = sides({names.get(key, key): value for key, value in row.items()}, where)
-        chosen, rejected = map(turn, both)
+        before, chosen, rejected = sides(row, where)
         turns = [turn(message) for message in before]
-        return {"conversations": turns, answers["chosen"]: chosen, answers["rejected"]: rejected}
+        return {"conversations": turns, answers["chosen"]: turn(chosen), answers["rejected"]: turn(rejected)}
 
     return {"formatting": "sharegpt", "ranking": True, "columns": {"messages": "conversations", **answers}}, convert
 
