@@ -55,8 +55,8 @@ def _read(kept: Kept, format: str) -> tuple[dict[str, Any], Convert | None]:
         return {"type": {**fields, "format": UNCHANGED, "no_input_format": UNCHANGED}}, None
     if format == "messages":
         return CHAT | _fields(kept, field_messages="messages", field_tools="tools") | _weights(kept), None
-    if format == "sharegpt" and not _has_calls(kept) and _same_system(kept):
-        fields = _fields(kept, field_messages="conversations", field_system="system", field_tools="tools")
+    if format == "sharegpt" and not _has_calls(kept) and _same_system(kept) and kept.key("system") == "system":
+        fields = _fields(kept, field_messages="conversations", field_tools="tools")
         return CHAT | fields | {"message_property_mappings": FROM_VALUE}, None
 
     def convert(row: Row, where: str) -> Row:
@@ -86,8 +86,8 @@ def _has_calls(kept: Kept) -> bool:
 
 
 def _same_system(kept: Kept) -> bool:
-    """Whether every row has a system text under `system`, or none: axolotl would write a missing one as None."""
-    return len({row.get("system") is None for row in kept.read()}) == 1
+    """Whether every row has a text under the key system, or no row has that key: null would be written as None."""
+    return {bool(row["system"]) if "system" in row else None for row in kept.rows()} in ({True}, {None})
 
 
 def _trained(said: Any) -> list[bool]:
@@ -115,7 +115,8 @@ def _converted(kept: Kept, convert: Convert) -> Iterator[Row]:
 
 
 def _preference(kept: Kept) -> tuple[dict[str, Any], Convert | None]:
-    answers = {"field_chosen": kept.key("chosen"), "field_rejected": kept.key("rejected")}
+    # axolotl has these keys by default; where they are given it forgets how messages are read
+    answers = {f"field_{name}": kept.key(name) for name in ("chosen", "rejected") if kept.key(name) != name}
     first = next(iter(kept.read()))
     default = {"type": "chat_template.default", **answers}
     if isinstance(first["chosen"], dict) and not kept.has("system"):
