@@ -128,7 +128,9 @@ class Export:
     """Options of `prune export`."""
 
     for_: Annotated[str, Help(f"What is to read the rows: {', '.join(exports())}.")]
-    why: Annotated[str, Help("Columns of why.jsonl to put behind each row's own keys: names with commas.")] = ""
+    why: Annotated[str | None, Help("Columns of why.jsonl to put behind each row's own keys: names with commas.")] = (
+        None
+    )
     nested: Annotated[
         Literal["refuse", "json"], Help("csv: lists and objects are an error (refuse), or become JSON text (json).")
     ] = "refuse"

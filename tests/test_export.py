@@ -20,6 +20,7 @@ import yaml  # type: ignore[import-untyped]  # comes with the library datasets, 
 
 import prune_cli
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data import formats
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
 from prune_cli.tasks import conversations
@@ -130,6 +131,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_every_format_has_documented_rows() -> None:
+    """A new format needs its rows here, and a word on how each trainer reads them."""
+    assert {name.split()[0] for name in DOCUMENTED} == set(formats.names())
+    assert set(READ) == set(DOCUMENTED)
 
 
 def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
@@ -352,7 +359,7 @@ def test_an_export_is_an_artifact(here: Path, prune: Prune, made: Path) -> None:
     assert prune(*export, "other").code == 0
     assert (here / "other/train.parquet").read_bytes() == (here / "out/train.parquet").read_bytes()
     refused = prune(*export, "out", "--why", "rank")
-    assert refused.errors == ['out: holds another artifact: options.why "" -> "rank"']
+    assert refused.errors == ['out: holds another artifact: options.why null -> "rank"']
     assert prune(*export, "out", "--why", "rank", "--replace").code == 0
     assert list(loaded(here / "out")[0])[-1] == "rank"
     (here / "mine").mkdir()

@@ -37,7 +37,7 @@ def write(kept: Kept, folder: Path) -> None:
     format = kept.check_format("trl")
     keys, convert = _conversion(kept, format)
     if convert is not None and format not in ("messages", "prompt_completion"):
-        note(f"export: TRL does not read such {format}: the rows get {', '.join(keys)}, which hold messages")
+        note(f"export: TRL does not read such {format}: the rows get {' and '.join(keys)} of its form")
     unread = [key for key in READ if key not in keys]
     if keys == ANSWER and convert is None:
         unread.append("text")  # TRL would put the end-of-sequence token there, not behind the completion

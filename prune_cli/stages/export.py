@@ -40,7 +40,7 @@ def export(selection: str, out: Path, opts: options.Export, how: How) -> Outcome
             artifact.options["task"],
             artifact.about.get("format"),
             artifact.about["fields"],
-            _columns(artifact, opts.why),
+            _columns(artifact, opts.why or ""),
             opts.nested,
             about,
         )
