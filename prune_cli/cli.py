@@ -203,10 +203,24 @@ def score(inputs: Inputs, out: Out, opts: options.Score, **common: Any) -> Outco
 @app.command(epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep"))
 @_stage
 def select(inputs: Inputs, out: Out, opts: options.Select, **common: Any) -> Outcome:
-    """Keep the rows that a method chooses, best first, ready for any trainer."""
+    """Keep the rows that a method chooses, ready for any trainer."""
     from prune_cli.stages.select import select
 
     return select(inputs, out, opts, **common)
+
+
+@app.command(epilog=_example("prune export runs/kept -o runs/exported --for datasets"))
+@_stage
+def export(
+    selection: Annotated[str, typer.Argument(metavar="SELECTION", help="A select artifact.", show_default=False)],
+    out: Out,
+    opts: options.Export,
+    how: Any,
+) -> Outcome:
+    """Write kept rows for a trainer or a library, as they came, with what it needs beside them."""
+    from prune_cli.stages.export import export
+
+    return export(selection, out, opts, how)
 
 
 @app.command(
