@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.data.groups import groups
@@ -65,6 +66,11 @@ def _representations(plan: Plan) -> Iterator[str]:
         tasks.format_of(plan.task, plan.reading.format)
     except PruneError as mistake:
         yield mistake.message
+    for name in ("warmup", *options.STAGES_ON_DEVICE):
+        try:
+            tasks.chat_template(plan.task, getattr(plan, name).chat_template)
+        except PruneError as mistake:
+            yield f"{name}.{mistake.message}"
     asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
     yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
     told = False
@@ -202,23 +208,34 @@ def _lengths(plan: Plan) -> Iterator[str]:
     represents = [
         name for name in (plan.train, plan.validation) if name and any(m.kinds for m in plan.methods.values())
     ]
-    finetuned, judged, represented = (
-        tuple(tasks.how_encoded(task, opts).items()) for opts in (plan.finetune, plan.eval, plan.represent)
-    )
-    to_judge = plan.eval.max_length or plan.finetune.max_length
-    to_represent = plan.represent.max_length or plan.warmup.max_length
-    # what is read, by which model, cut to how many tokens, encoded how
-    passes = [(plan.train, plan.model, plan.finetune.max_length, finetuned)]
-    passes += [(name, plan.model, to_judge, judged) for name in plan.tests.values()]
-    passes += [(name, plan.proxy, to_represent, represented) for name in represents]
+    judged, represented = _as_trained(plan.eval, plan.finetune), _as_trained(plan.represent, plan.warmup)
+    # what is read, by which model, with which options
+    passes = [(plan.train, plan.model, plan.finetune)]
+    passes += [(name, plan.model, judged) for name in plan.tests.values()]
+    passes += [(name, plan.proxy, represented) for name in represents]
+    encodings: dict[tuple[Any, ...], None] = {
+        (name, model, opts.max_length, opts.chat_template, *tasks.how_encoded(task, opts).items()): None
+        for name, model, opts in passes
+    }
     told: set[str] = set()
-    for name, model, max_length, how in dict.fromkeys(passes):
+    for name, model, max_length, template, *how in encodings:
         try:
-            task.encode(rows[name], load_tokenizer(find.find(model)), max_length, labels, **dict(how))
+            tokenizer = load_tokenizer(find.find(model), tasks.chat_template(plan.task, template))
+            task.encode(rows[name], tokenizer, max_length, labels, **dict(how))
         except PruneError as mistake:
             if mistake.message not in told:
                 told.add(mistake.message)
                 yield mistake.message + (f" ({mistake.hint})" if mistake.hint else "")
+
+
+def _as_trained(opts: Any, trained: options.Finetune) -> Any:
+    """The options of `represent` or `eval`, with those of the training where they say no others."""
+    return replace(
+        opts,
+        max_length=opts.max_length or trained.max_length,
+        loss_on=trained.loss_on if opts.loss_on == "auto" else opts.loss_on,
+        chat_template=opts.chat_template or trained.chat_template,
+    )
 
 
 def _reads_target_groups(method: PublishedMethod) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.artifacts.drafts import PART, remove_artifact
-from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.data.open import write_bad_rows
+from prune_cli.artifacts.manifest import is_artifact, open_artifact
+from prune_cli.data.open import Reading, write_bad_rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.methods.method import Method
@@ -95,6 +95,10 @@ class _Runner:
         self.note(label, Outcome(out, label, "would run", after) if waiting else make())
         return out
 
+    def reading(self, *names: str) -> Reading:
+        """How the rows of what a step is given are read; artifacts know it."""
+        return Reading() if all(is_artifact(Path(name)) for name in names) else self.plan.reading
+
     def note(self, label: str, outcome: Outcome) -> None:
         """Take down the outcome of a step."""
         if outcome.state == "would run":
@@ -131,13 +135,18 @@ class _Runner:
     def warmup(self) -> Path:
         """The proxy, trained on the training rows or on a random part of them."""
         plan, out = self.plan, self.out / "warmup"
-        rows, reading, needs = plan.train, plan.reading, []
+        rows, needs = plan.train, []
         if plan.fraction < 1:
             part = self.out / "warmup-rows"
             drawn = options.Select(method="random", keep=str(plan.fraction), task=plan.task, seed=plan.warmup.seed)
-            self.step("select warmup rows", part, [], lambda: select([plan.train], part, drawn, reading, self.how))
+            self.step(
+                "select warmup rows",
+                part,
+                [],
+                lambda: select([plan.train], part, drawn, self.reading(plan.train), self.how),
+            )
             rows, needs = str(part), [part]
-        return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, reading, self.how))
+        return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, self.reading(rows), self.how))
 
     def represent(self, side: str, variant: str, opts: options.Represent, wanted: set[str], needs: list[Path]) -> None:
         """Have every kind represented: what earlier runs left is used, what is missing is made in one pass."""
@@ -164,7 +173,7 @@ class _Runner:
             return
         out = folder / "+".join(sorted(missing))
         opts = kinds.only(opts, missing)
-        self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.plan.reading, self.how))
+        self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.reading(data), self.how))
         held |= dict.fromkeys(missing, out)
         if not self.how.dry_run:
             for path in stale:
@@ -173,7 +182,7 @@ class _Runner:
 
     def is_current(self, data: str, out: Path, opts: options.Represent) -> bool:
         """Whether a represent artifact is what these options make."""
-        return represent(data, out, opts, self.plan.reading, replace(self.how, dry_run=True)).state == "current"
+        return represent(data, out, opts, self.reading(data), replace(self.how, dry_run=True)).state == "current"
 
     def run(self, entry: Entry, keep: str, seed: int) -> None:
         """Score, select, fine-tune and evaluate for one method, budget and seed."""
@@ -197,21 +206,21 @@ class _Runner:
             f"select {label}" if random else f"select {entry.name} keep {keep}",
             selected,
             [*sources, *target],
-            lambda: select(_names(sources, plan), selected, opts, plan.reading, self.how),
+            lambda: select(names := _names(sources, plan), selected, opts, self.reading(*names), self.how),
         )
         trained = self.step(
             f"finetune {label}",
             trial / "finetune",
             [selected],
-            lambda: finetune(
-                str(selected), trial / "finetune", replace(plan.finetune, seed=seed), plan.reading, self.how
-            ),
+            lambda: finetune(str(selected), trial / "finetune", replace(plan.finetune, seed=seed), Reading(), self.how),
         )
         judged = self.step(
             f"eval {label}",
             trial / "eval",
             [trained],
-            lambda: evaluate(str(trained), plan.tests, trial / "eval", plan.eval, plan.reading, self.how),
+            lambda: evaluate(
+                str(trained), plan.tests, trial / "eval", plan.eval, self.reading(*plan.tests.values()), self.how
+            ),
         )
         if not self.how.dry_run:
             kept = open_artifact(selected).about["kept"]
@@ -239,7 +248,7 @@ class _Runner:
             label,
             out,
             [*read, *target],
-            lambda: score(_names(read, self.plan), out, opts, self.plan.reading, self.how),
+            lambda: score(names := _names(read, self.plan), out, opts, self.reading(*names), self.how),
         )
 
     def common(

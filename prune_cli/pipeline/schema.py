@@ -275,6 +275,8 @@ class Reader:
         values, problems = options.checked(known, own, also)
         for problem in problems:
             self.wrong(f"{name}.{problem}")
+        if "chat_template" in values:  # a path
+            values["chat_template"] = str(self.folder / values["chat_template"])
         return values
 
     def fraction(self) -> float:

@@ -167,6 +167,20 @@ def how_encoded(task: Task, opts: Any) -> dict[str, Any]:
     return {"loss_on": opts.loss_on} if "loss_on" in task.OPTIONS else {}
 
 
+def chat_template(name: str, path: str | None) -> str | None:
+    """The chat template in a file, for rows of a task; None: the tokenizer's own.
+
+    Raises PruneError where it cannot be read, and where rows of the task are no conversations.
+    """
+    if path is None:
+        return None
+    if "chat_template" not in load(name).OPTIONS:
+        raise PruneError(f"chat_template: {path}; rows of the task {name} are no conversations; leave it out")
+    from prune_cli.tasks import chat
+
+    return chat.read_template(Path(path))
+
+
 def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
     """Raise PruneError with file:line where `who` needs a gold answer and a row has none.
 
