@@ -128,8 +128,7 @@ class Inputs:
 
     def text(self) -> list[str]:
         """Text of each row."""
-        how = {"format": self.rows.format} if self.rows.format else {}
-        return [self.task.text(row, **how) for row in self.rows]
+        return list(tasks.texts(self.task, self.rows))
 
 
 def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role: str = "") -> Inputs:

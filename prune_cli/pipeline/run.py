@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,22 @@ from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
-from prune_cli.pipeline.checks import read_plan, rows_of
+from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.results import Report
-from prune_cli.pipeline.schema import Plan
+from prune_cli.pipeline.schema import VALIDATION, Plan
 from prune_cli.represent import kinds
+from prune_cli.runtime.progress import note
 from prune_cli.stages.common import How, Outcome
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
 from prune_cli.stages.represent import represent
 from prune_cli.stages.score import score
 from prune_cli.stages.select import select
+from prune_cli.stages.split import split
 
 RESULTS = "results.jsonl"
-TRAIN, VALIDATION = "train", "validation"
+TRAIN = "train"
 
 Tell = Callable[[str, Outcome], None]
 
@@ -54,9 +57,12 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
     if device is not None:
         tables = {name: replace(getattr(plan, name), device=device) for name in ("warmup", *options.STAGES_ON_DEVICE)}
         plan = replace(plan, **tables)
+    if told := overlap(plan):
+        note(f"warning: {told}")
     runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
     for path in (runner.partial, out / RESULTS):
         _check_ours(path)
+    runner.split()
     runner.prepare()
     for entry in plan.entries:
         for keep in (entry.method.keep,) if entry.method.keep else plan.keep:
@@ -84,13 +90,14 @@ class _Runner:
         self.report = Report(out, tasks.load(plan.task).TABLE_METRICS)
         self.done: set[Path] = set()
         self.would_run: set[Path] = set()
+        self.parts: list[Path] = []  # that the training rows are split into, which all else rests on
         self.represented: dict[tuple[str, str], dict[str, Path]] = {}  # side, variant -> kind -> artifact
 
     def step(self, label: str, out: Path, needs: Sequence[Path], make: Callable[[], Outcome]) -> Path:
         """Run a step unless this run has already; returns its artifact."""
         if out in self.done:
             return out
-        waiting = [path for path in needs if path in self.would_run]
+        waiting = [path for path in (*self.parts, *needs) if path in self.would_run]
         after = f"after {waiting[0].relative_to(self.out)}" if waiting else ""
         self.note(label, Outcome(out, label, "would run", after) if waiting else make())
         return out
@@ -106,6 +113,15 @@ class _Runner:
         self.done.add(outcome.out)
         self.report.steps.append((label, outcome))
         self.tell(label, outcome)
+
+    def split(self) -> None:
+        """The parts that the file splits off its training rows, and the rest, which takes their place."""
+        plan, folder, made = self.plan, self.out / "split", []
+        for part in plan.parts.names if plan.parts.shares else ():
+            out = folder / part
+            make = partial(split, plan.train, out, part, plan.parts, plan.task, plan.reading, self.how)
+            made.append(self.step(f"split {part}", out, [], make))
+        self.plan, self.parts = plan.placed(folder), made
 
     def prepare(self) -> None:
         """What all methods share: warm-up training, representations of the training rows and of the target set.
@@ -162,7 +178,7 @@ class _Runner:
             there = _kinds(path)
             if not there & missing:
                 continue
-            waiting = any(need in self.would_run for need in needs)
+            waiting = any(need in self.would_run for need in (*self.parts, *needs))
             if waiting or not self.is_current(data, path, kinds.only(opts, there)):
                 stale.append(path)
                 continue

@@ -7,7 +7,7 @@ Adding a task is adding a file. A file is a task if it assigns AUTO_MODEL; other
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the command line's help lists the tasks, so this module nee
 
     from prune_cli.data.open import Reading
     from prune_cli.data.rows import Rows
+    from prune_cli.data.split import Parts
     from prune_cli.tasks.tokens import Encoded
 
 _ASSIGNED = re.compile(r"^AUTO_MODEL\b.*=", re.MULTILINE)
@@ -179,6 +180,19 @@ def chat_template(name: str, path: str | None) -> str | None:
     from prune_cli.tasks import chat
 
     return chat.read_template(Path(path))
+
+
+def texts(task: Task, rows: Rows) -> Iterator[str]:
+    """The words of each row."""
+    how = {"format": rows.format} if rows.format else {}
+    return (task.text(row, **how) for row in rows)
+
+
+def parted(task: Task, rows: Rows, parts: Parts) -> np.ndarray:
+    """Which part each row is in, int64 [n], in the ratio of its labels where the task has any."""
+    labels = task.label_list(rows)
+    indices = task.label_indices(rows, labels)
+    return parts.of(texts(task, rows), indices - indices.min() if labels else indices * 0)
 
 
 def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
