@@ -174,6 +174,11 @@ class Finetune:
         bool | None,
         Help("Keep Adam's moments with each checkpoint; if left out, with LoRA only.", panel="Checkpoints"),
     ] = None
+    log: Annotated[
+        Literal["none", "tensorboard", "wandb", "mlflow"],
+        Help("Log loss, learning rate and gradient norm for this package.", key=False, panel="Logging"),
+    ] = "none"
+    log_steps: Annotated[int, Meta(gt=0, le=MOST), Help("Steps between logs.", key=False, panel="Logging")] = 10
     save_minutes: SaveMinutes = 10.0
     seed: Seed = 0
     trust_remote_code: TrustRemoteCode = False

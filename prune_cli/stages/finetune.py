@@ -17,6 +17,7 @@ from prune_cli.models import device as devices
 from prune_cli.models import find
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
 from prune_cli.tasks import Task
+from prune_cli.training import log
 
 CODE = ("prune_cli.training",)  # beside the task's own code, what a trained model may depend on
 
@@ -52,6 +53,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     device = devices.use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
     if opts.load_in == "4bit" and device.type != "cuda":
         raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
+    log.check(opts)
     with making(outcome, recipe, places, resumable=True) as draft:
         from transformers import set_seed
 
@@ -68,7 +70,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
             model = adapters.with_adapters(model, drawn, opts, task)
         load.check_rows(model, encoded, rows)
         lost = tell_cut(encoded, rows, opts.max_length)
-        trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
+        trained = train(draft.path, model, tokenizer, encoded, opts, task, device, log.folder_of(out, recipe.key))
         fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {
             "rows": len(rows),
