@@ -132,7 +132,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         how = How(force=force, replace=replace, dry_run=dry_run)
-        reading = Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
+        reading = Reading(parse_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
         report(function(**values, reading=reading, how=how), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
@@ -192,11 +192,11 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
-def _fields(given: list[str] | None) -> dict[str, str]:
+def parse_fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
-    from prune_cli.data.open import parse_fields
+    from prune_cli.data import open as opening
 
     try:
-        return parse_fields(given or ())
+        return opening.parse_fields(given or ())
     except PruneError as error:
         raise typer.BadParameter(error.message.removeprefix("field: "), param_hint="--field") from error
