@@ -10,8 +10,10 @@ import pytest
 
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.rows import read_rows as open_rows
+from prune_cli.errors import PruneError
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
+from prune_cli.pipeline.checks import read_plan
 from prune_cli.tasks import generation
 from tests.conftest import REPOSITORY, Prune, read_rows, write_rows
 
@@ -121,3 +123,25 @@ def test_rows_that_are_no_conversations_take_no_template(
     command = ["finetune", data / "train.jsonl", "-o", tmp_path / "out", "--model", tiny_model]
     done = prune(*command, "--chat-template", folder / "own.jinja")
     assert "rows of the task classification are no conversations" in done.errors[0]
+
+
+def test_a_pipeline_takes_a_template_beside_its_file(folder: Path, tmp_path: Path) -> None:
+    """Its path is relative to the file; what judges and represents goes by that of the training; a bad one is told."""
+    file = write_pipeline(tmp_path, folder, "own.jinja")
+    (tmp_path / "own.jinja").write_text(TEMPLATE)
+    plan = read_plan(file, tokenise=True)
+    assert plan.finetune.chat_template == str(tmp_path / "own.jinja")
+    (tmp_path / "own.jinja").write_text("{{ raise_exception('no') }}")
+    with pytest.raises(PruneError, match="the chat template refuses the messages: no"):
+        read_plan(file, tokenise=True)
+    write_pipeline(tmp_path, folder, "none.jinja")
+    with pytest.raises(PruneError, match=r"finetune.chat_template: .*none.jinja: cannot be read"):
+        read_plan(file)
+
+
+def write_pipeline(tmp_path: Path, folder: Path, template: str) -> Path:
+    (tmp_path / "pipeline.toml").write_text(
+        f'task = "generation"\ntrain = "{folder}/rows.jsonl"\nmodel = "{LM}"\nmethods = ["random"]\nkeep = [0.5]\n'
+        f'seeds = [0]\n[tests]\ntest = "{folder}/rows.jsonl"\n[finetune]\nchat_template = "{template}"\n'
+    )
+    return tmp_path / "pipeline.toml"

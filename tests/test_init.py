@@ -13,6 +13,7 @@ from prune_cli.runtime.terminal import clean
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 SAMPLE = REPOSITORY / "sample_data"
+NLI = {"text": "premise", "text_pair": "hypothesis"}
 
 
 def init(prune: Prune, folder: Path, *arguments: object) -> tuple[Any, str]:
@@ -67,6 +68,7 @@ def test_files_by_their_names(tmp_path: Path, prune: Prune, data: Path, tiny_mod
     ("row", "task", "fields"),
     [
         ({"sentence": "a film {}", "category": "good"}, "classification", {"text": "sentence", "label": "category"}),
+        ({"premise": "a {}", "hypothesis": "b {}", "label": "good"}, "classification", NLI),
         ({"question": "what is {}?", "answer": "it is {}"}, "generation", {"prompt": "question", "response": "answer"}),
         ({"text": "a text {}"}, "generation", {}),
         ({"text": "a text {}", "label": "good"}, "classification", {}),

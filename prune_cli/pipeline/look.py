@@ -23,6 +23,7 @@ from prune_cli.errors import PruneError
 from prune_cli.models import find
 from prune_cli.options import MOST
 
+LISTED = 10  # keys that are told
 PEEKED = 100  # rows by which the task and the names of their keys are guessed
 ORDER = ("choice", "classification", "generation")  # of equal claims the first
 FEW = 0.2  # labels are this many of the rows at most where a key was guessed to be the label
@@ -161,7 +162,7 @@ def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[s
                 break
         else:
             fields = {}
-    keys = ", ".join(_renamed(rows[0], fields)) if rows else ""
+    keys = ", ".join([*_renamed(rows[0], fields)][:LISTED]) if rows else ""
     guessed.append(f"task: {found or 'classification'}, by the keys of the rows: {keys}")
     return found or "classification", fields  # where none fits, opening the rows says what is wrong with them
 
@@ -198,12 +199,20 @@ def _fields_for(task: str, rows: Sequence[Row]) -> dict[str, str]:
         if key is None or near is None or near in fields.values():
             break
         fields[key] = near
-    if task == "classification" and fields and "label" not in rows[0]:
-        near = problems.near_key("label", rows[0])
-        if near is None or len({str(row.get(near)) for row in rows}) > max(2, FEW * len(rows)):
-            return {}  # what differs from row to row is an answer, not a label
-        fields["label"] = near
+    if task == "classification" and fields:
+        fields |= _more_fields(fields, rows)
     return fields
+
+
+def _more_fields(fields: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:
+    """Keys that may stand for a second text and for the label, which the rule of the task lets a row lack."""
+    more: dict[str, str] = {}
+    for name in ("text_pair", "label"):
+        others = [key for key in rows[0] if key not in (*fields.values(), *more.values(), "label")]
+        near = problems.near_key(name, others) if name not in rows[0] else None
+        if near and (name != "label" or len({str(row.get(near)) for row in rows}) <= max(2, FEW * len(rows))):
+            more[name] = near  # a key whose values differ from row to row is an answer, not a label
+    return more
 
 
 def _renamed(row: Row, fields: Mapping[str, str]) -> Row:
