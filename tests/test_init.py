@@ -40,10 +40,12 @@ def test_the_file_passes_the_checks(
     data: str, model: str, task: str, methods: int, tmp_path: Path, prune: Prune
 ) -> None:
     """Of every task: rows, lengths, methods and budgets are as the pipeline wants them."""
-    plan, told = init(prune, tmp_path, SAMPLE / data, "--model", SAMPLE / model)
+    lines = (SAMPLE / data).read_text().splitlines(keepends=True)
+    (tmp_path / "rows.jsonl").write_text("".join(lines[:100]))
+    plan, told = init(prune, tmp_path, tmp_path / "rows.jsonl", "--model", SAMPLE / model)
     assert plan.task == task and f"task: {task}, by the keys of the rows" in told
     assert len(plan.entries) == methods
-    assert dict(plan.parts.shares) == {"validation": 0.1, "tests/test": 0.1}
+    assert dict(plan.parts.shares) == {"validation": 0.2, "tests/test": 0.2}
     assert plan.finetune.max_length == plan.warmup.max_length == plan.represent.max_length <= 512
     assert "no row would be cut" in told
 

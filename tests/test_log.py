@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from prune_cli.artifacts.manifest import MANIFEST
+from prune_cli.options import Finetune
 from prune_cli.training import log
 from tests.conftest import Prune
 
@@ -73,6 +76,19 @@ def test_what_the_package_raises_is_one_line(
     watched(monkeypatch, [], RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         prune(*command, "--log", "tensorboard")
+
+
+@pytest.mark.parametrize(("open_before", "ended"), [(None, 1), ("a run of the user's", 0)])
+def test_a_run_of_wandb_ends_with_its_training(
+    open_before: str | None, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the next training in the process would go on with it; what a user has opened stays open."""
+    calls: list[str] = []
+    module = SimpleNamespace(run=open_before, finish=lambda: calls.append("finish"))
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    with log.told(Finetune(model="", log="wandb")):
+        module.run = module.run or "a run of the Trainer's"
+    assert len(calls) == ended
 
 
 def test_tensorboard_writes_beside_the_artifact(command: list[object], tmp_path: Path, prune: Prune) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,19 @@ def callbacks(opts: options.Finetune, folder: Path) -> list[Any]:
 
 @contextmanager
 def told(opts: options.Finetune) -> Iterator[None]:
-    """Turn what the package that logs raises into a PruneError, such as that no one is logged in."""
+    """Turn what the package that logs raises into a PruneError, such as that no one is logged in.
+
+    A run of Weights & Biases ends with the block, or the next training of a pipeline would go on with it; one that was
+    open before stays so.
+    """
+    wandb = import_module("wandb") if opts.log == "wandb" else None
+    opens = wandb is not None and wandb.run is None
     try:
         yield
     except Exception as failure:
         if opts.log == "none" or type(failure).__module__.partition(".")[0] != opts.log:
             raise
         raise PruneError(f"log: {opts.log}: {first_line(failure)}") from failure
+    finally:
+        if wandb and opens:
+            wandb.finish()
