@@ -9,6 +9,8 @@ INSTALLED := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
 # a folder of real data sets for the tests that can use them (sst2/train.jsonl …); they skip without it
 PRUNE_DATA ?=
+# a folder of a causal language model of some hundred million parameters
+PRUNE_MODEL ?=
 ROWS ?= sample_data/train.jsonl
 # one thread a process: tiny models gain nothing from more, and on a busy machine threads wait for each other;
 # offline: nothing that runs here needs a network
@@ -16,7 +18,7 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-start bench-rows bench-peers study gpu gpu-wheels fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-start bench-rows bench-peers study study-language gpu gpu-wheels fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +68,10 @@ bench-peers: ## what bergson and traker take for the same, in an environment of 
 
 study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
 	$(RUN)/python -m tests.studies.comments --data $(PRUNE_DATA)
+
+study-language: $(INSTALLED) ## prune for a language model (PRUNE_DATA: alpaca/, gsm8k/, dialogsum/; PRUNE_MODEL; hours)
+	$(RUN)/python -m tests.studies.language instructions --data $(PRUNE_DATA) --model $(PRUNE_MODEL)
+	$(RUN)/python -m tests.studies.language dialogues --data $(PRUNE_DATA) --model $(PRUNE_MODEL)
 
 # In .venv where there is one, else with the machine's own PyTorch and what `make gpu-wheels` gathered.
 gpu: ## check the tool on a CUDA device, offline, in 8 minutes; without one, its parts that a CPU can run

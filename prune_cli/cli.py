@@ -253,7 +253,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="DATA",
-            help="Test sets, named by their file stems or as in ood=data/test.jsonl.",
+            help="Test sets, named by their file stems or as in ood=data/test.jsonl; lm-eval:TASK,TASK for benchmarks.",
             show_default=False,
         ),
     ],

@@ -23,6 +23,7 @@ from prune_cli.errors import PruneError
 
 T = TypeVar("T")
 STAGES_ON_DEVICE = ("represent", "finetune", "eval")
+LM_EVAL = "Tasks of lm-eval"
 MOST = 2**31 - 1  # of anything that is counted: libraries count it in 32 bits
 
 
@@ -212,6 +213,18 @@ class Eval:
     precision: Precision = "float32"
     batch_size: BatchSize = 64
     tokens_per_batch: TokensPerBatch = 16384
+    lm_eval_shots: Annotated[
+        int, Meta(ge=-1, le=MOST), Help("Examples before each question; -1: as the task says.", panel=LM_EVAL)
+    ] = -1
+    lm_eval_limit: Annotated[
+        int, Meta(ge=0, le=MOST), Help("Only the first so many questions of each task; 0: all.", panel=LM_EVAL)
+    ] = 0
+    lm_eval_chat: Annotated[bool, Help("Put questions into the chat template, where there is one.", panel=LM_EVAL)] = (
+        True
+    )
+    lm_eval_tasks: Annotated[str | None, Help("Folder with more tasks, as YAML files.", key=False, panel=LM_EVAL)] = (
+        None
+    )
     trust_remote_code: TrustRemoteCode = False
     device: Device = "auto"
 

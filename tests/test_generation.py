@@ -528,3 +528,20 @@ def test_a_turn_may_end_otherwise_than_a_text() -> None:
     assert generation._endings(SimpleNamespace(eos_token_id=3), model) == [3, 4, 9]
     model.generation_config.eos_token_id = None
     assert generation._endings(SimpleNamespace(eos_token_id=None), model) == []
+
+
+def test_the_longest_responses_are_those_of_the_assistant(tmp_path: Path, prune: Prune) -> None:
+    """`length` counts characters of the turns that are trained on, whatever the format; not those of the prompt."""
+    turns = [("user", "a very long question " * 9), ("assistant", "ab"), ("user", "and?"), ("assistant", "cde")]
+    rows = [
+        {"messages": [{"role": role, "content": said} for role, said in turns]},
+        {"messages": [{"role": role, "content": said} for role, said in [*turns[:1], ("assistant", "1234567")]]},
+    ]
+    rows[0]["messages"][1]["loss_weight"] = 0  # type: ignore[assignment]  # a turn that is not trained on
+    write_rows(tmp_path / "chats.jsonl", rows)
+    write_rows(tmp_path / "alpaca.jsonl", [{"instruction": "Say it.", "input": "x" * 99, "output": "yes"}])
+    for name, lengths in (("chats", [3, 7]), ("alpaca", [3])):
+        command = ["score", tmp_path / f"{name}.jsonl", "--task", "generation", "--method", "length"]
+        done = prune(*command, "-o", tmp_path / name)
+        assert done.code == 0, done.err
+        assert [line["score"] for line in read_rows(tmp_path / name / "score.jsonl")] == lengths

@@ -33,7 +33,7 @@ def init(prune: Prune, folder: Path, *arguments: object) -> tuple[Any, str]:
     [
         ("train.jsonl", "model", "classification", 7),
         ("choice/train.jsonl", "model", "choice", 6),
-        ("generation/train.jsonl", "lm", "generation", 7),
+        ("generation/train.jsonl", "lm", "generation", 8),
     ],
 )
 def test_the_file_passes_the_checks(

@@ -48,6 +48,7 @@ def make_inputs(names: tuple[str, ...], n: int, n_keep: int, seed: int = 0) -> d
             array.flags.writeable = False
             every[prefix + name] = array
         every[prefix + "text"] = [f"row {i}" for i in range(rows)]
+        every[prefix + "response"] = every[prefix + "text"]
     return {name: every[name] for name in names}
 
 

@@ -123,6 +123,28 @@ def test_an_interrupted_run_leaves_its_results(
     assert not (out / "results.jsonl.part").exists()
 
 
+def test_none_is_the_model_as_it_is(folder: Path, prune: Prune, made: Path) -> None:
+    """It is evaluated once, whatever the budgets and seeds, and as `eval` does; a model without a head is refused."""
+    file = folder / "pipeline.toml"
+    text = re.sub(r"methods = \[.*?\n\]", 'methods = ["none"]', file.read_text(), flags=re.DOTALL).replace(
+        "dim = 64", ""
+    )
+    file.write_text(text)
+    refused = prune("pipeline", file, "-o", folder / "runs", "--dry-run")
+    assert refused.code == 1
+    assert "methods: none: " in refused.err and "no trained head to judge; leave none out" in refused.err
+    file.write_text(re.sub("model = .*", f'model = "{made}/warmup"', text))
+    done = prune("pipeline", file, "-o", folder / "runs")
+    assert done.code == 0, done.err
+    [line] = read_rows(folder / "runs/results.jsonl")
+    assert (line["method"], line["keep"], line["kept"], line["seed"]) == ("none", "0%", 0, None)
+    assert prune("eval", made / "warmup", folder / "test.jsonl", "-o", folder / "alone").code == 0
+    alone = json.loads((folder / "alone/metrics.json").read_text())["test"]
+    assert {name: line[name] for name in alone} == alone
+    file.write_text(text.replace('["none"]', '[{method = "none", balance = "keep"}, "random"]'))
+    assert "balance: keep; none selects no rows; leave it out" in prune("pipeline", file, "-o", folder / "runs").err
+
+
 @pytest.mark.parametrize("name", ["results.jsonl", "results.jsonl.part"])
 def test_a_file_that_holds_no_results_is_not_replaced(name: str, folder: Path, prune: Prune) -> None:
     """A file of the user's stays, and is told of before anything runs."""

@@ -11,7 +11,7 @@ from prune_cli.pipeline.entries import kinds_read, represent_options
 from prune_cli.represent import kinds
 
 NAMES = [
-    *("random", "full", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
+    *("random", "full", "none", "longest", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
     *("memorization-adam", "influential", "prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
     *("less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"),
@@ -27,6 +27,9 @@ def test_the_table_has_the_published_methods_in_order():
 @each_method
 def test_a_method_scores_where_its_selection_reads_a_score(method):
     """There is a score if and only if the selection asks for one."""
+    if method.name == "none":
+        assert not method.halves and not method.kinds
+        return
     assert (method.score != "none") == ("score" in methods.load("select", method.select).inputs)
 
 
@@ -47,7 +50,7 @@ def test_a_method_s_options_are_options_of_its_halves(method):
         given = method.select_options if half.function.__name__ == "select" else method.score_options
         methods.parse_options(half, given)
     assert method.score != "none" or not method.score_options
-    assert method.keep is None or parse_keep(method.keep, 10) == 10
+    assert method.keep is None or method.name == "none" or parse_keep(method.keep, 10) == 10
 
 
 @each_method
@@ -69,7 +72,7 @@ def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was()
 def test_a_method_says_what_it_is_after_and_where_it_is_from(method):
     """The objective is one of four, and all but the baselines name a paper by its arXiv number."""
     assert method.objective in ("difficulty", "diversity", "relevance", "baseline")
-    assert ("arXiv" in method.source) == (method.objective != "baseline")
+    assert ("arXiv" in method.source) == (method.name not in ("random", "full", "none"))
     assert method.source
 
 
@@ -82,8 +85,8 @@ def test_relevance_alone_needs_a_target_set():
 
 
 def test_full_keeps_everything_whatever_the_budget():
-    """`full` has its own budget; no other method has."""
-    assert {m.name: m.keep for m in published().values() if m.keep} == {"full": "100%"}
+    """`full` has its own budget, and `none`; no other method has."""
+    assert {m.name: m.keep for m in published().values() if m.keep} == {"full": "100%", "none": "0%"}
 
 
 def test_a_method_is_found_by_its_name_with_dashes_or_underscores():

@@ -186,6 +186,10 @@ def text(row):
     return f"{row['first']} {row['second']}"
 
 
+def response(row):
+    return text(row)
+
+
 def encode(rows, tokenizer, max_length, labels):
     blocks = (
         ([row["first"] for row in block], [row["second"] for row in block]) for block in tokens.blocks(rows, bool)

@@ -161,12 +161,20 @@ def task_name(data: str, wanted: str) -> str:
     return own
 
 
+LM_EVAL = "lm-eval:"  # before tasks of lm-evaluation-harness, in place of a data file
+
+
 def test_sets(given: Sequence[str]) -> dict[str, str]:
-    """Test sets by name: `ood=data/test.jsonl` says its own, any other is called by its file stem."""
+    """Test sets by name: `ood=data/test.jsonl` says its own, any other is called by its file stem.
+
+    Tasks of lm-eval, as in `lm-eval:gsm8k,arc_easy`, are called by their names, each a test set.
+    """
     tests: dict[str, str] = {}
-    for test in given:
+    for test in (part for entry in given for part in _parts(entry)):
         name, equals, data = test.partition("=")
-        if not equals or "/" in name or Path(test).exists():
+        if test.startswith(LM_EVAL):
+            name, data = test.removeprefix(LM_EVAL), test
+        elif not equals or "/" in name or Path(test).exists():
             name, data = data_name(test), test
         if name in tests:
             raise PruneError(
@@ -175,6 +183,14 @@ def test_sets(given: Sequence[str]) -> dict[str, str]:
             )
         tests[name] = data
     return tests
+
+
+def _parts(given: str) -> list[str]:
+    """What was given, or each of the tasks of lm-eval in it."""
+    name, prefix, tasks = given.rpartition(LM_EVAL)
+    if not prefix or (name and not name.endswith("=")):
+        return [given]
+    return [f"{name}{LM_EVAL}{task.strip()}" for task in tasks.split(",")]
 
 
 @dataclass(frozen=True)

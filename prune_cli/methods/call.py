@@ -28,7 +28,7 @@ from prune_cli.represent.observe import scale_of
 
 OF_CHOICE = ("features", "trajectory")  # of the representation that --on names
 SCALE = "scale"  # [n, e]: what a stored representation is to be multiplied by
-OF_ROWS = ("n", "score", "label", "group", "text")
+OF_ROWS = ("n", "score", "label", "group", "text", "response")
 FROM_STAGE = ("rng", "n_keep")  # not read from any input
 TARGET = "target_"
 

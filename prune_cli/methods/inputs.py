@@ -130,6 +130,10 @@ class Inputs:
         """Text of each row."""
         return list(tasks.texts(self.task, self.rows))
 
+    def response(self) -> list[str]:
+        """The part of each row's text that is trained on."""
+        return list(tasks.responses(self.task, self.rows))
+
 
 def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role: str = "") -> Inputs:
     """Look at the inputs of score and select: represent, score and select artifacts, a data file.

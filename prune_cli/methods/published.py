@@ -22,7 +22,7 @@ class PublishedMethod:
     name: str
     representation: str  # a kind, several with commas (the first is the one that features are of), or none
     score: str  # name of the score method, or none where the selection reads no score
-    select: str  # name of the select method
+    select: str  # name of the select method, or none where nothing is trained
     objective: str  # difficulty, diversity, relevance or baseline
     source: str
     keep: str | None = None  # what it keeps where that is part of the method, whatever the budget

@@ -188,6 +188,18 @@ def task_of(named: NamedModel, wanted: str) -> str:
     return wanted
 
 
+def has_head(named: NamedModel, auto_model: str) -> bool:
+    """Whether its config says that the model can be judged as it is, by the class of transformers that loads it.
+
+    A language model always can; another only with a head of its own for the task.
+    """
+    if named.trained or auto_model == "AutoModelForCausalLM":
+        return True
+    with one_line(f"cannot load model {named.name}"):
+        architectures = _config(named.name).get("architectures") or ()
+    return any(str(name).endswith(auto_model.removeprefix("AutoModel")) for name in architectures)
+
+
 def head_labels(named: NamedModel, seen: list[Any]) -> list[Any]:
     """Label list of a model's head: the one it was trained on here, or the names that its config.json has.
 

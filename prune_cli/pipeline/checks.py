@@ -18,9 +18,9 @@ from prune_cli.data.split import digests
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import PublishedMethod
-from prune_cli.models import find
+from prune_cli.models import find, harness
 from prune_cli.options import raise_all
-from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, read_table, value_of
+from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, read_table, value_of
 from prune_cli.represent import kinds
 
 
@@ -34,7 +34,7 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
     plan = reader.plan()
     if plan.warmup.keep_moments is None and any(_wants_moments(method, plan) for method in plan.methods.values()):
         plan = replace(plan, warmup=replace(plan.warmup, keep_moments=True))
-    for mistake in (*_models(plan, reader), *_representations(plan), *_targets(plan)):
+    for mistake in (*_models(plan, reader), *_benchmarks(plan), *_representations(plan), *_targets(plan)):
         reader.wrong(mistake)
     raise_all(reader.mistakes)
     raise_all(list(_rows(plan, f"{file}: ")))
@@ -46,17 +46,17 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
 def rows_of(plan: Plan) -> dict[str, Rows]:
     """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
     check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
-    names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests.values()]
+    names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
 
 
 def overlap(plan: Plan) -> str | None:
     """How many training rows have a text that stands in a test set too, in words; None where none has."""
-    if not plan.tests:
+    if not plan.tests_of_rows:
         return None
     task, rows = tasks.load(plan.task), rows_of(plan)
     train = digests(tasks.texts(task, rows[plan.train]))
-    shared = {name: np.isin(train, digests(tasks.texts(task, rows[test]))) for name, test in plan.tests.items()}
+    shared = {name: np.isin(train, digests(tasks.texts(task, rows[test]))) for name, test in plan.tests_of_rows.items()}
     by_test = [f"{name} {int(rows.sum()):,}" for name, rows in shared.items() if rows.any()]
     if not by_test:
         return None
@@ -65,12 +65,30 @@ def overlap(plan: Plan) -> str | None:
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:
+    """Whether each model that the file names is there, and can be judged untrained where that is asked for."""
+    judged = [entry.name for entry in plan.entries if entry.untrained]
     for name in MODELS:
         if getattr(plan, name) and name in reader.table:
             try:
-                find.find(getattr(plan, name))
+                named = find.find(getattr(plan, name))
+                if name == "model" and judged and not _can_be_judged(named, plan.task):
+                    yield f"methods: {judged[0]}: {plan.model} has no trained head to judge; leave {judged[0]} out"
             except PruneError as mistake:
                 yield f"{name}: {mistake.message}"
+
+
+def _benchmarks(plan: Plan) -> Iterator[str]:
+    """Whether the tasks of lm-eval among the test sets can be asked."""
+    if plan.task in tasks.names():
+        try:
+            harness.digests(harness.asked(plan.tests), plan.eval, tasks.load(plan.task).AUTO_MODEL)
+        except PruneError as mistake:
+            yield f"tests: {mistake.message}"
+
+
+def _can_be_judged(named: find.NamedModel, task: str) -> bool:
+    """Whether a model has all that its task needs before any training; of an unknown task that is not known."""
+    return task not in tasks.names() or find.has_head(named, tasks.load(task).AUTO_MODEL)
 
 
 def _representations(plan: Plan) -> Iterator[str]:
@@ -172,7 +190,7 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
     train = opened(plan.train)
     own = plan.parts.shares
     validation = opened(plan.validation) if plan.validation else train if VALIDATION in own else None
-    others = [validation, *(opened(data) for data in plan.tests.values())]
+    others = [validation, *(opened(data) for data in plan.tests_of_rows.values())]
     yield from mistakes
     if validation is not None and any(_reads_target_groups(method) for method in plan.methods.values()):
         try:
@@ -232,11 +250,11 @@ def _lengths(plan: Plan) -> Iterator[str]:
     represents = [
         name for name in (plan.train, plan.validation) if name and any(m.kinds for m in plan.methods.values())
     ]
-    judged, represented = _as_trained(plan.eval, plan.finetune), _as_trained(plan.represent, plan.warmup)
+    judged, represented = as_trained(plan.eval, plan.finetune), as_trained(plan.represent, plan.warmup)
     # what is read, by which model, with which options
     passes = [(plan.train, plan.model, plan.finetune)]
     drawn = [plan.train] if any(name != VALIDATION for name in plan.parts.shares) else []
-    passes += [(name, plan.model, judged) for name in (*plan.tests.values(), *drawn)]
+    passes += [(name, plan.model, judged) for name in (*plan.tests_of_rows.values(), *drawn)]
     passes += [(name, plan.proxy, represented) for name in represents]
     encodings: dict[tuple[Any, ...], None] = {
         (name, model, opts.max_length, opts.chat_template, *tasks.how_encoded(task, opts).items()): None
@@ -251,16 +269,6 @@ def _lengths(plan: Plan) -> Iterator[str]:
             if mistake.message not in told:
                 told.add(mistake.message)
                 yield mistake.message + (f" ({mistake.hint})" if mistake.hint else "")
-
-
-def _as_trained(opts: Any, trained: options.Finetune) -> Any:
-    """The options of `represent` or `eval`, with those of the training where they say no others."""
-    return replace(
-        opts,
-        max_length=opts.max_length or trained.max_length,
-        loss_on=trained.loss_on if opts.loss_on == "auto" else opts.loss_on,
-        chat_template=opts.chat_template or trained.chat_template,
-    )
 
 
 def _reads_target_groups(method: PublishedMethod) -> bool:

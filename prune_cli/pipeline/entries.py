@@ -31,6 +31,11 @@ class Entry:
     balance_by: str = "label"
 
     @property
+    def untrained(self) -> bool:
+        """Whether it is the model as it is, which no row is selected for."""
+        return self.method.select == NONE
+
+    @property
     def name(self) -> str:
         """Its name in folders and tables."""
         by = "" if self.balance_by == "label" else f"-{self.balance_by}"
@@ -56,13 +61,18 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
         method = published.find_published(str(rest.pop("method")))
         if rest:
             raise PruneError(f"{', '.join(rest)}: unknown beside method; allowed: {', '.join(BALANCE)}")
-        return Entry(method, **values)
+        made = Entry(method, **values)
+        if made.untrained and made.balance != "none":
+            raise PruneError(f"balance: {made.balance}; {method.name} selects no rows; leave it out")
+        return made
     return Entry(_own(rest, folder), **values)
 
 
 def _named(name: str) -> Entry:
     """A published method by its name, or as tables call it when it is balanced: less-keep, less-equal-group."""
     for method in published.published().values():
+        if method.select == NONE:
+            continue
         for balance, by in product(("keep", "equal"), ("label", "group")):
             if Entry(method, balance, by).name == name:
                 return Entry(method, balance, by)

@@ -28,6 +28,7 @@ WARMUP_ROWS = 10_000  # of a large data set, to warm up on
 LISTED = 10  # labels that a comment lists
 
 METHODS = {
+    "none": "the model as it is, before any training",
     "full": "all rows: what pruning is measured against",
     "random": "a random draw: what a method must beat",
     "hard-to-learn": "difficulty, by training dynamics",
@@ -44,7 +45,7 @@ BY_GRADIENT = ("memorization", "less", "less-keep")
 OF_TASK = {
     "classification": "full random hard-to-learn memorization prototypicality s2l less-keep",
     "choice": "full random hard-to-learn memorization s2l less",
-    "generation": "full random s2l perplexity ifd rds less",
+    "generation": "none full random s2l perplexity ifd rds less",
 }
 
 

@@ -25,9 +25,20 @@ class Report:
         return sum(outcome.state == state for _, outcome in self.steps)
 
     @property
-    def shown(self) -> list[str]:
-        """The metrics of the table that every result has: without generated texts some are missing."""
-        return [metric for metric in self.metrics if all(result.get(metric) is not None for result in self.results)]
+    def shown(self) -> dict[str, list[str]]:
+        """Test set -> the metrics of the table that every result on it has: without generated texts some are missing.
+
+        A task of lm-eval, which has none of them, shows its own.
+        """
+        shown: dict[str, list[str]] = {}
+        for test in dict.fromkeys(result["test"] for result in self.results):
+            results = [result for result in self.results if result["test"] == test]
+            own = [name for name, value in results[0].items() if isinstance(value, float) and "_stderr" not in name]
+            for names in (self.metrics, own):
+                shown[test] = [name for name in names if all(result.get(name) is not None for result in results)]
+                if shown[test]:
+                    break
+        return shown
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -46,10 +57,11 @@ def summary(report: Report) -> list[dict[str, Any]]:
     """
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     values: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+    shown = report.shown
     for result in report.results:
         key = (result["method"], result["keep"])
         lines.setdefault(key, {name: result[name] for name in ("method", "keep", "kept")})
-        for metric in report.shown:
+        for metric in shown[result["test"]]:
             values.setdefault(key, {}).setdefault((result["test"], metric), []).append(result[metric])
     for key, line in lines.items():
         for (test, metric), over_seeds in values[key].items():
@@ -60,12 +72,11 @@ def summary(report: Report) -> list[dict[str, Any]]:
 
 def table(report: Report) -> Iterator[list[str]]:
     """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test set."""
-    tests = list(dict.fromkeys(result["test"] for result in report.results))
-    yield ["method", "keep", "rows", *(f"{test} {metric}" for test in tests for metric in report.shown)]
+    columns = [(test, metric) for test, metrics in report.shown.items() for metric in metrics]
+    yield ["method", "keep", "rows", *(f"{test} {metric}" for test, metric in columns)]
     for line in summary(report):
         cells = [line["method"], line["keep"], str(line["kept"])]
-        for test in tests:
-            for metric in report.shown:
-                mean, deviation = line[test][metric]
-                cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else ""))
+        for test, metric in columns:
+            mean, deviation = line[test][metric]
+            cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else ""))
         yield cells

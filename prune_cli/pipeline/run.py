@@ -28,7 +28,7 @@ from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.results import Report
-from prune_cli.pipeline.schema import VALIDATION, Plan
+from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
 from prune_cli.stages.common import How, Outcome
@@ -65,6 +65,9 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
     runner.split()
     runner.prepare()
     for entry in plan.entries:
+        if entry.untrained:
+            runner.untrained(entry)
+            continue
         for keep in (entry.method.keep,) if entry.method.keep else plan.keep:
             for seed in plan.seeds:
                 runner.run(entry, keep, seed)
@@ -240,10 +243,26 @@ class _Runner:
         )
         if not self.how.dry_run:
             kept = open_artifact(selected).about["kept"]
-            metrics = json.loads(open_artifact(judged).file("metrics.json").read_text("utf-8"))
-            for test, values in metrics.items():
-                line = {"method": entry.name, "keep": keep, "kept": kept, "seed": seed, "test": test}
-                self.add_result({**line, **values})
+            self.add_results(judged, method=entry.name, keep=keep, kept=kept, seed=seed)
+
+    def untrained(self, entry: Entry) -> None:
+        """Evaluate the model as it is: once, as no seed has a say in it."""
+        plan, out = self.plan, self.out / "methods" / entry.name / "eval"
+        opts = replace(as_trained(plan.eval, plan.finetune), task=plan.task)
+        judged = self.step(
+            f"eval {entry.name}",
+            out,
+            [],
+            lambda: evaluate(plan.model, plan.tests, out, opts, self.reading(*plan.tests.values()), self.how),
+        )
+        if not self.how.dry_run:
+            self.add_results(judged, method=entry.name, keep=entry.method.keep, kept=0, seed=None)
+
+    def add_results(self, judged: Path, **about: Any) -> None:
+        """Take down what an evaluation measured, a line for each test set; `about` says what was evaluated."""
+        metrics = json.loads(open_artifact(judged).file("metrics.json").read_text("utf-8"))
+        for test, values in metrics.items():
+            self.add_result({**about, "test": test, **values})
 
     def add_result(self, result: dict[str, Any]) -> None:
         """Take down a result, on disk at once: an interrupted run leaves what it has."""

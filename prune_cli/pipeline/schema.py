@@ -11,7 +11,7 @@ from typing import Any
 from prune_cli import options
 from prune_cli.artifacts.manifest import digest_value
 from prune_cli.data.formats import AUTO
-from prune_cli.data.open import Reading
+from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.sources import files_of
 from prune_cli.data.split import REST, Parts
 from prune_cli.errors import PruneError
@@ -61,6 +61,11 @@ class Plan:
     represent: options.Represent
     finetune: options.Finetune
     eval: options.Eval
+
+    @property
+    def tests_of_rows(self) -> dict[str, str]:
+        """The test sets that are data files: all but tasks of lm-eval."""
+        return {name: test for name, test in self.tests.items() if not test.startswith(LM_EVAL)}
 
     @property
     def methods(self) -> dict[str, PublishedMethod]:
@@ -113,6 +118,16 @@ def with_options(opts: options.Represent, given: Mapping[str, Any]) -> options.R
     own = {name: value for name, value in given.items() if name in options.declared(options.Represent)}
     of_kinds = {name: value for name, value in given.items() if name not in own}
     return replace(opts, **own, kind_options={**opts.kind_options, **of_kinds})
+
+
+def as_trained(opts: Any, trained: options.Finetune) -> Any:
+    """The options of `represent` or `eval`, with those of the training where they say no others."""
+    return replace(
+        opts,
+        max_length=opts.max_length or trained.max_length,
+        loss_on=trained.loss_on if opts.loss_on == "auto" else opts.loss_on,
+        chat_template=opts.chat_template or trained.chat_template,
+    )
 
 
 def value_of(opts: options.Represent, name: str) -> Any:
@@ -186,7 +201,7 @@ class Reader:
             fraction=self.fraction(),
             represent=self.represent(task),
             finetune=self.stage("finetune", options.Finetune, model=model, task=task),
-            eval=self.stage("eval", options.Eval),
+            eval=self.eval(),
         )
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -229,7 +244,7 @@ class Reader:
         if not isinstance(value, str) or not value:
             self.wrong(f"{name}: {shown(value)}; allowed: the path of a data file")
             return ""
-        if value.startswith("hf:"):
+        if value.startswith("hf:") or (name.startswith("tests.") and value.startswith(LM_EVAL)):
             return value
         path = str(self.folder / value)
         if not files_of(path):
@@ -299,6 +314,12 @@ class Reader:
         """An option table as the record of a stage."""
         known = {key: o for key, o in options.declared(record).items() if key not in SET_BY_PIPELINE[name]}
         return record(**{**fixed, **self.options(name, known)})
+
+    def eval(self) -> options.Eval:
+        """The table [eval]; its folder is relative to the file's."""
+        opts: options.Eval = self.stage("eval", options.Eval)
+        folder = opts.lm_eval_tasks
+        return replace(opts, lm_eval_tasks=str(self.folder / folder)) if folder else opts
 
     def represent(self, task: str) -> options.Represent:
         """The table [represent]."""

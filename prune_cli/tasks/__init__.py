@@ -86,6 +86,9 @@ class Task(Protocol):
         options: `format`, for a task that names it among OPTIONS.
         """
 
+    def response(self, row: dict[str, Any], **options: Any) -> str:
+        """The part of `text` that is trained on, or all of it where the answer is no text. options: as of `text`."""
+
     def label_list(self, rows: Rows) -> list[Any]:
         """The distinct labels in class order: class j of a model is label_list[j]. Empty: rows have no labels."""
 
@@ -184,8 +187,12 @@ def chat_template(name: str, path: str | None) -> str | None:
 
 def texts(task: Task, rows: Rows) -> Iterator[str]:
     """The words of each row."""
-    how = {"format": rows.format} if rows.format else {}
-    return (task.text(row, **how) for row in rows)
+    return (task.text(row, **_format(rows)) for row in rows)
+
+
+def responses(task: Task, rows: Rows) -> Iterator[str]:
+    """The part of each row's words that is trained on."""
+    return (task.response(row, **_format(rows)) for row in rows)
 
 
 def parted(task: Task, rows: Rows, parts: Parts) -> np.ndarray:
@@ -209,6 +216,10 @@ def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
     problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
     problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
     raise PruneError(f"{rows.where(first)}: {problem}", hint=problems.field_hint(problem, row))
+
+
+def _format(rows: Rows) -> dict[str, str]:
+    return {"format": rows.format} if rows.format else {}
 
 
 def _files() -> list[Path]:

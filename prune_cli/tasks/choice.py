@@ -48,6 +48,11 @@ def text(row: Row) -> str:
     return " ".join([question, *choices])
 
 
+def response(row: Row) -> str:
+    """All words of a row: its answer is no text."""
+    return text(row)
+
+
 def label_list(rows: Rows) -> list[Any]:
     """Empty: a label is a position among the row's own choices, not a class."""
     return []

@@ -57,6 +57,11 @@ def text(row: Row) -> str:
     return " ".join(row[key] for key in ("text", "text_pair") if row.get(key) is not None)
 
 
+def response(row: Row) -> str:
+    """All words of a row: its answer is no text."""
+    return text(row)
+
+
 def label_list(rows: Rows) -> list[int | str]:
     """The distinct labels, ascending: class j of a model is label_list[j]. Where some are integers, all are."""
     labels = {row["label"] for row in rows if row.get("label") is not None}

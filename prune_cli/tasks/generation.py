@@ -50,6 +50,11 @@ def text(row: Row, *, format: str = formats.AUTO) -> str:
     return " ".join(filter(None, said))
 
 
+def response(row: Row, *, format: str = formats.AUTO) -> str:
+    """What the assistant says in all turns that are trained on."""
+    return formats.conversation(row, format).trained_text
+
+
 def label_list(rows: Rows) -> list[Any]:
     """Empty: there are no labels."""
     return []

@@ -41,9 +41,21 @@ class Conversation:
         """What the last message says, behind it the tools that it calls, a line of JSON each."""
         if not self.messages:
             return self.plain[1] if self.plain else ""
-        last = self.messages[-1]
-        calls = [json.dumps(call["function"], ensure_ascii=False) for call in last.get("tool_calls", ())]
-        return "\n".join(filter(None, [last["content"], *calls]))
+        return _spoken(self.messages[-1])
+
+    @property
+    def trained_text(self) -> str:
+        """What all messages say that are trained on, with a line between two."""
+        if not self.messages:
+            return self.response
+        turns = zip(self.messages, self.trained, strict=True)
+        return "\n".join(_spoken(message) for message, trained in turns if trained)
+
+
+def _spoken(message: Message) -> str:
+    """What a message says, behind it the tools that it calls, a line of JSON each."""
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join(filter(None, [message["content"], *calls]))
 
 
 def of_messages(
