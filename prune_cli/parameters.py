@@ -191,14 +191,14 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 def _reading(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
     from prune_cli.data.open import Reading
 
-    return Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
+    return Reading(parse_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
 
 
-def _fields(given: list[str] | None) -> dict[str, str]:
+def parse_fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
-    from prune_cli.data.open import parse_fields
+    from prune_cli.data import open as opening
 
     try:
-        return parse_fields(given or ())
+        return opening.parse_fields(given or ())
     except PruneError as error:
         raise typer.BadParameter(error.message.removeprefix("field: "), param_hint="--field") from error

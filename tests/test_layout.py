@@ -121,6 +121,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "help": ["--help"],
         "represent help": ["represent", "--help"],
         "methods": ["methods"],
+        "init": ["init", train],
         "method": ["methods", "less"],
         "guide": ["guide"],
         "show represent": ["show", made / "train"],

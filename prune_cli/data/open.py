@@ -51,6 +51,20 @@ def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
     return fields
 
 
+def check_of_use(names: Iterable[str], reading: Reading) -> None:
+    """Raise PruneError where it is said how rows are read, and all that is given are artifacts, which know it."""
+    if not all(is_artifact(Path(name)) for name in names):
+        return
+    given = {
+        "field": ", ".join(f"{name}={key}" for name, key in reading.fields.items()),
+        "drop": ", ".join(reading.drop),
+        "format": reading.format if reading.format not in (None, formats.AUTO) else "",
+    }
+    for option, value in given.items():
+        if value:
+            raise PruneError(f"{option}: {value}; allowed for data files; the rows of artifacts are as they were read")
+
+
 def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
     """Rows of a data file, or of an artifact that holds rows (represent: all of them, select: the kept ones).
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
-from prune_cli.data.open import Reading, read_as, source_of
+from prune_cli.data.open import Reading, check_of_use, read_as, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import balance
@@ -34,6 +34,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         raise PruneError(
             f"balance_by: {opts.balance_by}; allowed only with a balance", hint="--balance keep, or --balance equal"
         )
+    check_of_use([*names, *([opts.target] if opts.target else [])], reading)
     call = calls.prepare("select", names, opts, reading)
     if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, call.all_rows, how)
