@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from prune_cli import tasks
 from prune_cli.errors import PruneError
+from prune_cli.export import names as exports
 
 T = TypeVar("T")
 STAGES_ON_DEVICE = ("represent", "finetune", "eval")
@@ -121,11 +122,28 @@ class Select:
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),
     ] = "none"
     balance_by: Annotated[Literal["label", "group"], Help("What to balance: labels, or groups.")] = "label"
+    order: Annotated[
+        Literal["data", "best"],
+        Help("Order of the kept rows: as in the data, or as the method picked them, best first."),
+    ] = "data"
     on: On = None
     target: Target = None
     task: Task = "auto"
     set: Set = field(default_factory=dict)
     seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Options of `prune export`."""
+
+    for_: Annotated[str, Help(f"What is to read the rows: {', '.join(exports())}.")]
+    why: Annotated[str | None, Help("Columns of why.jsonl to put behind each row's own keys: names with commas.")] = (
+        None
+    )
+    nested: Annotated[
+        Literal["refuse", "json"], Help("csv: lists and objects are an error (refuse), or become JSON text (json).")
+    ] = "refuse"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
 
 if TYPE_CHECKING:
+    from prune_cli.data.open import Reading
     from prune_cli.stages.common import Outcome
 
 PANEL = "Options of every stage"
@@ -38,6 +39,22 @@ Inputs = Annotated[
         help="What to work on: represent and score artifacts, or a data file.",
         show_default=False,
     ),
+]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA",
+        help="Training rows; of several files those called validation or test are taken for such.",
+        show_default=False,
+    ),
+]
+Written = Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; if left out, it is printed.")]
+SomeModel = Annotated[
+    str | None, typer.Option(help="The model to train; if left out, a small one of the hub that fits the task.")
+]
+ValidationRows = Annotated[str | None, typer.Option(help="Validation rows; if left out, a part of the training rows.")]
+TestRows = Annotated[
+    list[str] | None, typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows.")
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
 Fields = Annotated[
@@ -83,11 +100,13 @@ def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> ins
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
-COMMON = [
+READING = [
     _option("fields", Fields, None),
     _option("format", Format, formats.AUTO),
     _option("drop", Drop, None),
     _option("skip_bad", SkipBad, None),
+]
+MAKING = [
     _option("replace", Replace, False),
     _option("force", Force, False),
     _option("dry_run", DryRun, False),
@@ -99,7 +118,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
     """Make a stage's function a command that reports the outcome, as JSON if asked to.
 
     In the command's signature its parameter `opts` becomes an option for each option of the record that it is
-    annotated with, and `common` the options of every stage.
+    annotated with, `common` the options of every stage that reads rows, and `how` those of one that does not.
     """
     function.__annotations__.pop("return")  # the one name here that is not imported yet
     parameters: list[inspect.Parameter] = []
@@ -109,31 +128,23 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             record = parameter.annotation
             parameters += [_parameter(option) for option in _declared(record).values()]
         elif parameter.name == "common":
-            parameters += COMMON
+            parameters += [*READING, *MAKING]
+        elif parameter.name == "how":
+            parameters += MAKING
         else:
             parameters.append(_option(parameter.name, parameter.annotation, parameter.default))
 
     @functools.wraps(function)
-    def command(
-        fields: Any,
-        format: str,
-        drop: Any,
-        skip_bad: Path | None,
-        replace: bool,
-        force: bool,
-        dry_run: bool,
-        as_json: bool,
-        **values: Any,
-    ) -> None:
-        from prune_cli.data.open import Reading
+    def command(replace: bool, force: bool, dry_run: bool, as_json: bool, **values: Any) -> None:
         from prune_cli.stages.common import How
 
         if record:
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
-        how = How(force=force, replace=replace, dry_run=dry_run)
-        reading = Reading(parse_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
-        report(function(**values, reading=reading, how=how), as_json)
+        if "skip_bad" in values:
+            values["reading"] = reading_of(**{option.name: values.pop(option.name) for option in READING})
+        values["how"] = How(force=force, replace=replace, dry_run=dry_run)
+        report(function(**values), as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -174,9 +185,10 @@ def _parameter(option: options.Option) -> inspect.Parameter:
     if default is None:
         return _option(name, Annotated[option.type | None, typer.Option(**shown)], None)
     missing = default is dataclasses.MISSING
+    flags = [f"--{name.removesuffix('_')}"] if name.endswith("_") else []  # a word of Python's
     return _option(
         name,
-        Annotated[option.type, typer.Option(**shown, show_default=not missing)],
+        Annotated[option.type, typer.Option(*flags, **shown, show_default=not missing)],
         inspect.Parameter.empty if missing else default,
     )
 
@@ -192,7 +204,14 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
-def parse_fields(given: list[str] | None) -> dict[str, str]:
+def reading_of(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
+    """How rows are read, as options say it."""
+    from prune_cli.data.open import Reading
+
+    return Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
+
+
+def _fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
     from prune_cli.data import open as opening
 

@@ -117,7 +117,10 @@ def test_a_row_with_an_id_is_found_wherever_it_stands(here: Path, prune: Prune) 
     (here / "data.jsonl").unlink()
     given = scores(here / "score")
     write_rows(here / "part.jsonl", sentences(8)[::-1][:5])
-    assert prune("select", "part.jsonl", "score", "-o", "kept", "--method", "top", "--keep", 2).code == 0
+    assert (
+        prune("select", "part.jsonl", "score", "-o", "kept", "--method", "top", "--keep", 2, "--order", "best").code
+        == 0
+    )
     best = sorted((f"row-{i}" for i in range(3, 8)), key=lambda key: -given[key])[:2]
     assert [row["id"] for row in read_rows(here / "kept" / "select.jsonl")] == best
     edited = [{**row, "text": "good"} if row["id"] == "row-4" else row for row in sentences(8)]
