@@ -25,10 +25,15 @@ from prune_cli.parameters import (
     Drop,
     DryRun,
     Fields,
+    Files,
     Format,
     Inputs,
     Out,
-    parse_fields,
+    SomeModel,
+    TestRows,
+    ValidationRows,
+    Written,
+    reading_of,
     stage_command,
 )
 from prune_cli.runtime import interrupt, processes
@@ -334,27 +339,11 @@ def guide(
     )
 )
 def init(
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA",
-            help="Training rows; of several files those called validation or test are taken for such.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write; if left out, it is printed.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model to train; if left out, a small one of the hub that fits the task.")
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Validation rows; if left out, a part of the training rows.")
-    ] = None,
-    test: Annotated[
-        list[str] | None,
-        typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows."),
-    ] = None,
+    data: Files,
+    out: Written = None,
+    model: SomeModel = None,
+    validation: ValidationRows = None,
+    test: TestRows = None,
     fields: Fields = None,
     format: Format = "auto",
     drop: Drop = None,
@@ -362,13 +351,13 @@ def init(
 ) -> None:
     """Look at data files and write a pipeline file that fits them, with what was guessed in its comments."""
     from prune_cli.artifacts.files import replace_file
-    from prune_cli.data.open import Reading, test_sets
+    from prune_cli.data.open import test_sets
     from prune_cli.pipeline.look import look
     from prune_cli.pipeline.propose import propose
 
     if out and out.exists() and not force:
         raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
-    reading = Reading(parse_fields(fields), tuple(drop or ()), format=format)
+    reading = reading_of(fields, format, drop, None)
     seen = look(data, validation, test_sets(test or ()), reading, model)
     proposal = propose(seen, model, out or Path("my.toml"))
     for line in proposal.told:

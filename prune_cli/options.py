@@ -52,10 +52,7 @@ LossOn = Annotated[
     Literal["all", "last"],
     Help("generation: the loss is on every turn of the assistant (all), or on the last alone.", by_task=True),
 ]
-ChatTemplate = Annotated[
-    str | None,
-    Help("generation: a Jinja file that writes conversations, in place of the tokenizer's chat template.", key=False),
-]
+ChatTemplate = Annotated[str | None, Help("generation: a Jinja file in place of the chat template.", key=False)]
 LossAsTrained = Annotated[
     Literal["auto", "all", "last"],
     Help("generation: the loss is on every turn of the assistant, or the last; auto: as in training.", by_task=True),
