@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from prune_cli.pipeline.results import Report
     from prune_cli.stages.common import How, Outcome
 
-__all__ = ["__version__", "evaluate", "finetune", "open_artifact", "pipeline", "represent", "score", "select"]
+__all__ = ["__version__", "evaluate", "export", "finetune", "open_artifact", "pipeline", "represent", "score", "select"]
 
 # Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
 # itself as an attribute of its package when it is loaded, and would replace a function that was there first.
-for _name in ("pipeline", "represent", "score", "select"):
+for _name in ("export", "pipeline", "represent", "score", "select"):
     import_module(f"{__name__}.{_name}")
 
 Names = str | Path | Sequence[str | Path]
@@ -98,7 +98,7 @@ def select(
     force: bool = False,
     **options: Any,
 ) -> Artifact:
-    """Keep the rows that a method chooses, best first. See `prune select --help`.
+    """Keep the rows that a method chooses. See `prune select --help`.
 
     inputs: score and represent artifacts, or a data file; the other arguments as for `represent`.
     """
@@ -109,6 +109,24 @@ def select(
         options["keep"] = str(options["keep"])  # 0.3 or 500 as well as "30%"
     reading = _reading(fields, format, drop, skip_bad)
     return _made(stage(_names(inputs), Path(out), build(Select, options), reading, _how(replace, force)))
+
+
+def export(
+    selection: str | Path,
+    out: str | Path,
+    *,
+    replace: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Artifact:
+    """Write kept rows for a trainer or a library. See `prune export --help`; `for_="trl"` is `--for trl`.
+
+    selection: a select artifact; the other arguments as for `represent`.
+    """
+    from prune_cli.options import Export, build
+    from prune_cli.stages.export import export as stage
+
+    return _made(stage(str(selection), Path(out), build(Export, options), _how(replace, force)))
 
 
 def finetune(

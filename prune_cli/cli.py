@@ -19,7 +19,18 @@ import typer
 
 from prune_cli import options
 from prune_cli.errors import PruneError
-from prune_cli.parameters import AsJson, Data, DryRun, Inputs, Out, stage_command
+from prune_cli.parameters import (
+    AsJson,
+    Data,
+    Drop,
+    DryRun,
+    Fields,
+    Format,
+    Inputs,
+    Out,
+    parse_fields,
+    stage_command,
+)
 from prune_cli.runtime import interrupt, processes
 from prune_cli.runtime.terminal import clean
 from prune_cli.version import __version__
@@ -203,10 +214,24 @@ def score(inputs: Inputs, out: Out, opts: options.Score, **common: Any) -> Outco
 @app.command(epilog=_example("prune select runs/less -o runs/kept \\\n      --method top --keep 30% --balance keep"))
 @_stage
 def select(inputs: Inputs, out: Out, opts: options.Select, **common: Any) -> Outcome:
-    """Keep the rows that a method chooses, best first, ready for any trainer."""
+    """Keep the rows that a method chooses, ready for any trainer."""
     from prune_cli.stages.select import select
 
     return select(inputs, out, opts, **common)
+
+
+@app.command(epilog=_example("prune export runs/kept -o runs/exported --for datasets"))
+@_stage
+def export(
+    selection: Annotated[str, typer.Argument(metavar="SELECTION", help="A select artifact.", show_default=False)],
+    out: Out,
+    opts: options.Export,
+    how: Any,
+) -> Outcome:
+    """Write kept rows for a trainer or a library, as they came, with what it needs beside them."""
+    from prune_cli.stages.export import export
+
+    return export(selection, out, opts, how)
 
 
 @app.command(
@@ -301,6 +326,57 @@ def guide(
     from prune_cli import guide as pages
 
     print(pages.page(topic) if topic else pages.contents())
+
+
+@app.command(
+    epilog=_example(
+        "prune init sample_data/train.jsonl -o my.toml \\\n      --model sample_data/model --test sample_data/ood.jsonl"
+    )
+)
+def init(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA",
+            help="Training rows; of several files those called validation or test are taken for such.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; if left out, it is printed.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model to train; if left out, a small one of the hub that fits the task.")
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Validation rows; if left out, a part of the training rows.")
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows."),
+    ] = None,
+    fields: Fields = None,
+    format: Format = "auto",
+    drop: Drop = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Look at data files and write a pipeline file that fits them, with what was guessed in its comments."""
+    from prune_cli.artifacts.files import replace_file
+    from prune_cli.data.open import Reading, test_sets
+    from prune_cli.pipeline.look import look
+    from prune_cli.pipeline.propose import propose
+
+    if out and out.exists() and not force:
+        raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
+    reading = Reading(parse_fields(fields), tuple(drop or ()), format=format)
+    seen = look(data, validation, test_sets(test or ()), reading, model)
+    proposal = propose(seen, model, out or Path("my.toml"))
+    for line in proposal.told:
+        _tell(f"init: {line}")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, lambda path: path.write_text(proposal.text, "utf-8"))
+    print(clean(str(out)) if out else proposal.text, end="\n" if out else "")
 
 
 @app.command(epilog=_example("prune pipeline sample_data/pipeline.toml -o runs/sample"))

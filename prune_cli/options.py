@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from prune_cli import tasks
 from prune_cli.errors import PruneError
+from prune_cli.export import names as exports
 
 T = TypeVar("T")
 STAGES_ON_DEVICE = ("represent", "finetune", "eval")
@@ -51,6 +52,14 @@ LossOn = Annotated[
     Literal["all", "last"],
     Help("generation: the loss is on every turn of the assistant (all), or on the last alone.", by_task=True),
 ]
+ChatTemplate = Annotated[
+    str | None,
+    Help("generation: a Jinja file that writes conversations, in place of the tokenizer's chat template.", key=False),
+]
+LossAsTrained = Annotated[
+    Literal["auto", "all", "last"],
+    Help("generation: the loss is on every turn of the assistant, or the last; auto: as in training.", by_task=True),
+]
 Precision = Annotated[Literal["float32", "bfloat16"], Help("Number format of the computation.")]
 Seed = Annotated[int, Meta(ge=0, lt=2**32), Help("Seed of everything random.")]
 MaxLength = Annotated[
@@ -79,7 +88,8 @@ class Represent:
         str | None, Help("influence: rows of the target set; their groups stay apart.", key=False)
     ] = None
     max_length: MaxLength = 0
-    loss_on: LossOn = "all"
+    loss_on: LossAsTrained = "auto"
+    chat_template: ChatTemplate = None
     precision: Precision = "float32"
     batch_size: BatchSize = 32
     tokens_per_batch: TokensPerBatch = 8192
@@ -112,11 +122,28 @@ class Select:
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),
     ] = "none"
     balance_by: Annotated[Literal["label", "group"], Help("What to balance: labels, or groups.")] = "label"
+    order: Annotated[
+        Literal["data", "best"],
+        Help("Order of the kept rows: as in the data, or as the method picked them, best first."),
+    ] = "data"
     on: On = None
     target: Target = None
     task: Task = "auto"
     set: Set = field(default_factory=dict)
     seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Options of `prune export`."""
+
+    for_: Annotated[str, Help(f"What is to read the rows: {', '.join(exports())}.")]
+    why: Annotated[str | None, Help("Columns of why.jsonl to put behind each row's own keys: names with commas.")] = (
+        None
+    )
+    nested: Annotated[
+        Literal["refuse", "json"], Help("csv: lists and objects are an error (refuse), or become JSON text (json).")
+    ] = "refuse"
 
 
 @dataclass(frozen=True)
@@ -139,6 +166,7 @@ class Finetune:
     clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0
     max_length: Annotated[int, Meta(gt=0, le=MOST), Help("Cut an example to this many tokens.")] = 512
     loss_on: LossOn = "all"
+    chat_template: ChatTemplate = None
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Help("auto: bfloat16 autocast where the device has it.")
     ] = "auto"
@@ -165,6 +193,11 @@ class Finetune:
         bool | None,
         Help("Keep Adam's moments with each checkpoint; if left out, with LoRA only.", panel="Checkpoints"),
     ] = None
+    log: Annotated[
+        Literal["none", "tensorboard", "wandb", "mlflow"],
+        Help("Log loss, learning rate and gradient norm for this package.", key=False, panel="Logging"),
+    ] = "none"
+    log_steps: Annotated[int, Meta(gt=0, le=MOST), Help("Steps between logs.", key=False, panel="Logging")] = 10
     save_minutes: SaveMinutes = 10.0
     seed: Seed = 0
     trust_remote_code: TrustRemoteCode = False
@@ -193,7 +226,8 @@ class Eval:
         Help("generation: most tokens of a generated text; 0: generate nothing.", by_task=True),
     ] = 64
     max_length: MaxLength = 0
-    loss_on: LossOn = "all"
+    loss_on: LossAsTrained = "auto"
+    chat_template: ChatTemplate = None
     precision: Precision = "float32"
     batch_size: BatchSize = 64
     tokens_per_batch: TokensPerBatch = 16384

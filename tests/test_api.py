@@ -165,7 +165,7 @@ def test_a_pipeline_returns_its_report(folder: Path, tiny_model: Path) -> None:
 
 def test_functions_stay_functions(folder: Path) -> None:
     """The functions that are called like packages stay, whatever is imported; the packages are found by their names."""
-    for name in ("pipeline", "represent", "score", "select"):
+    for name in ("export", "pipeline", "represent", "score", "select"):
         package = importlib.import_module(f"prune_cli.{name}")
         assert package.__name__ == f"prune_cli.{name}" and hasattr(package, "__path__")
     from prune_cli.score import less

@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
-COMMANDS = [*STAGES, "methods", "show", "guide", "pipeline"]
+COMMANDS = [*STAGES, "export", "methods", "show", "guide", "init", "pipeline"]
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ RECORDS = {
     "represent": options.Represent,
     "score": options.Score,
     "select": options.Select,
+    "export": options.Export,
     "finetune": options.Finetune,
     "eval": options.Eval,
 }
@@ -72,7 +73,7 @@ def test_help_shows_every_option(command: str, prune: Prune, monkeypatch: pytest
         del declared["kind_options"]
         declared |= kinds.options()
     for name, option in declared.items():
-        assert f"--{name.replace('_', '-')} " in text
+        assert f"--{name.rstrip('_').replace('_', '-')} " in text
         assert option.help.text in text
         assert not option.choices or f"One of {', '.join(option.choices)}." in text
         if type(option.default) in (int, float, str):
@@ -86,7 +87,7 @@ def test_a_narrow_help_has_every_name_whole(command: str, prune: Prune, monkeypa
     text = prune(command, "--help").out
     assert "…" not in text
     for name in (name for name in options.declared(RECORDS[command]) if name != "kind_options"):
-        assert f"--{name.replace('_', '-')} " in text
+        assert f"--{name.rstrip('_').replace('_', '-')} " in text
 
 
 def examples() -> dict[str, list[str]]:
@@ -106,8 +107,8 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     found = examples()
     assert sorted(found) == sorted(COMMANDS)
     warmup, final = found["finetune"]
-    order = [warmup, *found["represent"], *found["score"], *found["select"], final, *found["eval"]]
-    order += [*found["show"], *found["methods"], *found["guide"]]
+    order = [warmup, *found["represent"], *found["score"], *found["select"], *found["export"], final, *found["eval"]]
+    order += [*found["show"], *found["methods"], *found["guide"], *found["init"]]
     order += [f"{line} --dry-run" for line in found["pipeline"]]
     for line in order:
         program, *arguments = shlex.split(line)

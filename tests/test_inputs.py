@@ -117,7 +117,10 @@ def test_a_row_with_an_id_is_found_wherever_it_stands(here: Path, prune: Prune) 
     (here / "data.jsonl").unlink()
     given = scores(here / "score")
     write_rows(here / "part.jsonl", sentences(8)[::-1][:5])
-    assert prune("select", "part.jsonl", "score", "-o", "kept", "--method", "top", "--keep", 2).code == 0
+    assert (
+        prune("select", "part.jsonl", "score", "-o", "kept", "--method", "top", "--keep", 2, "--order", "best").code
+        == 0
+    )
     best = sorted((f"row-{i}" for i in range(3, 8)), key=lambda key: -given[key])[:2]
     assert [row["id"] for row in read_rows(here / "kept" / "select.jsonl")] == best
     edited = [{**row, "text": "good"} if row["id"] == "row-4" else row for row in sentences(8)]
@@ -360,3 +363,27 @@ def test_a_selection_is_no_other_kind_of_input(made: Path) -> None:
     assert [len(each) for each in (found.selected, found.represented, found.scored)] == [1, 1, 1]
     assert found.n == len(found.rows) == 12
     assert found.digest == found.rows.digest == rows.read_rows(made / "kept" / "select.jsonl", check=None).digest
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--field", "text=sentence"], "field: text=sentence"),
+        (["--drop", "id"], "drop: id"),
+        (["--format", "alpaca"], "format: alpaca"),
+    ],
+)
+def test_how_rows_are_read_is_not_said_again_of_artifacts(
+    option: list[str], told: str, made: Path, data: Path, tiny_model: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """An option for data files is refused where artifacts alone are given, not passed over."""
+    out = ["-o", tmp_path / "out", *option]
+    allowed = "; allowed for data files; the rows of artifacts are as they were read"
+    for command in (
+        ["score", made / "train", "--method", "memorization"],
+        ["select", made / "score", "--method", "top", "--keep", 3],
+        ["finetune", made / "kept", "--model", tiny_model],
+        ["represent", made / "kept", "--model", made / "warmup"],
+    ):
+        done = prune(*command, *out)
+        assert done.code == 1 and done.errors == [told + allowed], command

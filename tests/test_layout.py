@@ -16,7 +16,7 @@ PACKAGE = Path(prune_cli.__file__).parent
 # from top to bottom: what stands above may import what stands below, and nothing else
 LAYERS = (
     "__main__ cli parameters __init__ pipeline report stages training methods represent models options gradients "
-    "tasks data artifacts guide score select numeric runtime errors version"
+    "export tasks data artifacts guide score select numeric runtime errors version"
 ).split()
 LONGEST = 400  # lines
 
@@ -121,6 +121,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "help": ["--help"],
         "represent help": ["represent", "--help"],
         "methods": ["methods"],
+        "init": ["init", train],
         "method": ["methods", "less"],
         "guide": ["guide"],
         "show represent": ["show", made / "train"],
@@ -128,6 +129,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "score less": ["score", made / "train", "-o", out / "less", "--method", "less", *on_target],
         "select top": ["select", made / "score", "-o", out / "top", "--method", "top", "--keep", "0.5"],
         "select random of data": ["select", train, "-o", out / "random", "--method", "random", "--keep", 3],
+        "export": ["export", made / "kept", "-o", out / "export", "--for", "datasets"],
         "represent up to date": ["represent", train, "-o", made / "train", "--model", warmup, *kinds],
         "finetune up to date": ["finetune", made / "kept", "-o", made / "again", *quick, "--model"],
         "eval up to date": ["eval", warmup, data / "test.jsonl", "-o", made / "metrics"],

@@ -88,7 +88,8 @@ def test_a_score_and_a_selection(here: Path, prune: Prune) -> None:
     ran = prune(*score, "--set", "power=0.5")
     assert ran.code == 0, ran.err
     assert scored("score") == pytest.approx(lengths(times=2, power=0.5))
-    assert prune("select", "score", "-o", "kept", "--method", "mine.py:every_other", "--keep", 3).code == 0
+    select = ["select", "score", "-o", "kept", "--method", "mine.py:every_other", "--keep", 3, "--order", "best"]
+    assert prune(*select).code == 0
     order = sorted(range(6), key=lambda i: -lengths()[i])
     assert [row["id"] for row in read_rows(here / "kept/select.jsonl")] == [f"row-{i}" for i in order[::2]]
     facts = prune("show", "score", "--json").json()
@@ -212,7 +213,7 @@ def test_columns_say_why(here: Path, prune: Prune) -> None:
 def test_a_balance_puts_columns_together(here: Path, prune: Prune) -> None:
     """Within each label the method runs by itself; each row has the entry of its own label's run."""
     select = ["select", "rows.jsonl", "-o", "kept", "--method", "mine.py:explained", "--keep", 3, "--balance", "keep"]
-    assert prune(*select).code == 0
+    assert prune(*select, "--order", "best").code == 0
     why = read_rows(here / "kept/why.jsonl")
     # rows 0 and 3 are negative, 1, 2, 4 and 5 positive; one of two and two of four are kept
     assert [line["nearest"] for line in why] == [None, None, 0, 0, 1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from prune_cli.artifacts import code
 from prune_cli.artifacts.code import digest_of_module
+from prune_cli.data.open import Reading, open_rows
 from prune_cli.methods import method as methods
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
@@ -25,8 +27,8 @@ def why(path: Path) -> list[dict[str, Any]]:
     return read_rows(path / "why.jsonl")
 
 
-def test_ranks_are_the_order_of_the_kept_rows(made: Path) -> None:
-    """Every row given has a line in its order; ranks 1 to n_keep are the lines of select.jsonl; scores are the score's.
+def test_ranks_are_those_of_the_scores(made: Path) -> None:
+    """Every row given has a line in its order; the kept ones have the ranks 1 to n_keep; scores are the score's.
 
     The fixture keeps half of 24 rows by LESS.
     """
@@ -36,11 +38,33 @@ def test_ranks_are_the_order_of_the_kept_rows(made: Path) -> None:
     assert [line["score"] for line in lines] == [line["score"] for line in scores]
     ranked = sorted((line for line in lines if line["kept"]), key=lambda line: line["rank"])
     assert [line["rank"] for line in ranked] == list(range(1, 13))
-    assert [line["id"] for line in ranked] == [row["id"] for row in kept]
+    assert [line["id"] for line in lines if line["kept"]] == [row["id"] for row in kept]
     assert all(line["rank"] is None for line in lines if not line["kept"])
     least = min(line["score"] for line in ranked)
     assert all(line["score"] <= least for line in lines if not line["kept"])
     assert list(lines[0]) == ["id", "kept", "rank", "score"]
+
+
+def test_the_order_of_the_kept_rows(here: Path, prune: Prune, made: Path) -> None:
+    """As in the data, or highest score first, or as drawn; ids of rows without ones go with them; another order is
+    another recipe.
+    """
+    rows = [{"text": row["text"], "label": row["label"]} for row in sentences(20)]
+    lines = write_rows(here / "rows.jsonl", rows).read_text().splitlines()
+    assert prune("score", "rows.jsonl", "-o", "score", "--method", "random").code == 0
+    scores = [line["score"] for line in read_rows(here / "score/score.jsonl")]
+    best = sorted(range(20), key=lambda i: -scores[i])[:7]
+    select = ["select", "score", "-o", "kept", "--method", "top", "--keep", 7]
+    for order, expected in (("data", sorted(best)), ("best", best)):
+        assert prune(*select, "--order", order, "--replace").code == 0
+        assert (here / "kept/select.jsonl").read_text().splitlines() == [lines[i] for i in expected]
+        assert open_rows("kept", Reading(), None).ids == [i + 1 for i in expected]
+    assert 'options.order "best" -> "data"' in prune(*select).errors[0]
+    kmeans = ["select", made / "train", "--on", "hidden", "--keep", 9, "--method", "kmeans", "--set", "k=3"]
+    assert prune(*kmeans, "-o", "drawn", "--order", "best").code == 0
+    clusters = {line["id"]: line["cluster"] for line in why(here / "drawn")}
+    drawn = [clusters[row["id"]] for row in read_rows(here / "drawn/select.jsonl")]
+    assert len([1 for a, b in pairwise(drawn) if a != b]) == 2  # a cluster after the other
 
 
 def test_kmeans_tells_clusters_and_round_robin_targets(here: Path, prune: Prune, made: Path) -> None:
@@ -58,7 +82,7 @@ def test_kmeans_tells_clusters_and_round_robin_targets(here: Path, prune: Prune,
 
 def test_show_prints_the_first_and_the_last_kept_rows(here: Path, prune: Prune, made: Path) -> None:
     """The three best and the three last, with rank and score, and a mark where rows are left out between them."""
-    kept = read_rows(made / "kept" / "select.jsonl")
+    kept = sorted((line for line in why(made / "kept") if line["kept"]), key=lambda line: line["rank"])
     scores = {line["id"]: line["score"] for line in why(made / "kept")}
     facts = prune("show", made / "kept", "--json").json()["kept"]
     for end, ranks in (("first", (1, 2, 3)), ("last", (10, 11, 12))):
@@ -81,11 +105,12 @@ def test_kept_rows_without_ids_are_used_under_the_same_ids(here: Path, prune: Pr
     rows = [{"text": row["text"], "label": row["label"]} for row in sentences(12)]
     write_rows(here / "rows.jsonl", rows)
     assert prune("score", "rows.jsonl", "-o", "score", "--method", "random").code == 0
-    assert prune("select", "score", "-o", "kept", "--method", "top", "--keep", 6).code == 0
+    best_first = ["--method", "top", "--order", "best", "--keep"]
+    assert prune("select", "score", "-o", "kept", *best_first, 6).code == 0
     lines = (here / "rows.jsonl").read_text().splitlines()
     order = [line["id"] for line in sorted(why(here / "kept"), key=lambda line: (line["rank"] is None, line["rank"]))]
     assert (here / "kept/select.jsonl").read_text().splitlines() == [lines[i - 1] for i in order[:6]]
-    assert prune("select", "kept", "score", "-o", "best", "--method", "top", "--keep", 2).code == 0
+    assert prune("select", "kept", "score", "-o", "best", *best_first, 2).code == 0
     assert (here / "best/select.jsonl").read_text().splitlines() == [lines[i - 1] for i in order[:2]]
     assert [line["id"] for line in why(here / "best")] == order[:6]
     assert prune("score", "kept", "-o", "again", "--method", "random").code == 0

@@ -15,7 +15,7 @@ from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
-from prune_cli.data.sources import data_name, files_of
+from prune_cli.data.sources import HUB, STDIN, data_name, files_of
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
 
@@ -49,6 +49,20 @@ def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
             raise PruneError(f"field: {pair}; allowed: each name and each key once")
         fields[new] = old
     return fields
+
+
+def check_of_use(names: Iterable[str], reading: Reading) -> None:
+    """Raise PruneError where it is said how rows are read, and all that is given are artifacts, which know it."""
+    if not all(is_artifact(Path(name)) for name in names):
+        return
+    given = {
+        "field": ", ".join(f"{name}={key}" for name, key in reading.fields.items()),
+        "drop": ", ".join(reading.drop),
+        "format": reading.format if reading.format not in (None, formats.AUTO) else "",
+    }
+    for option, value in given.items():
+        if value:
+            raise PruneError(f"{option}: {value}; allowed for data files; the rows of artifacts are as they were read")
 
 
 def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
@@ -88,6 +102,16 @@ def read_as(rows: Rows) -> dict[str, Any]:
         **({"drop": list(rows.drop)} if rows.drop else {}),
         **({"bad_rows": rows.left_out.count} if rows.left_out else {}),
     }
+
+
+def source_of(place: str) -> str:
+    """The name of the data that rows are from; artifacts lead back to what they were made of."""
+    path = Path(place)
+    if is_artifact(path):
+        artifact = open_artifact(path)
+        origin = artifact.origin("rows")
+        return source_of(str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"]))
+    return {STDIN: "standard input"}.get(place, place if place.startswith(HUB) else path.name)
 
 
 def write_bad_rows(path: Path, given: Sequence[Rows]) -> None:
@@ -181,24 +205,29 @@ def _parts(given: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Ids:
-    """A file of an artifact that says the ids of rows: of all lines, or in `why.jsonl` of the kept ones by rank."""
+    """A file of an artifact that says the ids of rows: of all lines, or in `why.jsonl` of the kept ones.
+
+    ranked: whether the rows stand in the order of their ranks, or in that of the lines.
+    """
 
     path: Path
     kept: bool
+    ranked: bool = False
 
     def read(self) -> list[int | str]:
         """The ids, in the order of the rows."""
         if not self.kept:
             return [line["id"] for line in read_jsonl(self.path)]
         kept = [(line["rank"], line["id"]) for line in read_jsonl(self.path) if line["kept"]]
-        return [row_id for _, row_id in sorted(kept, key=lambda line: line[0])]
+        return [row_id for _, row_id in (sorted(kept, key=lambda line: line[0]) if self.ranked else kept)]
 
 
 def _rows_of(artifact: Artifact) -> Rows:
     """The rows that an artifact holds."""
     selected = artifact.stage == "select"
     path = artifact.file(SELECTED if selected else ROWS)
-    ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected)
+    ranked = selected and artifact.options.get("order", "best") == "best"
+    ids = _Ids(artifact.file(WHY if selected else IDS), kept=selected, ranked=ranked)
     rows = _reopen_once(path, _stamp(path), _fields(artifact), _format(artifact), ids, artifact.about["digest"])
     if rows is None:
         raise PruneError(f"{path}: differs from what was written", hint="make the artifact again with --force")

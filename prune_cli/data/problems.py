@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from prune_cli.data.lines import Row
@@ -67,16 +67,26 @@ def field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
 
 def field_hint(problem: str, raw: Row) -> str | None:
     """For a row that lacks a key: how another of its keys is read under that name, the closest or the only other."""
-    lacks = _LACKS.match(problem)
-    if lacks is None:
+    name = lacking(problem)
+    if name is None:
         return None
-    name, known = lacks[1], {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
+    known = {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
     others = [key for key in raw if key not in known and key.isprintable()]
-    words = [name, *_SYNONYMS.get(name, ())]
-    near = [key for key in others if any(get_close_matches(key.lower(), words, 1, 0.8))]
-    key = (near or (others if len(others) == 1 else ["KEY"]))[0]
+    key = near_key(name, others) or (others[0] if len(others) == 1 else "KEY")
     pair = f"{name}={key}" if re.fullmatch(r"[\w.-]+", key) else f"'{name}={key}'"
     return f"--field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
+
+
+def lacking(problem: str) -> str | None:
+    """The key that a problem says a row lacks."""
+    lacks = _LACKS.match(problem)
+    return lacks[1] if lacks else None
+
+
+def near_key(name: str, keys: Iterable[str]) -> str | None:
+    """The first key that is close to a name, or to another word for it."""
+    words = [name, *_SYNONYMS.get(name, ())]
+    return next((key for key in keys if any(get_close_matches(key.lower(), words, 1, 0.8))), None)
 
 
 def name_problem(key: str, value: object) -> str:

@@ -128,15 +128,11 @@ class Inputs:
 
     def text(self) -> list[str]:
         """Text of each row."""
-        return [self.task.text(row, **self._format) for row in self.rows]
+        return list(tasks.texts(self.task, self.rows))
 
     def response(self) -> list[str]:
         """The part of each row's text that is trained on."""
-        return [self.task.response(row, **self._format) for row in self.rows]
-
-    @property
-    def _format(self) -> dict[str, str]:
-        return {"format": self.rows.format} if self.rows.format else {}
+        return list(tasks.responses(self.task, self.rows))
 
 
 def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role: str = "") -> Inputs:

@@ -163,6 +163,21 @@ def max_length(named: NamedModel) -> int:
     return int(named.trained.about["max_length"]) if named.trained else 512
 
 
+def positions(named: NamedModel) -> int | None:
+    """How many tokens a model has positions for, by its config; None where that does not say."""
+    if named.trained:
+        return None
+    with one_line(f"cannot load model {named.name}"):
+        config = _config(named.name)
+        return next((int(config[key]) for key in ("max_position_embeddings", "n_positions") if key in config), None)
+
+
+def loss_on(named: NamedModel, wanted: str) -> Any:
+    """The turns that `wanted` means; auto: those that the model was trained on here, all for any other model."""
+    own = named.trained.options.get("loss_on") if named.trained else None
+    return (own or "all") if wanted == "auto" else wanted
+
+
 def task_of(named: NamedModel, wanted: str) -> str:
     """The task that `wanted` means; auto: the one that the model was trained for here, else classification."""
     own = named.trained.options["task"] if named.trained else None

@@ -19,10 +19,10 @@ from prune_cli.runtime.progress import note
 from prune_cli.tasks import Task
 
 
-def load_tokenizer(named: NamedModel) -> Any:
+def load_tokenizer(named: NamedModel, chat_template: str | None = None) -> Any:
     """The model's fast tokenizer, with a padding token (the end-of-sequence token where it has none).
 
-    Raises PruneError where the model comes without one.
+    chat_template: in place of its own. Raises PruneError where the model comes without one.
     """
     from transformers import AutoTokenizer
 
@@ -36,6 +36,8 @@ def load_tokenizer(named: NamedModel) -> Any:
     check_limit(named, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     return tokenizer
 
 

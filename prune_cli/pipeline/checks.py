@@ -6,17 +6,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from prune_cli import options, tasks
 from prune_cli.data.groups import groups
 from prune_cli.data.open import open_rows
 from prune_cli.data.rows import Rows
+from prune_cli.data.split import digests
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.models import find, harness
 from prune_cli.options import raise_all
-from prune_cli.pipeline.schema import MODELS, Plan, Reader, read_table, value_of
+from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, read_table, value_of
 from prune_cli.represent import kinds
 
 
@@ -44,6 +48,20 @@ def rows_of(plan: Plan) -> dict[str, Rows]:
     check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
+
+
+def overlap(plan: Plan) -> str | None:
+    """How many training rows have a text that stands in a test set too, in words; None where none has."""
+    if not plan.tests_of_rows:
+        return None
+    task, rows = tasks.load(plan.task), rows_of(plan)
+    train = digests(tasks.texts(task, rows[plan.train]))
+    shared = {name: np.isin(train, digests(tasks.texts(task, rows[test]))) for name, test in plan.tests_of_rows.items()}
+    by_test = [f"{name} {int(rows.sum()):,}" for name, rows in shared.items() if rows.any()]
+    if not by_test:
+        return None
+    count = int(np.any(list(shared.values()), axis=0).sum())
+    return f"{plan.train}: {count:,} of {len(train):,} training rows have a text of a test set: {', '.join(by_test)}"
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:
@@ -83,6 +101,11 @@ def _representations(plan: Plan) -> Iterator[str]:
         tasks.format_of(plan.task, plan.reading.format)
     except PruneError as mistake:
         yield mistake.message
+    for name in ("warmup", *options.STAGES_ON_DEVICE):
+        try:
+            tasks.chat_template(plan.task, getattr(plan, name).chat_template)
+        except PruneError as mistake:
+            yield f"{name}.{mistake.message}"
     asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
     yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
     told = False
@@ -148,7 +171,7 @@ def _lacks_moments(method: PublishedMethod, plan: Plan) -> str:
 
 def _targets(plan: Plan) -> Iterator[str]:
     names = [entry.name for entry in plan.entries if entry.method.wants_target]
-    if names and plan.validation is None:
+    if names and not plan.has_target:
         yield f"validation: missing; it is the target set of {', '.join(names)}"
 
 
@@ -165,7 +188,8 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
             return None
 
     train = opened(plan.train)
-    validation = opened(plan.validation) if plan.validation else None
+    own = plan.parts.shares
+    validation = opened(plan.validation) if plan.validation else train if VALIDATION in own else None
     others = [validation, *(opened(data) for data in plan.tests_of_rows.values())]
     yield from mistakes
     if validation is not None and any(_reads_target_groups(method) for method in plan.methods.values()):
@@ -175,9 +199,15 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
             yield mistake.message
     if train is None:
         return
+    n = len(train)
+    if own:
+        try:
+            n = int((tasks.parted(task, train, plan.parts) == len(own)).sum())
+        except PruneError as mistake:
+            yield f"{file}{mistake.message}"
     for keep in plan.keep:
         try:
-            parse_keep(keep, len(train))
+            parse_keep(keep, n)
         except PruneError as mistake:
             yield f"{file}{mistake.message}"
     labels = task.label_list(train)
@@ -220,19 +250,21 @@ def _lengths(plan: Plan) -> Iterator[str]:
     represents = [
         name for name in (plan.train, plan.validation) if name and any(m.kinds for m in plan.methods.values())
     ]
-    finetuned, judged, represented = (
-        tuple(tasks.how_encoded(task, opts).items()) for opts in (plan.finetune, plan.eval, plan.represent)
-    )
-    to_judge = plan.eval.max_length or plan.finetune.max_length
-    to_represent = plan.represent.max_length or plan.warmup.max_length
-    # what is read, by which model, cut to how many tokens, encoded how
-    passes = [(plan.train, plan.model, plan.finetune.max_length, finetuned)]
-    passes += [(name, plan.model, to_judge, judged) for name in plan.tests_of_rows.values()]
-    passes += [(name, plan.proxy, to_represent, represented) for name in represents]
+    judged, represented = as_trained(plan.eval, plan.finetune), as_trained(plan.represent, plan.warmup)
+    # what is read, by which model, with which options
+    passes = [(plan.train, plan.model, plan.finetune)]
+    drawn = [plan.train] if any(name != VALIDATION for name in plan.parts.shares) else []
+    passes += [(name, plan.model, judged) for name in (*plan.tests_of_rows.values(), *drawn)]
+    passes += [(name, plan.proxy, represented) for name in represents]
+    encodings: dict[tuple[Any, ...], None] = {
+        (name, model, opts.max_length, opts.chat_template, *tasks.how_encoded(task, opts).items()): None
+        for name, model, opts in passes
+    }
     told: set[str] = set()
-    for name, model, max_length, how in dict.fromkeys(passes):
+    for name, model, max_length, template, *how in encodings:
         try:
-            task.encode(rows[name], load_tokenizer(find.find(model)), max_length, labels, **dict(how))
+            tokenizer = load_tokenizer(find.find(model), tasks.chat_template(plan.task, template))
+            task.encode(rows[name], tokenizer, max_length, labels, **dict(how))
         except PruneError as mistake:
             if mistake.message not in told:
                 told.add(mistake.message)

@@ -13,31 +13,34 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.artifacts.drafts import PART, remove_artifact
-from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.data.open import write_bad_rows
+from prune_cli.artifacts.manifest import is_artifact, open_artifact
+from prune_cli.data.open import Reading, write_bad_rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
-from prune_cli.pipeline.checks import read_plan, rows_of
+from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.results import Report
-from prune_cli.pipeline.schema import Plan
+from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
 from prune_cli.represent import kinds
+from prune_cli.runtime.progress import note
 from prune_cli.stages.common import How, Outcome
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
 from prune_cli.stages.represent import represent
 from prune_cli.stages.score import score
 from prune_cli.stages.select import select
+from prune_cli.stages.split import split
 
 RESULTS = "results.jsonl"
-TRAIN, VALIDATION = "train", "validation"
+TRAIN = "train"
 
 Tell = Callable[[str, Outcome], None]
 
@@ -54,9 +57,12 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
     if device is not None:
         tables = {name: replace(getattr(plan, name), device=device) for name in ("warmup", *options.STAGES_ON_DEVICE)}
         plan = replace(plan, **tables)
+    if told := overlap(plan):
+        note(f"warning: {told}")
     runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
     for path in (runner.partial, out / RESULTS):
         _check_ours(path)
+    runner.split()
     runner.prepare()
     for entry in plan.entries:
         if entry.untrained:
@@ -87,16 +93,21 @@ class _Runner:
         self.report = Report(out, tasks.load(plan.task).TABLE_METRICS)
         self.done: set[Path] = set()
         self.would_run: set[Path] = set()
+        self.parts: list[Path] = []  # that the training rows are split into, which all else rests on
         self.represented: dict[tuple[str, str], dict[str, Path]] = {}  # side, variant -> kind -> artifact
 
     def step(self, label: str, out: Path, needs: Sequence[Path], make: Callable[[], Outcome]) -> Path:
         """Run a step unless this run has already; returns its artifact."""
         if out in self.done:
             return out
-        waiting = [path for path in needs if path in self.would_run]
+        waiting = [path for path in (*self.parts, *needs) if path in self.would_run]
         after = f"after {waiting[0].relative_to(self.out)}" if waiting else ""
         self.note(label, Outcome(out, label, "would run", after) if waiting else make())
         return out
+
+    def reading(self, *names: str) -> Reading:
+        """How the rows of what a step is given are read; artifacts know it."""
+        return Reading() if all(is_artifact(Path(name)) for name in names) else self.plan.reading
 
     def note(self, label: str, outcome: Outcome) -> None:
         """Take down the outcome of a step."""
@@ -105,6 +116,15 @@ class _Runner:
         self.done.add(outcome.out)
         self.report.steps.append((label, outcome))
         self.tell(label, outcome)
+
+    def split(self) -> None:
+        """The parts that the file splits off its training rows, and the rest, which takes their place."""
+        plan, folder, made = self.plan, self.out / "split", []
+        for part in plan.parts.names if plan.parts.shares else ():
+            out = folder / part
+            make = partial(split, plan.train, out, part, plan.parts, plan.task, plan.reading, self.how)
+            made.append(self.step(f"split {part}", out, [], make))
+        self.plan, self.parts = plan.placed(folder), made
 
     def prepare(self) -> None:
         """What all methods share: warm-up training, representations of the training rows and of the target set.
@@ -134,13 +154,20 @@ class _Runner:
     def warmup(self) -> Path:
         """The proxy, trained on the training rows or on a random part of them."""
         plan, out = self.plan, self.out / "warmup"
-        rows, reading, needs = plan.train, plan.reading, []
+        rows, needs = plan.train, []
         if plan.fraction < 1:
             part = self.out / "warmup-rows"
-            drawn = options.Select(method="random", keep=str(plan.fraction), task=plan.task, seed=plan.warmup.seed)
-            self.step("select warmup rows", part, [], lambda: select([plan.train], part, drawn, reading, self.how))
+            drawn = options.Select(
+                method="random", keep=str(plan.fraction), order="best", task=plan.task, seed=plan.warmup.seed
+            )
+            self.step(
+                "select warmup rows",
+                part,
+                [],
+                lambda: select([plan.train], part, drawn, self.reading(plan.train), self.how),
+            )
             rows, needs = str(part), [part]
-        return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, reading, self.how))
+        return self.step("warmup", out, needs, lambda: finetune(rows, out, plan.warmup, self.reading(rows), self.how))
 
     def represent(self, side: str, variant: str, opts: options.Represent, wanted: set[str], needs: list[Path]) -> None:
         """Have every kind represented: what earlier runs left is used, what is missing is made in one pass."""
@@ -156,7 +183,7 @@ class _Runner:
             there = _kinds(path)
             if not there & missing:
                 continue
-            waiting = any(need in self.would_run for need in needs)
+            waiting = any(need in self.would_run for need in (*self.parts, *needs))
             if waiting or not self.is_current(data, path, kinds.only(opts, there)):
                 stale.append(path)
                 continue
@@ -167,7 +194,7 @@ class _Runner:
             return
         out = folder / "+".join(sorted(missing))
         opts = kinds.only(opts, missing)
-        self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.plan.reading, self.how))
+        self.step(f"{label} {out.name}", out, needs, lambda: represent(data, out, opts, self.reading(data), self.how))
         held |= dict.fromkeys(missing, out)
         if not self.how.dry_run:
             for path in stale:
@@ -176,7 +203,7 @@ class _Runner:
 
     def is_current(self, data: str, out: Path, opts: options.Represent) -> bool:
         """Whether a represent artifact is what these options make."""
-        return represent(data, out, opts, self.plan.reading, replace(self.how, dry_run=True)).state == "current"
+        return represent(data, out, opts, self.reading(data), replace(self.how, dry_run=True)).state == "current"
 
     def run(self, entry: Entry, keep: str, seed: int) -> None:
         """Score, select, fine-tune and evaluate for one method, budget and seed."""
@@ -192,6 +219,7 @@ class _Runner:
         opts = options.Select(
             method=method.select,
             keep=keep,
+            order="best",  # so that a smaller budget is the head of the file, where a method's is
             balance=entry.balance,  # type: ignore[arg-type]  # checked with the file
             balance_by=entry.balance_by,  # type: ignore[arg-type]
             **self.common(selector, method, target, method.select_options, seed),
@@ -200,21 +228,21 @@ class _Runner:
             f"select {label}" if random else f"select {entry.name} keep {keep}",
             selected,
             [*sources, *target],
-            lambda: select(_names(sources, plan), selected, opts, plan.reading, self.how),
+            lambda: select(names := _names(sources, plan), selected, opts, self.reading(*names), self.how),
         )
         trained = self.step(
             f"finetune {label}",
             trial / "finetune",
             [selected],
-            lambda: finetune(
-                str(selected), trial / "finetune", replace(plan.finetune, seed=seed), plan.reading, self.how
-            ),
+            lambda: finetune(str(selected), trial / "finetune", replace(plan.finetune, seed=seed), Reading(), self.how),
         )
         judged = self.step(
             f"eval {label}",
             trial / "eval",
             [trained],
-            lambda: evaluate(str(trained), plan.tests, trial / "eval", plan.eval, plan.reading, self.how),
+            lambda: evaluate(
+                str(trained), plan.tests, trial / "eval", plan.eval, self.reading(*plan.tests.values()), self.how
+            ),
         )
         if not self.how.dry_run:
             kept = open_artifact(selected).about["kept"]
@@ -223,12 +251,12 @@ class _Runner:
     def untrained(self, entry: Entry) -> None:
         """Evaluate the model as it is: once, as no seed has a say in it."""
         plan, out = self.plan, self.out / "methods" / entry.name / "eval"
-        opts = replace(plan.eval, task=plan.task, max_length=plan.eval.max_length or plan.finetune.max_length)
+        opts = replace(as_trained(plan.eval, plan.finetune), task=plan.task)
         judged = self.step(
             f"eval {entry.name}",
             out,
             [],
-            lambda: evaluate(plan.model, plan.tests, out, opts, plan.reading, self.how),
+            lambda: evaluate(plan.model, plan.tests, out, opts, self.reading(*plan.tests.values()), self.how),
         )
         if not self.how.dry_run:
             self.add_results(judged, method=entry.name, keep=entry.method.keep, kept=0, seed=None)
@@ -258,7 +286,7 @@ class _Runner:
             label,
             out,
             [*read, *target],
-            lambda: score(_names(read, self.plan), out, opts, self.plan.reading, self.how),
+            lambda: score(names := _names(read, self.plan), out, opts, self.reading(*names), self.how),
         )
 
     def common(

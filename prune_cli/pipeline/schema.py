@@ -13,6 +13,7 @@ from prune_cli.artifacts.manifest import digest_value
 from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.sources import files_of
+from prune_cli.data.split import REST, Parts
 from prune_cli.errors import PruneError
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.options import Option, shown
@@ -20,9 +21,10 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests model proxy reference fields format drop skip_bad methods keep seeds "
+    "task train validation tests split_seed model proxy reference fields format drop skip_bad methods keep seeds "
     "warmup represent finetune eval"
 ).split()
+VALIDATION, TESTS = "validation", "tests/"
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
     "warmup": ("model", "task"),
@@ -37,12 +39,14 @@ class Plan:
     """A pipeline file, checked. Paths are ready to open; option tables are the records of the stages.
 
     The proxy is warmed up on `fraction` of the training rows, and rows are represented with it; those of methods that
-    ask for the reference with that model before any training. `model` is what the selections train.
+    ask for the reference with that model before any training. `model` is what the selections train. `parts` are split
+    off the training rows: `validation`, and test sets as tests/NAME; `placed` says where they are.
     """
 
     train: str
     validation: str | None
     tests: dict[str, str]
+    parts: Parts
     model: str
     proxy: str
     reference: str
@@ -67,6 +71,23 @@ class Plan:
     def methods(self) -> dict[str, PublishedMethod]:
         """The methods by name, each once however often it is balanced."""
         return {entry.method.name: entry.method for entry in self.entries}
+
+    @property
+    def has_target(self) -> bool:
+        """Whether there is a target set."""
+        return self.validation is not None or VALIDATION in self.parts.shares
+
+    def placed(self, folder: Path) -> Plan:
+        """The plan with the parts that are split off, and the rest, as what lies in `folder`."""
+        if not self.parts.shares:
+            return self
+        tests = {n.removeprefix(TESTS): str(folder / n) for n in sorted(self.parts.shares) if n.startswith(TESTS)}
+        return replace(
+            self,
+            train=str(folder / REST),
+            validation=str(folder / VALIDATION) if VALIDATION in self.parts.shares else self.validation,
+            tests=self.tests | tests,
+        )
 
     def represented(self, method: PublishedMethod, *, target: bool) -> tuple[str, options.Represent]:
         """How the rows of a method, or of its target set, are represented: a name for it, and the options.
@@ -97,6 +118,16 @@ def with_options(opts: options.Represent, given: Mapping[str, Any]) -> options.R
     own = {name: value for name, value in given.items() if name in options.declared(options.Represent)}
     of_kinds = {name: value for name, value in given.items() if name not in own}
     return replace(opts, **own, kind_options={**opts.kind_options, **of_kinds})
+
+
+def as_trained(opts: Any, trained: options.Finetune) -> Any:
+    """The options of `represent` or `eval`, with those of the training where they say no others."""
+    return replace(
+        opts,
+        max_length=opts.max_length or trained.max_length,
+        loss_on=trained.loss_on if opts.loss_on == "auto" else opts.loss_on,
+        chat_template=opts.chat_template or trained.chat_template,
+    )
 
 
 def value_of(opts: options.Represent, name: str) -> Any:
@@ -151,10 +182,12 @@ class Reader:
         model = self.model("model")
         proxy = self.model("proxy") if "proxy" in self.table else model
         reference = self.model("reference") if "reference" in self.table else proxy
+        table, tests = self.table, self.tests()
         return Plan(
             train=self.data("train", self.table.get("train")),
-            validation=self.data("validation", self.table["validation"]) if "validation" in self.table else None,
-            tests=self.tests(),
+            validation=self.data("validation", table["validation"]) if _is_path(table, "validation") else None,
+            tests={name: self.data(f"tests.{name}", tests[name]) for name in tests if _is_path(tests, name)},
+            parts=self.parts(tests),
             model=model,
             proxy=proxy,
             reference=reference,
@@ -218,13 +251,30 @@ class Reader:
             self.wrong(f"{name}: {value}; no such file in {self.folder or '.'}")
         return path
 
-    def tests(self) -> dict[str, str]:
-        """Test sets by name."""
+    def tests(self) -> dict[str, Any]:
+        """Test sets by name: data files, or shares of the training rows."""
         table = self.table.get("tests")
         if not isinstance(table, dict) or not table:
             self.wrong(f'tests: {shown(table)}; allowed: a table, such as {{test = "test.jsonl"}}')
             return {}
-        return {name: self.data(f"tests.{name}", value) for name, value in table.items()}
+        return table
+
+    def parts(self, tests: Mapping[str, Any]) -> Parts:
+        """What is split off the training rows: where a number stands in place of a data file."""
+        given = {VALIDATION: self.table.get("validation"), **{f"{TESTS}{name}": test for name, test in tests.items()}}
+        shares = {name: value for name, value in given.items() if _is_number(value)}
+        for name, share in shares.items():
+            if not 0 < share < 1:
+                self.wrong(f"{name.replace('/', '.')}: {share}; allowed: a data file, or a share between 0 and 1")
+            elif not name.removeprefix(TESTS).replace("-", "").replace("_", "").isalnum():
+                self.wrong(f"{name}; allowed for a share: letters, digits, - and _, as it names a folder")
+        if sum(shares.values()) >= 1:
+            self.wrong(f"{', '.join(shares)}: shares of {sum(shares.values()):g} in all; allowed: below 1")
+        seed = replace(options.declared(options.Finetune)["seed"], name="split_seed")
+        found, problems = options.checked({"split_seed": seed}, {"split_seed": self.table.get("split_seed", 0)})
+        for problem in problems:
+            self.wrong(problem)
+        return Parts(shares, found.get("split_seed", 0))
 
     def reading(self) -> Reading:
         """How the rows are read."""
@@ -286,6 +336,8 @@ class Reader:
         values, problems = options.checked(known, own, also)
         for problem in problems:
             self.wrong(f"{name}.{problem}")
+        if "chat_template" in values:  # a path
+            values["chat_template"] = str(self.folder / values["chat_template"])
         return values
 
     def fraction(self) -> float:
@@ -296,3 +348,12 @@ class Reader:
             self.wrong(f"warmup.fraction: {shown(value)}; allowed: a number above 0, at most 1")
             return 1.0
         return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_path(table: Mapping[str, Any], name: str) -> bool:
+    """Whether a key is there and names, or should name, a data file."""
+    return name in table and not _is_number(table[name])

@@ -81,6 +81,8 @@ def _summary(facts: dict[str, Any]) -> str:
             return f"scores of {about['rows']} rows by {opts['method']}. {about['meaning']}"
         case "select":
             return f"{about['kept']} of {about['rows']} rows, chosen by {opts['method']}"
+        case "export":
+            return f"{about['rows']} kept rows for {about['for']}"
         case "finetune":
             return f"a model trained on {about['rows']} rows in {about['steps']} steps"
         case "eval":

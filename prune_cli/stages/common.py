@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,6 +113,11 @@ def making(outcome: Outcome, recipe: Recipe, places: Mapping[str, str], *, resum
 def task_code(name: str) -> dict[str, str]:
     """The digest of a task's code, as a recipe holds it."""
     return {f"task {name}": digest_of_plugin(cast(ModuleType, tasks.load(name)), TASK_CODE)}
+
+
+def template_digest(template: str | None) -> dict[str, str]:
+    """The digest of a chat template that was given, as an input of a recipe."""
+    return {} if template is None else {"chat template": hashlib.sha256(template.encode()).hexdigest()}
 
 
 def done(outcome: Outcome, draft: Draft) -> Outcome:

@@ -12,11 +12,11 @@ from typing import Any
 from prune_cli import options, tasks
 from prune_cli.artifacts.jsonl import write_jsonl
 from prune_cli.artifacts.manifest import Recipe
-from prune_cli.data.open import Reading, open_rows
+from prune_cli.data.open import Reading, check_of_use, open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.models import find, harness
 from prune_cli.runtime.progress import note
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
 
 
 def finite(value: Any, where: str) -> Any:
@@ -36,12 +36,15 @@ def evaluate(
 
     tests: name -> data file, or a task of lm-eval as in `lm-eval:gsm8k`.
     """
+    check_of_use(tests.values(), reading)
     named = find.find(model, trust_remote_code=opts.trust_remote_code)
     asked = harness.asked(tests)
     if len(asked) == len(tests) and not named.trained and opts.task == "auto":
         opts = replace(opts, task="generation")
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
+    opts = replace(opts, loss_on=find.loss_on(named, opts.loss_on))
     task = tasks.load(opts.task)
+    template = tasks.chat_template(opts.task, opts.chat_template)
     reading = tasks.reading_of(opts.task, reading)
     sets = {name: open_rows(test, reading, task.check) for name, test in tests.items() if name not in asked}
     tell_bad_rows(reading, list(sets.values()), how)
@@ -52,7 +55,8 @@ def evaluate(
         for name, value in options.recipe(opts, opts.task).items()
         if asked or not name.startswith("lm_eval_")
     }
-    recipe = Recipe("eval", decided, {"model": named.digest, **digests}, task_code(opts.task))
+    read = {"model": named.digest, **template_digest(template), **digests}
+    recipe = Recipe("eval", decided, read, task_code(opts.task))
     labels = find.head_labels(named, task.label_list(next(iter(sets.values()))) if sets else [])
     for rows in sets.values():
         gold = task.label_indices(rows, labels)  # before any work: a label that the model does not know
@@ -66,7 +70,7 @@ def evaluate(
         from prune_cli.models import load
 
         device = devices.use_device(opts.device)
-        tokenizer = load.load_tokenizer(named)
+        tokenizer = load.load_tokenizer(named, template)
         network, _ = load.load(named, task, labels, tokenizer, new_head=False)
         network = network.to(device).eval()
         metrics: dict[str, Any] = {}

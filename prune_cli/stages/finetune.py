@@ -10,13 +10,14 @@ from prune_cli import options, tasks
 from prune_cli.artifacts import code, manifest
 from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.data import fingerprints
-from prune_cli.data.open import Reading, open_rows, task_name
+from prune_cli.data.open import Reading, check_of_use, open_rows, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import device as devices
 from prune_cli.models import find
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
 from prune_cli.tasks import Task
+from prune_cli.training import log
 
 CODE = ("prune_cli.training",)  # beside the task's own code, what a trained model may depend on
 
@@ -26,9 +27,11 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
 
     data: a data file, or a represent or select artifact.
     """
+    check_of_use([data], reading)
     named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
     task = tasks.load(opts.task)
+    template = tasks.chat_template(opts.task, opts.chat_template)
     reading = tasks.reading_of(opts.task, reading)
     rows = open_rows(data, reading, task.check)
     tell_bad_rows(reading, [rows], how)
@@ -40,7 +43,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     recipe = Recipe(
         "finetune",
         {**opts.recipe(), "labels": labels},
-        {"rows": rows.digest, "model": named.digest},
+        {"rows": rows.digest, "model": named.digest, **template_digest(template)},
         {**task_code(opts.task), "training": code.digest_of_module("prune_cli.training.trainer", CODE)},
     )
     places = {"rows": data, "model": opts.model}
@@ -50,6 +53,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     device = devices.use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
     if opts.load_in == "4bit" and device.type != "cuda":
         raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
+    log.check(opts)
     with making(outcome, recipe, places, resumable=True) as draft:
         from transformers import set_seed
 
@@ -57,7 +61,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
         from prune_cli.tasks.tokens import tell_cut
         from prune_cli.training.trainer import train
 
-        tokenizer = load.load_tokenizer(named)
+        tokenizer = load.load_tokenizer(named, template)
         encoded = task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(task, opts))
         set_seed(opts.seed)  # a new head is drawn from it
         model, drawn = load.load(named, task, labels, tokenizer, new_head=True, four_bit=opts.load_in == "4bit")
@@ -66,7 +70,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
             model = adapters.with_adapters(model, drawn, opts, task)
         load.check_rows(model, encoded, rows)
         lost = tell_cut(encoded, rows, opts.max_length)
-        trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
+        trained = train(draft.path, model, tokenizer, encoded, opts, task, device, log.folder_of(out, recipe.key))
         fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
         draft.about = {
             "rows": len(rows),

@@ -16,7 +16,7 @@ from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.manifest import Recipe, digest_value
 from prune_cli.data import fingerprints
 from prune_cli.data.groups import groups
-from prune_cli.data.open import Reading, open_rows, read_as, task_name
+from prune_cli.data.open import Reading, check_of_use, open_rows, read_as, task_name
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import find
@@ -26,7 +26,7 @@ from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
 from prune_cli.represent.observe import Given, Setup, Target
 from prune_cli.runtime import processes
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
 from prune_cli.tasks import Task
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class _Rows:
     group: NDArray[np.int64] | None  # of each target row
     task: Task
     named: find.NamedModel
+    template: str | None  # a chat template in place of the tokenizer's
 
 
 def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How) -> Outcome:
@@ -67,12 +68,15 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     models that do not fit, before any work.
     """
     opts = kinds.build(kinds.flat(opts))
+    check_of_use([data, *([opts.target_data] if opts.target_data else [])], reading)
     chosen = [kinds.load(name) for name in kinds.parse(opts.kind)]
     _check_target(chosen, opts)
     named = find.find(opts.model, opts.checkpoints, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
+    opts = replace(opts, loss_on=find.loss_on(named, opts.loss_on))
     task = tasks.load(opts.task)
+    template = tasks.chat_template(opts.task, opts.chat_template)
     reading = tasks.reading_of(opts.task, reading)
     _check_task(chosen, opts.task, task)
     rows = open_rows(data, reading, task.check)
@@ -80,14 +84,14 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     tell_bad_rows(reading, [rows, *([target] if target else [])], how)
     grouped = groups(target) if target else None
     asked = [_ask(kind, opts, task) for kind in chosen]
-    recipe = _recipe(asked, opts, rows, target, named)
+    recipe = _recipe(asked, opts, rows, target, named, template)
     places = {"rows": data, "model": opts.model, **({"target": opts.target_data} if opts.target_data else {})}
 
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
     use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
-    given = _Rows(rows, target, grouped[1] if grouped else None, task, named)
+    given = _Rows(rows, target, grouped[1] if grouped else None, task, named, template)
     processes.check_same("recipe", recipe.key[:12])
     processes.check_same("batch_size, tokens_per_batch", (opts.batch_size, opts.tokens_per_batch))
     with making(outcome, recipe, places, resumable=True) as draft:
@@ -113,7 +117,7 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
                 **read_as(rows),
                 "labels": labels,
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
-                "space": {entry.kind.name: _space(entry, opts, named) for entry in asked},
+                "space": {entry.kind.name: _space(entry, opts, named, template) for entry in asked},
                 "cut": lost,
                 **({"groups": grouped[0]} if grouped else {}),
             }
@@ -150,7 +154,14 @@ def _ask(kind: Kind, opts: Represent, task: Task) -> _Asked:
     return _Asked(kind, own, kinds.depends_on(kind, own, opts, task.OPTIONS))
 
 
-def _recipe(asked: list[_Asked], opts: Represent, rows: Rows, target: Rows | None, named: find.NamedModel) -> Recipe:
+def _recipe(
+    asked: list[_Asked],
+    opts: Represent,
+    rows: Rows,
+    target: Rows | None,
+    named: find.NamedModel,
+    template: str | None,
+) -> Recipe:
     """What decides the content: the options that the kinds depend on, what is read, and the code of kinds and task."""
     checkpoints: Any = [checkpoint.name for checkpoint in named.checkpoints]
     if not all(entry.walks for entry in asked):
@@ -161,17 +172,19 @@ def _recipe(asked: list[_Asked], opts: Represent, rows: Rows, target: Rows | Non
         values["trust_remote_code"] = True
     for entry in asked:
         values |= entry.values
-    made_of = {"rows": rows.digest, "model": named.digest, **({"target rows": target.digest} if target else {})}
+    made_of = {"rows": rows.digest, "model": named.digest, **template_digest(template)}
+    made_of |= {"target rows": target.digest} if target else {}
     code = {
         f"kind {entry.kind.name}": digest_of_plugin(sys.modules[entry.kind.module], CODE_OF_KINDS) for entry in asked
     }
     return Recipe("represent", values, made_of, {**code, **task_code(opts.task)})
 
 
-def _space(entry: _Asked, opts: Represent, named: find.NamedModel) -> str:
+def _space(entry: _Asked, opts: Represent, named: find.NamedModel, template: str | None) -> str:
     """Digest of what two representations must have in common to be compared."""
     checkpoints: Any = [checkpoint.name for checkpoint in named.checkpoints] if entry.walks else opts.checkpoints
-    return digest_value([named.digest, checkpoints, kinds.space(entry.kind, entry.values)])
+    shared = [named.digest, checkpoints, kinds.space(entry.kind, entry.values), *template_digest(template).values()]
+    return digest_value(shared)
 
 
 def _described(folder: Path, kind: Kind) -> dict[str, Any]:
@@ -194,7 +207,7 @@ def _walk(
 
     lost: dict[str, dict[str, int]] = {}
     device = use_device(opts.device)
-    tokenizer = load.load_tokenizer(given.named)
+    tokenizer = load.load_tokenizer(given.named, given.template)
     headless = not any("head" in entry.kind.needs for entry in walked)
     model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
 

@@ -10,7 +10,7 @@ import numpy as np
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.data import fingerprints
-from prune_cli.data.open import Reading, read_as
+from prune_cli.data.open import Reading, check_of_use, read_as
 from prune_cli.errors import PruneError
 from prune_cli.methods import call as calls
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
@@ -21,6 +21,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, reading: Reading
 
     names: represent, score or select artifacts, or a data file. Higher means what the method's line `Higher:` says.
     """
+    check_of_use([*names, *([opts.target] if opts.target else [])], reading)
     call = calls.prepare("score", names, opts, reading)
     if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, call.all_rows, how)

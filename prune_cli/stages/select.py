@@ -1,4 +1,4 @@
-"""`prune select`: the rows that are kept, best first, and why."""
+"""`prune select`: the rows that are kept, and why."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
-from prune_cli.data.open import Reading, read_as
+from prune_cli.data.open import Reading, check_of_use, read_as, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import balance
 from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
+from prune_cli.methods.inputs import Inputs
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
 
 def select(names: Sequence[str], out: Path, opts: options.Select, reading: Reading, how: How) -> Outcome:
-    """Select rows: `select.jsonl`, the kept rows as they came, best first; `why.jsonl`, a line for each row given.
+    """Select rows: `select.jsonl`, the kept rows as they came; `why.jsonl`, a line for each row given.
 
     names: score, represent or select artifacts, or a data file. A line of `why.jsonl` has {"id", "kept", "rank"}, rank
     from 1 for the best and null for a row that is not kept, the score where the method reads one, and the columns that
@@ -33,12 +34,13 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         raise PruneError(
             f"balance_by: {opts.balance_by}; allowed only with a balance", hint="--balance keep, or --balance equal"
         )
+    check_of_use([*names, *([opts.target] if opts.target else [])], reading)
     call = calls.prepare("select", names, opts, reading)
     if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, call.all_rows, how)
     n_keep = parse_keep(opts.keep, call.given.n)
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
-    recipe = call.recipe("select", n_keep=n_keep, **balanced)
+    recipe = call.recipe("select", n_keep=n_keep, order=opts.order, **balanced)
     outcome = settle(out, recipe, call.places, how)
     if outcome.settled:
         return outcome
@@ -47,7 +49,8 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
         kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
-        digest = rows.write(draft.path / "select.jsonl", kept.positions.tolist())
+        written = kept.positions if opts.order == "best" else np.sort(kept.positions)
+        digest = rows.write(draft.path / "select.jsonl", written.tolist())
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
         draft.about = {
             "rows": len(rows),
@@ -55,8 +58,17 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             "digest": digest,
             "labels": call.given.labels,
             **read_as(rows),
+            **_from(call.given),
         }
     return done(outcome, draft)
+
+
+def _from(given: Inputs) -> dict[str, str]:
+    """Where the rows are from, and by what they were scored."""
+    scored = [artifact.options["method"] for artifact in given.scored]
+    hidden = given.scored and not Path(given.place).exists()  # a hub name, which the score artifact knows
+    source = source_of(str(given.scored[0].path) if hidden else given.place)
+    return {"source": source, **({"score": scored[0]} if scored else {})}
 
 
 def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Sequence[Any]]:

@@ -7,7 +7,7 @@ Adding a task is adding a file. A file is a task if it assigns AUTO_MODEL; other
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the command line's help lists the tasks, so this module nee
 
     from prune_cli.data.open import Reading
     from prune_cli.data.rows import Rows
+    from prune_cli.data.split import Parts
     from prune_cli.tasks.tokens import Encoded
 
 _ASSIGNED = re.compile(r"^AUTO_MODEL\b.*=", re.MULTILINE)
@@ -179,6 +180,37 @@ def how_encoded(task: Task, opts: Any) -> dict[str, Any]:
     return {"loss_on": opts.loss_on} if "loss_on" in task.OPTIONS else {}
 
 
+def chat_template(name: str, path: str | None) -> str | None:
+    """The chat template in a file, for rows of a task; None: the tokenizer's own.
+
+    Raises PruneError where it cannot be read, and where rows of the task are no conversations.
+    """
+    if path is None:
+        return None
+    if "chat_template" not in load(name).OPTIONS:
+        raise PruneError(f"chat_template: {path}; rows of the task {name} are no conversations; leave it out")
+    from prune_cli.tasks import chat
+
+    return chat.read_template(Path(path))
+
+
+def texts(task: Task, rows: Rows) -> Iterator[str]:
+    """The words of each row."""
+    return (task.text(row, **_format(rows)) for row in rows)
+
+
+def responses(task: Task, rows: Rows) -> Iterator[str]:
+    """The part of each row's words that is trained on."""
+    return (task.response(row, **_format(rows)) for row in rows)
+
+
+def parted(task: Task, rows: Rows, parts: Parts) -> np.ndarray:
+    """Which part each row is in, int64 [n], in the ratio of its labels where the task has any."""
+    labels = task.label_list(rows)
+    indices = task.label_indices(rows, labels)
+    return parts.of(texts(task, rows), indices - indices.min() if labels else indices * 0)
+
+
 def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
     """Raise PruneError with file:line where `who` needs a gold answer and a row has none.
 
@@ -193,6 +225,10 @@ def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
     problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
     problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
     raise PruneError(f"{rows.where(first)}: {problem}", hint=problems.field_hint(problem, row))
+
+
+def _format(rows: Rows) -> dict[str, str]:
+    return {"format": rows.format} if rows.format else {}
 
 
 def _files() -> list[Path]:

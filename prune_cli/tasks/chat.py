@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_cli.errors import PruneError
@@ -25,6 +26,7 @@ DATE = datetime(2024, 7, 26, tzinfo=UTC)
 SECONDS = 10.0  # for a row; a usual template takes a thousandth of one
 LONGEST = 10**7  # characters that a template may add to those of the messages
 _MARK = r"\{%-?\s*generation\s*-?%\}"
+_MARKS = _MARK.replace("generation", "(?:end)?generation")
 _CODES = "aAbBcCdDeFgGhHIjmMpRrSTuUVwWxXyYzZ"  # of strftime
 
 
@@ -40,6 +42,25 @@ class Rendered:
     before: list[str]
     after: list[str]
     bare: str = ""
+
+
+def read_template(path: Path) -> str:
+    """The chat template in a file. Raises PruneError, with its line, where it is no template of Jinja."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        template = path.read_bytes().decode()
+    except OSError as failure:
+        raise PruneError(f"chat_template: {path}: cannot be read ({failure.strerror}); allowed: a file") from failure
+    except ValueError as failure:
+        raise PruneError(f"chat_template: {path}: not UTF-8; allowed: a Jinja template as UTF-8 text") from failure
+    try:  # the marks are a tag of transformers' own
+        Environment(extensions=["jinja2.ext.loopcontrols"]).from_string(re.sub(_MARKS, "", template))
+    except TemplateSyntaxError as failure:
+        raise PruneError(f"{path}:{failure.lineno}: {_told(failure)}; allowed: a Jinja template") from failure
+    if not template.strip():
+        raise PruneError(f"chat_template: {path}: empty; allowed: a Jinja template")
+    return template
 
 
 def prompt(tokenizer: Any, told: Conversation, where: str) -> str:

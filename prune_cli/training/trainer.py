@@ -22,7 +22,7 @@ from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import progress
 from prune_cli.tasks import Task
 from prune_cli.tasks.tokens import Encoded, pad_token_id
-from prune_cli.training import checkpoints, resume
+from prune_cli.training import checkpoints, log, resume
 from prune_cli.training.record import Record
 
 _SHORT = 60.0  # seconds: an epoch that takes less is not saved after each time; training it again costs little
@@ -131,8 +131,11 @@ def train(
     opts: options.Finetune,
     task: Task,
     device: torch.device,
+    logs: Path,
 ) -> Trained:
     """Train `model` on encoded rows [n] and write the files of a finetune artifact into the folder `out`.
+
+    logs: where TensorBoard's files go, outside of the artifact.
 
     An interrupted run goes on from its last whole resume state in `out/.resume`. At Ctrl-C or SIGTERM the step is
     finished and its state saved, then KeyboardInterrupt is raised; a second Ctrl-C raises it at once.
@@ -158,12 +161,14 @@ def train(
     with (
         progress("finetune, steps", total, resume.step_of(start) if start else 0) as advance,
         interrupt.deferred() as interrupted,
+        log.told(opts),
     ):
         keeper = _Keeper(
             out, record, keep if opts.keep_checkpoints == "epoch" else None, advance, interrupted, opts.save_minutes
         )
-        arguments = _arguments(out / resume.FOLDER, opts, device)
-        trainer = _Trainer(model, arguments, collate, range(n), callbacks=[keeper], task=task, record=record)
+        arguments = _arguments(out / resume.FOLDER, opts, device, logs)
+        watching = [keeper, *log.callbacks(opts, logs)]
+        trainer = _Trainer(model, arguments, collate, range(n), callbacks=watching, task=task, record=record)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
 
@@ -196,7 +201,7 @@ def _steps(n: int, opts: options.Finetune) -> int:
     return opts.steps or math.ceil(opts.epochs * _per_epoch(n, opts))
 
 
-def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> TrainingArguments:
+def _arguments(folder: Path, opts: options.Finetune, device: torch.device, logs: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=opts.batch_size,
@@ -217,8 +222,7 @@ def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> Tr
         data_seed=opts.seed,
         save_strategy="no",  # _Keeper says when
         save_total_limit=2,
-        logging_strategy="no",
-        report_to="none",
+        **log.arguments(opts, logs),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=device.type == "cuda",

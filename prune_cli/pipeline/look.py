@@ -1,0 +1,245 @@
+"""A look at data files, for `prune init`: what their rows are, how many, how long."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli import tasks
+from prune_cli.data import formats, problems
+from prune_cli.data.open import Reading, open_rows
+from prune_cli.data.readers import Row, open_records
+from prune_cli.data.rows import Rows
+from prune_cli.data.sources import STDIN, data_name, files_of
+from prune_cli.data.split import digests
+from prune_cli.errors import PruneError
+from prune_cli.models import find
+from prune_cli.options import MOST
+
+LISTED = 10  # keys that are told
+PEEKED = 100  # rows by which the task and the names of their keys are guessed
+ORDER = ("choice", "classification", "generation")  # of equal claims the first
+FEW = 0.2  # labels are this many of the rows at most where a key was guessed to be the label
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_ROLES = {
+    VALIDATION: re.compile(r"(?:^|[-_. ])(?:validation|valid|val|dev)(?:$|[-_. \d])", re.IGNORECASE),
+    TEST: re.compile(r"(?:^|[-_. ])(?:test|ood|held[-_]?out)(?:$|[-_. \d])", re.IGNORECASE),
+}
+_PER_WORD, _PER_CHARACTER = 4 / 3, 1 / 4  # tokens, in English
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of rows [n]: counted by a tokenizer, or estimated from words and characters.
+
+    limit: the most that the tokenizer and the model take; None where it is not known.
+    """
+
+    tokens: NDArray[np.int64]
+    counted: bool
+    words: NDArray[np.int64]
+    characters: NDArray[np.int64]
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What data files hold. guessed: what was not said, in words."""
+
+    files: dict[str, str]  # role (train, validation, or the name of a test set) -> data
+    counts: dict[str, int]  # role -> rows
+    task: str
+    reading: Reading
+    prompted: bool
+    labels: dict[Any, int]  # of the training rows; empty where the task has none
+    lengths: Lengths  # of all rows
+    answers: NDArray[np.int64]  # of training rows to generate: characters of the response
+    repeated: int  # training rows whose text an earlier one has
+    shared: dict[str, int]  # role -> training rows whose text stands in it
+    foreign: bool  # whether most letters are none of the Latin script
+    guessed: list[str]
+
+    @property
+    def n(self) -> int:
+        """The number of training rows."""
+        return self.counts[TRAIN]
+
+
+def look(
+    data: Sequence[str], validation: str | None, tests: Mapping[str, str], reading: Reading, model: str | None
+) -> Seen:
+    """Read all files and say what they hold.
+
+    data: the training rows, or several files whose names say what they are for. Raises PruneError for bad rows, as the
+    other commands do, and for rows that could not be trained on.
+    """
+    guessed: list[str] = []
+    files = _roles(data, validation, tests, guessed)
+    task_name, fields = _guess(files[TRAIN], reading, guessed)
+    reading = replace(reading, fields=fields)
+    task = tasks.load(task_name)
+    own = tasks.reading_of(task_name, reading)
+    train = open_rows(files[TRAIN], own, task.check)
+    if train.format:
+        reading = own = replace(reading, format=train.format)
+    rows = {role: train if role == TRAIN else open_rows(file, own, task.check) for role, file in files.items()}
+    labels = task.label_list(train)
+    for role, some in rows.items():
+        tasks.check_gold(some, task.label_indices(some, labels), "finetune" if role == TRAIN else "eval")
+    if len(labels) == 1:
+        raise PruneError(f"{train.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
+    counted = Counter(task.label_indices(train, labels).tolist()) if labels else {}
+    texts = {role: list(tasks.texts(task, some)) for role, some in rows.items()}
+    hashes = {role: digests(some) for role, some in texts.items()}
+    shared = {role: int(np.isin(hashes[TRAIN], some).sum()) for role, some in hashes.items() if role != TRAIN}
+    told = [formats.conversation(row, train.format or formats.AUTO) for row in train] if train.format else []
+    return Seen(
+        files=files,
+        counts={role: len(some) for role, some in rows.items()},
+        task=task_name,
+        reading=reading,
+        prompted=not told or told[0].prompted,
+        labels={label: counted[j] for j, label in enumerate(labels)},
+        lengths=_lengths(task, rows, texts, labels, model),
+        answers=np.array([len(entry.response) for entry in told], np.int64),
+        repeated=len(train) - len(np.unique(hashes[TRAIN])),
+        shared={role: count for role, count in shared.items() if count},
+        foreign=_foreign(texts[TRAIN]),
+        guessed=guessed,
+    )
+
+
+def _roles(data: Sequence[str], validation: str | None, tests: Mapping[str, str], guessed: list[str]) -> dict[str, str]:
+    """What each file is for: as was said; of several by its name."""
+    given = {VALIDATION: validation} if validation else {}
+    held_out, train = dict(tests), list(data)
+    if len(data) > 1:
+        for role, pattern in _ROLES.items():
+            for file in [file for file in train if pattern.search(data_name(file))]:
+                if role == VALIDATION and VALIDATION in given:
+                    continue
+                train.remove(file)
+                guessed.append(f"{file}: {role} rows, by its name")
+                if role == VALIDATION:
+                    given[VALIDATION] = file
+                else:
+                    held_out[data_name(file)] = file
+    if len(train) != 1:
+        raise PruneError(
+            f"{', '.join(train) or 'none'}: {len(train)} files of training rows; allowed: one, or a pattern such as "
+            "'part-*.jsonl'",
+            hint="--validation FILE and --test FILE say what the others are for",
+        )
+    files = {TRAIN: train[0], **given, **held_out}
+    if len(files) < 1 + len(given) + len(held_out):
+        raise PruneError(f"test sets: {', '.join(held_out)}; allowed: other names than {TRAIN} and {VALIDATION}")
+    for file in files.values():
+        if file == STDIN or not (file.startswith("hf:") or files_of(file)):
+            raise PruneError(f"{file}: no such file; allowed: a data file, as `prune guide rows` lists them")
+    return files
+
+
+def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[str, str]]:
+    """The task that rows are of, and the names under which their keys are read: as given, or as they look."""
+    rows = _peek(data)
+    fields = dict(reading.fields)
+    if reading.format not in (None, formats.AUTO):
+        return "generation", fields
+    found = _task_of([_renamed(row, fields) for row in rows])
+    if found is None and not fields and rows:
+        for task in ORDER:
+            fields = _fields_for(task, rows)
+            if fields and _task_of([_renamed(row, fields) for row in rows]) == task:
+                found = task
+                guessed.append(f"fields: {', '.join(f'{key} is read as {name}' for name, key in fields.items())}")
+                break
+        else:
+            fields = {}
+    keys = ", ".join([*_renamed(rows[0], fields)][:LISTED]) if rows else ""
+    guessed.append(f"task: {found or 'classification'}, by the keys of the rows: {keys}")
+    return found or "classification", fields  # where none fits, opening the rows says what is wrong with them
+
+
+def _peek(data: str) -> list[Row]:
+    """The first rows of data, bad ones left out."""
+    parts = open_records(data, {})
+    try:
+        blocks = chain.from_iterable(block.rows for block in parts[0].blocks)
+        return [row for row in islice(blocks, PEEKED) if isinstance(row, dict)]
+    finally:
+        if parts[0].file:
+            parts[0].file.close()
+
+
+def _task_of(rows: Sequence[Row]) -> str | None:
+    """The task whose rule the most rows keep; None where no row keeps any. Classification needs labels."""
+    claims = {}
+    for name in ORDER:
+        good = [row for row in rows if tasks.load(name).check(row) is None]
+        labelled = name != "classification" or any(row.get("label") is not None for row in good)
+        claims[name] = len(good) if labelled else 0
+    best = max(ORDER, key=lambda name: claims[name])  # of equal ones the first
+    return best if claims[best] else None
+
+
+def _fields_for(task: str, rows: Sequence[Row]) -> dict[str, str]:
+    """Keys of the rows that may stand for those that a task lacks; empty where there are none."""
+    fields: dict[str, str] = {}
+    for _ in range(len(tasks.load(task).EXAMPLE) + 1):
+        problem = tasks.load(task).check(_renamed(rows[0], fields))
+        key = problems.lacking(problem or "")
+        near = problems.near_key(key, rows[0]) if key else None
+        if key is None or near is None or near in fields.values():
+            break
+        fields[key] = near
+    if task == "classification" and fields:
+        fields |= _more_fields(fields, rows)
+    return fields
+
+
+def _more_fields(fields: Mapping[str, str], rows: Sequence[Row]) -> dict[str, str]:
+    """Keys that may stand for a second text and for the label, which the rule of the task lets a row lack."""
+    more: dict[str, str] = {}
+    for name in ("text_pair", "label"):
+        others = [key for key in rows[0] if key not in (*fields.values(), *more.values(), "label")]
+        near = problems.near_key(name, others) if name not in rows[0] else None
+        if near and (name != "label" or len({str(row.get(near)) for row in rows}) <= max(2, FEW * len(rows))):
+            more[name] = near  # a key whose values differ from row to row is an answer, not a label
+    return more
+
+
+def _renamed(row: Row, fields: Mapping[str, str]) -> Row:
+    names = {key: name for name, key in fields.items()}
+    return {names.get(key, key): value for key, value in row.items()}
+
+
+def _lengths(
+    task: Any, rows: Mapping[str, Rows], texts: Mapping[str, list[str]], labels: list[Any], model: str | None
+) -> Lengths:
+    every = list(chain.from_iterable(texts.values()))
+    words = np.array([len(text.split()) for text in every], np.int64)
+    characters = np.array([len(text) for text in every], np.int64)
+    if model is None:
+        estimate = np.maximum(words * _PER_WORD, characters * _PER_CHARACTER)
+        return Lengths(np.ceil(estimate).astype(np.int64), False, words, characters)
+    from prune_cli.models.load import load_tokenizer
+
+    named = find.find(model)
+    tokenizer = load_tokenizer(named)
+    encoded = [task.encode(some, tokenizer, MOST, labels) for some in rows.values()]
+    tokens = np.concatenate([entry.longest + entry.lost_by_row for entry in encoded])
+    limits = [limit for limit in (tokenizer.model_max_length, find.positions(named)) if limit and limit < MOST]
+    return Lengths(tokens, True, words, characters, min(limits, default=None))
+
+
+def _foreign(texts: Sequence[str]) -> bool:
+    """Whether most letters of the first texts are none of the Latin script."""
+    letters = [letter for text in texts[:PEEKED] for letter in text if letter.isalpha()]
+    return sum(letter > "\u024f" for letter in letters) * 2 > len(letters)

@@ -1,0 +1,49 @@
+"""A part of a data file as an artifact of rows: what a pipeline splits off its training rows, and what is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from prune_cli import tasks
+from prune_cli.artifacts import code
+from prune_cli.artifacts.jsonl import write_columns
+from prune_cli.artifacts.manifest import Recipe
+from prune_cli.data.open import SELECTED, WHY, Reading, open_rows, read_as
+from prune_cli.data.split import Parts
+from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+
+CODE = ("prune_cli.data.split", "prune_cli.numeric.shares")
+
+
+def split(data: str, out: Path, part: str, parts: Parts, task_name: str, reading: Reading, how: How) -> Outcome:
+    """Make a select artifact of the rows of one part, in the order of the data and as they came.
+
+    A line of `why.jsonl` says for each row of the data which part it went to.
+    """
+    task = tasks.load(task_name)
+    rows = open_rows(data, tasks.reading_of(task_name, reading), task.check)
+    labels = task.label_list(rows)
+    opts = {"method": "split", "part": part, "shares": dict(parts.shares), "seed": parts.seed, "task": task_name}
+    made_by = {"split": code.digest_of_module("prune_cli.data.split", CODE), **task_code(task_name)}
+    recipe = Recipe("select", {**opts, "labels": labels}, {"rows": rows.digest}, made_by)
+    places = {"rows": data}
+    outcome = settle(out, recipe, places, how)
+    if outcome.settled:
+        return outcome
+    with making(outcome, recipe, places) as draft:
+        went = tasks.parted(task, rows, parts)
+        kept = went == parts.names.index(part)
+        ranks = [rank if its else None for rank, its in zip(np.cumsum(kept).tolist(), kept.tolist(), strict=True)]
+        names = [parts.names[j] for j in went.tolist()]
+        digest = rows.write(draft.path / SELECTED, np.flatnonzero(kept).tolist())
+        write_columns(draft.path / WHY, {"id": rows.ids, "kept": kept.tolist(), "rank": ranks, "part": names})
+        draft.about = {
+            "rows": len(rows),
+            "kept": int(kept.sum()),
+            "digest": digest,
+            "labels": labels,
+            **read_as(rows),
+        }
+    return done(outcome, draft)
