@@ -382,7 +382,7 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import results, run
+    from prune_cli.pipeline import evidence, results, run
     from prune_cli.report.outcome import happened
     from prune_cli.report.table import table
 
@@ -393,5 +393,7 @@ def pipeline(
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     _tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    text = str(report.out) if dry_run else "\n".join(table(list(results.table(report))))
-    _show(report.facts, text, as_json)
+    lines = [str(report.out)] if dry_run else [*table(list(results.table(report))), *evidence.told(report.comparisons)]
+    for warning in report.warnings:
+        _tell(f"warning: {warning}")
+    _show(report.facts, "\n".join(lines), as_json)
