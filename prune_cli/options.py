@@ -132,7 +132,7 @@ class Finetune:
     warmup_ratio: Annotated[float, Meta(ge=0, lt=1), Help("Share of the steps over which the learning rate rises.")] = (
         0.0
     )
-    batch_size: Annotated[int, Meta(gt=0, le=MOST), Help("Rows in a batch on each device.")] = 32
+    batch_size: Annotated[int, Meta(gt=0, le=MOST), Help("Rows in a batch, over all devices.")] = 32
     accumulate: Annotated[int, Meta(gt=0, le=MOST), Help("Batches whose gradients are added up for one step.")] = 1
     weight_decay: Annotated[float, Meta(ge=0), Help("Weight decay of AdamW.")] = 0.0
     clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0

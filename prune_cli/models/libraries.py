@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prune_cli.errors import PruneError
+from prune_cli.runtime import processes
 
 
 @contextmanager
@@ -38,8 +39,9 @@ def running(model: Any) -> Iterator[None]:
     Some models want more than rows of tokens: an image, a length that their blocks divide, a token that ours lack.
     """
     try:
-        yield
-    except (PruneError, MemoryError, OSError):
+        with processes.together():
+            yield
+    except (PruneError, processes.PeerLost, MemoryError, OSError):
         raise
     except Exception as failure:
         if type(failure).__name__ == "OutOfMemoryError" or "allocate memory" in str(failure):

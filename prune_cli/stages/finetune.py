@@ -15,6 +15,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import device as devices
 from prune_cli.models import find
+from prune_cli.runtime import processes
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows
 from prune_cli.tasks import Task
 
@@ -37,6 +38,11 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     opts = replace(opts, precision=precision)
     if opts.load_in == "4bit" and opts.tune != "lora":
         raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--tune lora")
+    if opts.batch_size % processes.count():
+        raise PruneError(
+            f"batch_size: {opts.batch_size}, for {processes.count()} processes together; "
+            f"allowed: a multiple of {processes.count()}"
+        )
     recipe = Recipe(
         "finetune",
         {**opts.recipe(), "labels": labels},
@@ -48,6 +54,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     if outcome.settled:
         return outcome
     device = devices.use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
+    processes.share_device(device.type)
     if opts.load_in == "4bit" and device.type != "cuda":
         raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
     with making(outcome, recipe, places, resumable=True) as draft:
@@ -67,7 +74,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
         load.check_rows(model, encoded, rows)
         lost = tell_cut(encoded, rows, opts.max_length)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device)
-        fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
+        draft.cached(fingerprints.IDS, lambda path: fingerprints.write_ids(rows, path))
         draft.about = {
             "rows": len(rows),
             "labels": labels,
