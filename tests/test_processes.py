@@ -106,15 +106,15 @@ def test_two_make_what_one_makes(rows: Path, made: Path, whole: Path, tmp_path: 
 
 
 def test_errors_are_told_once(rows: Path, made: Path, tmp_path: Path) -> None:
-    """A bad row, found by both, is one line; training in several processes is refused in one."""
+    """A bad row, found by both, is one line; a command that is the work of one process is refused in one."""
     bad = write_rows(tmp_path / "bad.jsonl", [*sentences(3), {"text": "the film", "label": None}])
     code, _, err = finish(start(*command(bad, made, tmp_path / "out")))
     assert code != 0
     assert err.count("error: ") == 1
     assert "bad.jsonl:4: label is null" in err
-    code, _, err = finish(start("finetune", rows, "-o", tmp_path / "out", "--model", "x"))
+    code, _, err = finish(start("eval", "x", rows, "-o", tmp_path / "out"))
     assert code != 0
-    assert err.count("error: finetune: 2 processes; one is allowed") == 1
+    assert err.count("error: eval: 2 processes; one is allowed") == 1
 
 
 def test_what_is_certainly_done(tmp_path: Path) -> None:
