@@ -1,4 +1,4 @@
-"""Fine-tuning in several processes, started by torchrun: what one process makes, to rounding; killed, a rerun ends it."""
+"""Fine-tuning in several processes, started by torchrun, makes what one does, to rounding; killed, a rerun ends it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from prune_cli import tasks
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data.open import Reading, open_rows
+from prune_cli.runtime import processes
+from prune_cli.tasks import classification
+from prune_cli.training.record import Record
+from prune_cli.training.trainer import _Trainer, part_of
 from tests.conftest import Prune, sentences, write_rows
 from tests.test_processes import finish, of_rank, start
 from tests.test_resume import digests
@@ -39,9 +48,42 @@ def same_to_rounding(one: Path, two: Path) -> None:
             ours, theirs = load_file(one / name), load_file(two / name)
             assert ours.keys() == theirs.keys()
             for tensor in ours:
-                np.testing.assert_allclose(theirs[tensor], ours[tensor], rtol=1e-3, atol=2e-4, err_msg=f"{name} {tensor}")
+                np.testing.assert_allclose(
+                    theirs[tensor], ours[tensor], rtol=1e-3, atol=2e-4, err_msg=f"{name} {tensor}"
+                )
         elif name != "log.jsonl":
             assert first.files[name] == second.files[name], name
+
+
+@pytest.mark.parametrize("rows_in_batch", [1, 3, 4])
+def test_the_parts_make_the_whole(
+    rows_in_batch: int, data: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of two processes' gradients is that of the mean loss over the batch; each row is noted once."""
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = open_rows(str(data / "train.jsonl"), tasks.reading_of("classification", Reading()), classification.check)
+    encoded = classification.encode(rows, tokenizer, 32, ["negative", "positive"])
+    batch = [5, 0, 4, 3][:rows_in_batch]
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+    record = Record(len(rows), 1)
+    trainer = SimpleNamespace(_task=classification, _record=record, state=SimpleNamespace(epoch=0.0))
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        inputs = part_of(batch, task=classification, encoded=encoded, pad=0)
+        parts.append(gradient(_Trainer.compute_loss(trainer, model, inputs)))
+    monkeypatch.undo()
+    whole = classification.collate(encoded, batch, 0, "cpu")
+    gold = whole.pop("labels")
+    expected = gradient(torch.nn.functional.cross_entropy(model(**whole).logits, gold))
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, expected, rtol=1e-4, atol=1e-6)
+    record.flush()
+    assert np.flatnonzero(~np.isnan(record.arrays["logprob"][:, 0])).tolist() == sorted(batch)
 
 
 @pytest.mark.slow
@@ -134,4 +176,4 @@ def test_what_goes_wrong_is_one_line(rows: Path, tiny_model: Path, tmp_path: Pat
     assert not list(tmp_path.iterdir())
     code, _, err = finish(start(*training(rows, tmp_path / "out", tiny_model, "--batch-size", 5)))
     assert code != 0
-    assert err.count("error: batch_size: 5, for 2 processes together; allowed: a multiple of 2") == 1
+    assert err.count("error: batch_size: 5, for 2 processes; allowed: a multiple of 2") == 1

@@ -13,6 +13,7 @@ import pytest
 
 from prune_cli.artifacts import drafts
 from prune_cli.artifacts.manifest import Recipe
+from prune_cli.errors import PruneError
 from prune_cli.represent import resume
 from prune_cli.represent.resume import ResumeState
 from prune_cli.runtime import processes
@@ -159,3 +160,13 @@ def test_a_draft_that_the_first_process_took_away(tmp_path: Path, monkeypatch: p
     ):
         draft.path.rmdir()
         (draft.path / "rows.jsonl").write_text("")
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_model_in_parts_is_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What accelerate's settings ask for and is not done is told before any work."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", f"ACCELERATE_USE_{way}": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    with pytest.raises(PruneError, match=f"finetune: accelerate's settings ask for {way}; allowed: a whole model"):
+        processes.join("finetune")

@@ -26,6 +26,7 @@ from prune_cli.errors import PruneError
 T = TypeVar("T")
 
 SHARED = ("represent", "finetune")  # the commands whose work is shared out
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what accelerate's file may ask for
 PATIENCE = timedelta(days=7)  # one may have hours more to do than another; one that died shows at once
 
 
@@ -60,10 +61,16 @@ def join(command: str | None) -> None:
     if command not in SHARED:
         raise PruneError(
             f"{command or 'prune'}: {count()} processes; one is allowed",
-            hint=f"start it without torchrun; the commands that several processes or GPUs share are {' and '.join(SHARED)}",
+            hint=f"start it without torchrun; the commands that several processes share are {' and '.join(SHARED)}",
         )
     if int(os.environ.get("LOCAL_WORLD_SIZE", count())) != count():
         raise PruneError(f"{command}: processes on several machines; all on one machine is allowed")
+    for way in SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true":
+            raise PruneError(
+                f"{command}: accelerate's settings ask for {way}; allowed: a whole model on each device",
+                hint="accelerate launch --multi_gpu, or torchrun; --tune lora needs less memory",
+            )
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # or it prints C++ frames where a process ended
     _meet("gloo", _store())
     signal.signal(signal.SIGTERM, _stop)
@@ -73,9 +80,10 @@ def share_device(kind: str) -> None:
     """Let the processes exchange what is on their devices too, when each has its own."""
     if count() > 1 and kind == "cuda":
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
 
         dist.destroy_process_group()
-        _meet("cpu:gloo,cuda:nccl", dist.PrefixStore("device", _store()))
+        _meet("cpu:gloo,cuda:nccl", PrefixStore("device", _store()))
 
 
 def _meet(how: str, store: Any) -> None:

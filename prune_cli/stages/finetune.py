@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     opts = replace(opts, precision=precision)
     if opts.load_in == "4bit" and opts.tune != "lora":
         raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--tune lora")
-    if opts.batch_size % processes.count():
-        raise PruneError(
-            f"batch_size: {opts.batch_size}, for {processes.count()} processes together; "
-            f"allowed: a multiple of {processes.count()}"
-        )
+    _check_launch(opts)
     recipe = Recipe(
         "finetune",
         {**opts.recipe(), "labels": labels},
@@ -85,6 +82,16 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
             "cut": {"rows": lost},
         }
     return done(outcome, draft)
+
+
+def _check_launch(opts: options.Finetune) -> None:
+    """Whether how the processes were started goes with the options, which alone decide what is trained."""
+    count = processes.count()
+    if opts.batch_size % count:
+        raise PruneError(f"batch_size: {opts.batch_size}, for {count} processes; allowed: a multiple of {count}")
+    given = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # of accelerate launch; the Trainer would follow it
+    if given not in ("no", "bf16" if opts.precision == "bfloat16" else "no"):
+        raise PruneError(f"precision: {opts.precision}; accelerate's settings say {given}, the same is needed")
 
 
 def _task_name(data: str, named: find.NamedModel, wanted: str) -> str:

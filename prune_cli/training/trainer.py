@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class _Shuffled(Sampler[int]):
 class _Trainer(Trainer):
     """The Trainer with the task's per-example losses; the dynamics of each batch are recorded.
 
-    Each process collates its part of a batch (`train`), so that a batch is the same however many they are.
+    Each process collates its part of a batch (`part_of`), so that a batch is the same however many they are.
     """
 
     def __init__(self, *args: Any, task: Task, record: Record, **kwargs: Any) -> None:
@@ -180,12 +181,7 @@ def train(
         record.load(start)
         if (before := resume.processes_of(start)) != processes.count():
             note(f"finetune: {before} processes began, {processes.count()} go on: dropout draws anew")
-    pad = pad_token_id(tokenizer)
-
-    def collate(batch: list[int]) -> dict[str, Any]:
-        mine = batch[processes.rank() :: processes.count()]
-        at = np.asarray(mine or batch[:1], np.int64)
-        return {**task.collate(encoded, at, pad, "cpu"), "row": torch.tensor(mine, dtype=torch.int64), "of": len(batch)}
+    collate = partial(part_of, task=task, encoded=encoded, pad=pad_token_id(tokenizer))
 
     def keep(epoch: int) -> None:
         if not processes.first():
@@ -222,6 +218,16 @@ def train(
     )
 
 
+def part_of(batch: list[int], *, task: Task, encoded: Encoded, pad: int) -> dict[str, Any]:
+    """The inputs of this process's part of a batch of rows; `row`: which they are; `of`: rows in the whole batch.
+
+    A process to which none falls has the first of the batch in its inputs and none in `row`.
+    """
+    mine = batch[processes.rank() :: processes.count()]
+    inputs = task.collate(encoded, np.asarray(mine or batch[:1], np.int64), pad, "cpu")
+    return {**inputs, "row": torch.tensor(mine, dtype=torch.int64), "of": len(batch)}
+
+
 def _per_epoch(n: int, opts: options.Finetune) -> int:
     """Optimizer steps in an epoch."""
     batches = -(-n // opts.batch_size)
@@ -241,7 +247,7 @@ def _steps(n: int, opts: options.Finetune) -> int:
 def _arguments(folder: Path, opts: options.Finetune, device: torch.device) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=opts.batch_size,  # of all devices: `collate` takes the part of each
+        per_device_train_batch_size=opts.batch_size,  # of all devices: `part_of` takes that of each
         gradient_accumulation_steps=opts.accumulate,
         num_train_epochs=opts.epochs,
         max_steps=opts.steps or -1,
