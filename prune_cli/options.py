@@ -200,6 +200,14 @@ class Eval:
     device: Device = "auto"
 
 
+@dataclass(frozen=True)
+class Merge:
+    """Options of `prune merge`."""
+
+    task: Task = "auto"
+    trust_remote_code: TrustRemoteCode = False
+
+
 def recipe(record: Any, task: str | None = None) -> dict[str, Any]:
     """The options of a record that are part of the recipe; with a task, without those that have no say in it.
 

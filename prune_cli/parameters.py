@@ -17,6 +17,7 @@ from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
 
 if TYPE_CHECKING:
+    from prune_cli.data.open import Reading
     from prune_cli.stages.common import Outcome
 
 PANEL = "Options of every stage"
@@ -83,11 +84,13 @@ def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> ins
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
-COMMON = [
+READING = [
     _option("fields", Fields, None),
     _option("format", Format, formats.AUTO),
     _option("drop", Drop, None),
     _option("skip_bad", SkipBad, None),
+]
+MAKING = [
     _option("replace", Replace, False),
     _option("force", Force, False),
     _option("dry_run", DryRun, False),
@@ -99,7 +102,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
     """Make a stage's function a command that reports the outcome, as JSON if asked to.
 
     In the command's signature its parameter `opts` becomes an option for each option of the record that it is
-    annotated with, and `common` the options of every stage.
+    annotated with, and `common` the options of every stage; `making` those of a stage that reads no rows.
     """
     function.__annotations__.pop("return")  # the one name here that is not imported yet
     parameters: list[inspect.Parameter] = []
@@ -109,32 +112,30 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             record = parameter.annotation
             parameters += [_parameter(option) for option in _declared(record).values()]
         elif parameter.name == "common":
-            parameters += COMMON
+            parameters += READING + MAKING
+        elif parameter.name == "making":
+            parameters += MAKING
         else:
             parameters.append(_option(parameter.name, parameter.annotation, parameter.default))
 
     @functools.wraps(function)
     def command(
-        fields: Any,
-        format: str,
-        drop: Any,
-        skip_bad: Path | None,
         replace: bool,
         force: bool,
         dry_run: bool,
         as_json: bool,
         **values: Any,
     ) -> None:
-        from prune_cli.data.open import Reading
         from prune_cli.stages.common import How
 
         if record:
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
-        how = How(force=force, replace=replace, dry_run=dry_run)
-        reading = Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
-        report(function(**values, reading=reading, how=how), as_json)
+        if reads:
+            values["reading"] = _reading(*(values.pop(option.name) for option in READING))
+        report(function(**values, how=How(force=force, replace=replace, dry_run=dry_run)), as_json)
 
+    reads = READING[0] in parameters
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
@@ -190,6 +191,12 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
             raise typer.BadParameter(f"{text}; allowed: KEY=VALUE, each key once", param_hint=option)
         pairs[key] = value
     return pairs
+
+
+def _reading(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
+    from prune_cli.data.open import Reading
+
+    return Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
 
 
 def _fields(given: list[str] | None) -> dict[str, str]:
