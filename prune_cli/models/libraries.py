@@ -64,6 +64,7 @@ def first_line(failure: BaseException) -> str:
 # warnings of peft in which it says what it does of its own accord, and that a user can do nothing about
 _OWN_AFFAIR = (
     "fan_in_fan_out is set to False but the target module is `Conv1D`",  # GPT-2 and its kin: it is set to True
+    "Found missing adapter keys while loading the checkpoint",  # told by models/adapters.py
     "The following (rank|alpha)_pattern keys did not match",  # patterns of its own for mixtures of experts
 )
 

@@ -37,6 +37,7 @@ def evaluate(
     """
     named = find.find(model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
+    options.raise_all(options.idle(opts, opts.task))
     task = tasks.load(opts.task)
     reading = tasks.reading_of(opts.task, reading)
     sets = {name: open_rows(test, reading, task.check) for name, test in tests.items()}

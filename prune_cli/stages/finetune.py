@@ -30,6 +30,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     """
     named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
+    options.raise_all(options.idle(opts, opts.task))
     task = tasks.load(opts.task)
     reading = tasks.reading_of(opts.task, reading)
     rows = open_rows(data, reading, task.check)
@@ -37,8 +38,6 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     labels = _labels(data, named, rows, task)
     precision: Any = devices.resolve_precision(opts.precision, opts.device)
     opts = replace(opts, precision=precision)
-    if opts.load_in == "4bit" and opts.tune != "lora":
-        raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--tune lora")
     _check_launch(opts)
     recipe = Recipe(
         "finetune",
