@@ -257,7 +257,13 @@ def evaluate(
     return evaluate(model, test_sets(data), out, opts, **common)
 
 
-@app.command(epilog=_example("prune merge runs/lora -o runs/merged"))
+@app.command(
+    epilog=_example(
+        "prune finetune sample_data/train.jsonl -o runs/lora \\\n"
+        "      --model sample_data/model --tune lora --steps 20",
+        "prune merge runs/lora -o runs/merged",
+    )
+)
 @_stage
 def merge(
     model: Annotated[

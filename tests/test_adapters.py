@@ -93,6 +93,18 @@ def test_adapters_from_elsewhere(kind: str, tiny_model: Path, tmp_path: Path, pr
     torch.testing.assert_close(logits(tuned, tokenizer), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_head_of_other_labels_is_drawn_anew(tiny_model: Path, data: Path, tmp_path: Path, prune: Prune) -> None:
+    """Told when it is drawn, and not where the trained one is loaded over it."""
+    folder = adapters(tiny_model, tmp_path / "adapters", CONFIGS["rsLoRA"])
+    train = ["--tune", "lora", "--steps", 1, "--model", folder]
+    ran = prune("finetune", data / "train.jsonl", "-o", tmp_path / "lora", *train)
+    assert ran.code == 0, ran.err
+    assert ran.err.count("a new head is drawn; its own knows the labels LABEL_0, LABEL_1") == 1
+    ran = prune("eval", tmp_path / "lora", data / "test.jsonl", "-o", tmp_path / "metrics")
+    assert ran.code == 0, ran.err
+    assert "new head" not in ran.err
+
+
 def test_gradients_of_adapters_from_elsewhere(tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
     """In batches those of rows by themselves, where the type has a rule; DoRA is refused, and its hidden states not."""
     rows = numbered(tmp_path / "rows.jsonl")

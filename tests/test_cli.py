@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
-COMMANDS = [*STAGES, "methods", "show", "guide", "pipeline"]
+COMMANDS = [*STAGES, "merge", "methods", "show", "guide", "pipeline"]
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ RECORDS = {
     "select": options.Select,
     "finetune": options.Finetune,
     "eval": options.Eval,
+    "merge": options.Merge,
 }
 
 
@@ -106,7 +107,7 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     found = examples()
     assert sorted(found) == sorted(COMMANDS)
     warmup, final = found["finetune"]
-    order = [warmup, *found["represent"], *found["score"], *found["select"], final, *found["eval"]]
+    order = [warmup, *found["represent"], *found["score"], *found["select"], final, *found["eval"], *found["merge"]]
     order += [*found["show"], *found["methods"], *found["guide"]]
     order += [f"{line} --dry-run" for line in found["pipeline"]]
     for line in order:

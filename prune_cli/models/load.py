@@ -42,7 +42,14 @@ def load_tokenizer(named: NamedModel) -> Any:
 
 
 def load(
-    named: NamedModel, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool, four_bit: bool = False
+    named: NamedModel,
+    task: Task,
+    labels: list[Any],
+    tokenizer: Any,
+    *,
+    new_head: bool,
+    four_bit: bool = False,
+    beneath: bool = False,
 ) -> tuple[torch.nn.Module, list[str]]:
     """Load a model for a task, on the CPU, in float32. Returns it with the names of its weights drawn at random.
 
@@ -50,14 +57,15 @@ def load(
     was trained on other labels, is drawn (seed torch first); otherwise a missing head is an error. Other missing
     weights are always an error, those of a language model's head included.
     four_bit: on the CUDA device, in 4 bits, to train adapters on (QLoRA, Dettmers et al. 2023, arXiv 2305.14314); the
-    trained adapters are later loaded onto the original weights.
+    trained adapters are later loaded onto the original weights. beneath: adapters come on it, whose head takes its
+    head's place.
     """
     import transformers
 
     if has_adapters(named):
         if four_bit:
             raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
-        return _load_adapters(named, task, labels, tokenizer, new_head=new_head)
+        return _load_adapters(named, task, labels, tokenizer, new_head=new_head, beneath=beneath)
     auto = getattr(transformers, task.AUTO_MODEL)
     with _loading("model", named) as where:
         model, report = auto.from_pretrained(
@@ -73,7 +81,7 @@ def load(
     shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
     drawn = sorted({*report["missing_keys"], *shapes})
     _check_drawn(model, drawn, shapes, named, new_head=new_head)
-    if new_head:
+    if new_head and not beneath:
         drawn = sorted({*drawn, *_new_head(model, named, labels)})
     check_fits(named, tokenizer, model)
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -81,17 +89,17 @@ def load(
 
 
 def _load_adapters(
-    named: NamedModel, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool
+    named: NamedModel, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool, beneath: bool
 ) -> tuple[torch.nn.Module, list[str]]:
     """Load the model beneath adapters, and put them on it; those of a head over other labels are merged and it is new.
 
     What was drawn for the base is mostly replaced by what was saved with the adapters.
     """
-    base, drawn = load(adapters.base_of(named, labels), task, labels, tokenizer, new_head=True)
+    base, drawn = load(adapters.base_of(named, labels), task, labels, tokenizer, new_head=True, beneath=True)
     model, saved = adapters.put_on(base, named)
     drawn = [name for name in drawn if name not in saved]
     _check_head(named, drawn, new_head=new_head)
-    if new_head and head_labels(named, labels) != labels:
+    if new_head and not beneath and head_labels(named, labels) != labels:
         model = adapters.merged(model)
         drawn = sorted({*drawn, *_new_head(model, named, labels)})
     return model, drawn
