@@ -13,6 +13,7 @@ from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+import prune_cli
 from prune_cli import tasks
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
@@ -150,18 +151,18 @@ def test_a_merged_training(tiny_model: Path, data: Path, tmp_path: Path, prune: 
     assert "holds another artifact" in told
 
 
-def test_a_language_models_adapters(tmp_path: Path, prune: Prune) -> None:
+def test_a_language_models_adapters(tmp_path: Path) -> None:
     """Their type says the task; merged, the language model has its generation config and chat template."""
     base = REPOSITORY / "sample_data" / "lm"
     config = LoraConfig(r=2, target_modules="all-linear")
     folder = adapters(base, tmp_path / "adapters", config, AutoModelForCausalLM)
     assert task_of(find(str(folder)), "auto") == "generation"
-    assert (ran := prune("merge", folder, "-o", tmp_path / "merged")).code == 0, ran.err
+    made = prune_cli.merge(folder, tmp_path / "merged")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     expected = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder)), tokenizer)
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), tokenizer)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    assert {"generation_config.json", "chat_template.jinja"} <= set(open_artifact(tmp_path / "merged").files)
+    assert {"generation_config.json", "chat_template.jinja"} <= set(made.files)
 
 
 def test_adapters_of_the_hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,15 @@ def test_the_parts_make_the_whole(
     assert np.flatnonzero(~np.isnan(record.arrays["logprob"][:, 0])).tolist() == sorted(batch)
 
 
+def test_another_precision_of_accelerates_is_refused(
+    data: Path, tiny_model: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Trainer would follow it, and the recipe would not tell."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    ran = prune("finetune", data / "train.jsonl", "-o", tmp_path / "out", "--model", tiny_model, "--device", "cpu")
+    assert ran.errors == ["precision: float32; accelerate's settings say fp16, the same is needed"]
+
+
 @pytest.mark.slow
 def test_two_train_as_one(rows: Path, tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
     """The same recipe, weights, moments and dynamics, each row once an epoch: the last batch has no row for one."""
