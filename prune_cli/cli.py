@@ -287,6 +287,31 @@ def evaluate(
     return evaluate(model, test_sets(data), out, opts, **common)
 
 
+@app.command(
+    epilog=_example(
+        "prune finetune sample_data/train.jsonl -o runs/lora \\\n"
+        "      --model sample_data/model --tune lora --steps 20",
+        "prune merge runs/lora -o runs/merged",
+    )
+)
+@_stage
+def merge(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A finetune artifact of LoRA, or adapters: hub name or folder.", show_default=False
+        ),
+    ],
+    out: Out,
+    opts: options.Merge,
+    **making: Any,
+) -> Outcome:
+    """Add adapters into their model's weights: a plain folder that other trainers and servers load."""
+    from prune_cli.stages.merge import merge
+
+    return merge(model, out, opts, **making)
+
+
 @app.command(epilog=_example("prune methods", "prune methods less"))
 def methods(
     name: Annotated[

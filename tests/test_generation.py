@@ -497,7 +497,7 @@ def test_options_that_do_not_fit_are_refused(done: Path, folder: Path, tmp_path:
     """4 bits without LoRA or without CUDA, and a balance of labels where there are none."""
     start = ["finetune", folder / "train.jsonl", "-o", tmp_path / "out", "--model", folder / "gpt2"]
     start += ["--task", "generation", "--load-in", "4bit", "--device", "cpu"]
-    assert "weights of 4 bits cannot be trained" in prune(*start).errors[0]
+    assert "load_in: 4bit; it has no say with tune full, only with lora; leave it out" in prune(*start).errors[0]
     told = "load_in: 4bit; on the device cpu; allowed: a CUDA device"
     assert prune(*start, "--tune", "lora").errors == [told]
     balanced = ["select", done / "score", "-o", tmp_path / "kept", "--method", "top", "--keep", "4"]
