@@ -210,12 +210,12 @@ def merge(
     ],
     out: Out,
     opts: options.Merge,
-    **making: Any,
+    how: Any,
 ) -> Outcome:
     """Add adapters into their model's weights: a plain folder that other trainers and servers load."""
     from prune_cli.stages.merge import merge
 
-    return merge(model, out, opts, **making)
+    return merge(model, out, opts, how)
 
 
 @app.command(epilog=_example("prune methods", "prune methods less"))
