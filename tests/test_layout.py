@@ -129,7 +129,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "score less": ["score", made / "train", "-o", out / "less", "--method", "less", *on_target],
         "select top": ["select", made / "score", "-o", out / "top", "--method", "top", "--keep", "0.5"],
         "select random of data": ["select", train, "-o", out / "random", "--method", "random", "--keep", 3],
-        "export": ["export", made / "kept", "-o", out / "export", "--for", "llamafactory"],
+        "export": ["export", made / "kept", "-o", out / "export", "--for", "jsonl"],
         "represent up to date": ["represent", train, "-o", made / "train", "--model", warmup, *kinds],
         "finetune up to date": ["finetune", made / "kept", "-o", made / "again", *quick, "--model"],
         "eval up to date": ["eval", warmup, data / "test.jsonl", "-o", made / "metrics"],
