@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,10 @@ def test_without_a_model_lengths_are_guessed(prune: Prune, data: Path) -> None:
         ('{"this": 1}', 'rows.jsonl:1: no "text"'),
         ("", "rows.jsonl:1: no rows"),
         ('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}', "rows.jsonl: too few rows to split off what was "),
-        ('{"text": "a", "label": 1}\n' * 20 + '{"text": "a", "label": 0}', "has no row; rows of one text stay together"),
+        (
+            '{"text": "a", "label": 1}\n' * 20 + '{"text": "a", "label": 0}',
+            "has no row; rows of one text stay together",
+        ),
         (TEN + '{"text": "a", "label": 0, "group": 1}', "rows.jsonl:1: key group is missing, which other rows have"),
     ],
 )

@@ -139,9 +139,7 @@ def _labels_in_words(seen: Seen) -> str:
 def _split_in_words(seen: Seen, part: str) -> str:
     given = VALIDATION in seen.files if part == VALIDATION else bool(_test_files(seen))
     purpose = "not the validation rows, which methods select by" if part == "test" else "methods of relevance need them"
-    return (
-        "" if given else f"no {part} rows were given: {seen.share:.0%} of the training rows are split off; {purpose}"
-    )
+    return "" if given else f"no {part} rows were given: {seen.share:.0%} of the training rows are split off; {purpose}"
 
 
 def _test_files(seen: Seen) -> dict[str, str]:
