@@ -203,8 +203,8 @@ def test_the_guide_prints_its_pages(prune: Prune) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """The README has at most 130 lines; the rest is in the guide."""
-    assert len(README.splitlines()) <= 130
+    """The README has at most 140 lines; the rest is in the guide."""
+    assert len(README.splitlines()) <= 140
 
 
 def test_links_lead_somewhere() -> None:

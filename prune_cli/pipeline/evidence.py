@@ -139,7 +139,7 @@ def _verdict(p: float, difference: Difference, metric: str) -> str:
 
 def told(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """What the comparisons say: under a head a sentence for each test set, metric and budget."""
-    if comparisons:
+    if any(c.method not in REFERENCES for c in comparisons):
         yield ""
         yield "Against random, with 95% intervals; better or worse at 5% after Holm's correction:"
     for test, metric, keep in dict.fromkeys((c.test, c.metric, c.keep) for c in comparisons):
