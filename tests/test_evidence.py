@@ -119,12 +119,11 @@ def test_an_infinite_loss_is_not_compared() -> None:
     bad = losses("rds", [1, 2, 3], [1, np.inf, 3], [1, np.nan, 2])
     found = compare(random | good | bad)
     assert [c.method for c in found] == ["less"] and found == compare(random | good)
-    told = list(warned(random | good | bad, {"near": ["loss"]}, 3))
-    assert told == ["near loss: rds, keep 0.1, has runs in which it is no number; it is not compared"]
+    warnings = list(warned(random | good | bad, {"near": ["loss"]}, 3))
+    assert warnings == ["near loss: rds, keep 0.1, has runs in which it is no number; it is not compared"]
     assert compare(good | losses("random", [1, 2, np.inf], [1, 2, 3])) == []
-    assert (
-        list(told(compare(random | {("none", "0%", None): random["random", "0.1", 0]}))) == []
-    )  # no method to speak of
+    none = {("none", "0%", None): random["random", "0.1", 0]}
+    assert compare(random | none) and list(told(compare(random | none))) == []  # no method to speak of
 
 
 def test_tasks_of_a_group_may_have_other_metrics() -> None:
