@@ -297,6 +297,7 @@ def init(
     """Look at data files and write a pipeline file that fits them, with what was guessed in its comments."""
     from prune_cli.artifacts.files import replace_file
     from prune_cli.data.open import test_sets
+    from prune_cli.data.sources import files_of
     from prune_cli.pipeline.look import look
     from prune_cli.pipeline.propose import propose
 
@@ -304,6 +305,8 @@ def init(
         raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
     reading = reading_of(fields, format, drop, None)
     seen = look(data, validation, test_sets(test or ()), reading, model)
+    if out and out.exists() and any(out.samefile(path) for file in seen.files.values() for path in files_of(file)):
+        raise PruneError(f"{out}: is one of the inputs; choose another -o")
     proposal = propose(seen, model, out or Path("my.toml"))
     for line in proposal.told:
         tell(f"init: {line}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prune_cli.numeric.inference import differences, holm
-from prune_cli.pipeline.evidence import Trial, Values, compare, row_values, told, warned
+from prune_cli.pipeline.evidence import Trial, Values, _of_benchmark, compare, row_values, told, warned
 from tests.conftest import read_rows
 
 N = 400
@@ -107,3 +107,27 @@ def test_values_of_an_evaluation(made: Path) -> None:
     assert values["test", "accuracy"].mean() == pytest.approx(metrics["accuracy"])
     assert values["test", "macro_f1"].mean() == pytest.approx(metrics["macro_f1"], abs=0.1)
     assert len(values["test", "accuracy"]) == len(read_rows(made / "metrics/predictions.jsonl"))
+
+
+def losses(method: str, *rows_of: list[float]) -> dict[Trial, Values]:
+    return {(method, "0.1", seed): {("near", "loss"): np.array(rows)} for seed, rows in enumerate(rows_of)}
+
+
+def test_an_infinite_loss_is_not_compared() -> None:
+    """A method that diverged is told, and the others are compared as without it; so it is if random did."""
+    random, good = losses("random", [1, 2, 3], [2, 2, 1], [3, 1, 2]), losses("less", [0, 1, 3], [0, 2, 1], [1, 0, 2])
+    bad = losses("rds", [1, 2, 3], [1, np.inf, 3], [1, np.nan, 2])
+    found = compare(random | good | bad)
+    assert [c.method for c in found] == ["less"] and found == compare(random | good)
+    warnings = list(warned(random | good | bad, {"near": ["loss"]}, 3))
+    assert warnings == ["near loss: rds, keep 0.1, has runs in which it is no number; it is not compared"]
+    assert compare(good | losses("random", [1, 2, np.inf], [1, 2, 3])) == []
+    none = {("none", "0%", None): random["random", "0.1", 0]}
+    assert compare(random | none) and list(told(compare(random | none))) == []  # no method to speak of
+
+
+def test_tasks_of_a_group_may_have_other_metrics() -> None:
+    """Of a group of lm-eval's tasks what every document has a number for is compared, in the order it comes in."""
+    document = {"task": "a", "id": 0, "filter": "none", "reference": 1, "prediction": 1}
+    own = [{**document, "f1": 0.5, "acc": 1.0}, {**document, "task": "b", "mcc": 0.1, "acc": 0.0}]
+    assert {name: array.tolist() for name, array in _of_benchmark(own).items()} == {"acc": [1.0, 0.0]}

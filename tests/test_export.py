@@ -39,6 +39,7 @@ OPENAI = {
     "function_tag": "function",
     "system_tag": "system",
 }
+SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Bye"}]
 CONVERTED = {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
 COMPARED = {"chosen": "chosen", "rejected": "rejected"}
 # of each documented form: its entry in dataset_info.json but for the file, and its lines for axolotl but for the file
@@ -240,6 +241,39 @@ def test_trl_trains_on_what_prune_trains_on(name: str, tmp_path: Path) -> None:
         assert made["ids"] == list(row.ids)
         trained = [i for i in made["trained"] if i]  # nothing stands before the first token, which none can learn
         assert trained == row.trained.nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "key", "row"),
+    [
+        ("axolotl", "messages", {"prompt": "Hi", "response": "Bye"}),
+        ("llamafactory", "conversations", {"prompt": SAID[:1], "completion": SAID[1:]}),
+        ("trl", "completion", {"prompt": "Hi", "response": "Bye"}),
+    ],
+)
+def test_a_key_of_the_user_s_that_is_written_over_is_told(
+    trainer: str, key: str, row: dict[str, Any], here: Path, prune: Prune
+) -> None:
+    """What rows are converted to may need a key that they have for something else; without it nothing is told."""
+    for more, told in (({}, False), ({key: "mine"}, True)):
+        write_rows(here / "rows.jsonl", [row | more | {"n": 1}])
+        how = ["--task", "generation", "--format", "prompt_response" if "response" in row else "prompt_completion"]
+        assert prune("select", "rows.jsonl", "-o", "kept", "--method", "random", "--keep", 1, "--force", *how).code == 0
+        ran = prune("export", "kept", "-o", "out", "--for", trainer, "--force")
+        assert ran.code == 0, ran.err
+        assert (f"the rows' own {key} makes room for what they are converted to" in ran.err) == told
+
+
+def test_llama_factory_keeps_keys_that_are_not_of_the_old_form(here: Path, prune: Prune) -> None:
+    """A prompt beside messages is the user's own; spaces and commas in --why change nothing."""
+    tool = {"name": "f", "parameters": {}}
+    write_rows(here / "rows.jsonl", [{"messages": SAID, "tools": [tool], "prompt": "mine"}])
+    how = ["--task", "generation", "--format", "messages"]
+    assert prune("select", "rows.jsonl", "-o", "kept", "--method", "random", "--keep", 1, *how).code == 0
+    assert prune("export", "kept", "-o", "out", "--for", "llamafactory", "--why", "id").code == 0
+    made = read_rows(here / "out/kept.jsonl")[0]
+    assert (made["prompt"], made["id"], set(made)) == ("mine", 1, {"conversations", "tools", "prompt", "id"})
+    assert "up to date" in prune("export", "kept", "-o", "out", "--for", "llamafactory", "--why", " id,").err
 
 
 def test_what_trl_would_misread_is_left_out_and_told(here: Path, prune: Prune) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from prune_cli.runtime.terminal import clean
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 SAMPLE = REPOSITORY / "sample_data"
+TEN = "".join(f'{{"text": "a {i}", "label": {i % 2}}}\n' for i in range(10))
 NLI = {"text": "premise", "text_pair": "hypothesis"}
 
 
@@ -127,8 +127,7 @@ def test_without_a_model_lengths_are_guessed(prune: Prune, data: Path) -> None:
     assert done.code == 0
     assert 'model = "distilbert/distilbert-base-uncased"' in done.out
     assert "as no --model was given" in done.err and "--model counts them" in done.err
-    foreign = json.dumps({"text": "хороший фильм", "label": 1}) + "\n" + json.dumps({"text": "плохой", "label": 0})
-    (data / "foreign.jsonl").write_text(foreign)
+    write_rows(data / "foreign.jsonl", [{"text": f"хороший фильм {i}", "label": i % 2} for i in range(10)])
     assert "multilingual" in prune("init", data / "foreign.jsonl").out
 
 
@@ -140,6 +139,12 @@ def test_without_a_model_lengths_are_guessed(prune: Prune, data: Path) -> None:
         ('{"text": "a", "label": "x"}\n{"text": " ", "label": "y"}', "rows.jsonl:2: text is blank"),
         ('{"this": 1}', 'rows.jsonl:1: no "text"'),
         ("", "rows.jsonl:1: no rows"),
+        ('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}', "rows.jsonl: too few rows to split off what was "),
+        (
+            '{"text": "a", "label": 1}\n' * 20 + '{"text": "a", "label": 0}',
+            "has no row; rows of one text stay together",
+        ),
+        (TEN + '{"text": "a", "label": 0, "group": 1}', "rows.jsonl:1: key group is missing, which other rows have"),
     ],
 )
 def test_rows_that_cannot_be_trained_on(content: str, problem: str, tmp_path: Path, prune: Prune) -> None:
@@ -159,6 +164,9 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path, prune: Prune, data: Path) 
     assert done.code == 1 and file.read_text() == "mine" and "hint: --force" in done.err
     assert prune("init", data / "train.jsonl", "-o", file, "--force").code == 0
     assert 'task = "classification"' in file.read_text()
+    before = (data / "train.jsonl").read_bytes()
+    done = prune("init", data / "train.jsonl", "-o", data / "train.jsonl", "--force")
+    assert "is one of the inputs" in done.errors[0] and (data / "train.jsonl").read_bytes() == before
     assert "-: no such file; allowed: a data file" in prune("init", "-").errors[0]
 
 

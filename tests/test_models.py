@@ -234,6 +234,9 @@ def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path,
     assert ran.errors == [
         f"{tmp_path / 'b' / 'base'}: changed since the adapters in {tmp_path / 'b' / 'lora'} were trained on it"
     ]
+    shutil.rmtree(tmp_path / "b" / "base")
+    told = f"{tmp_path / 'b' / 'lora'}: the model beneath its adapters: no such folder: ../base; "
+    assert prune(*eval_, tmp_path / "again").errors[0].startswith(told)
 
 
 def test_moments_come_back_as_they_were(tmp_path: Path) -> None:

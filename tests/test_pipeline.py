@@ -469,6 +469,18 @@ def test_the_table_shows_the_metrics_of_the_task() -> None:
     assert line[:5] == ["rds", "0.1", "5", "3.000 ± 1.414", "0.250 ± 0.000"]
 
 
+def test_a_metric_that_is_null_stays_in_the_table() -> None:
+    """An infinite loss of one seed hides neither the column nor the other methods."""
+    results = [
+        {"method": method, "keep": "0.1", "kept": 5, "seed": seed, "test": "near", "loss": loss}
+        for method, seed, loss in (("rds", 0, 2.0), ("rds", 1, None), ("less", 0, 1.0), ("less", 1, 1.0))
+    ]
+    _, *lines = table(Report(Path("runs"), ("loss", "rougeL"), results=results))
+    assert [line[3] for line in lines] == ["null", "1.000 ± 0.000"]
+    head, line = table(Report(Path("runs"), ("rougeL",), results=results[1:2]))  # nothing that could be shown
+    assert head == ["method", "keep", "rows"] and line == ["rds", "0.1", "5"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -130,6 +130,9 @@ def test_a_pipeline_splits_its_training_rows(folder: Path, prune: Prune) -> None
     kept = read_rows(runs / "methods/less/keep-6/select/why.jsonl")
     assert {row["id"] for row in kept} == {row["id"] for row in why if row["kept"]}
     assert "chosen by split" in prune("show", split / "train").out
+    exported = prune("export", split / "train", "-o", folder / "exported", "--for", "datasets", "--why", "part")
+    assert exported.code == 0, exported.err
+    assert "| from | train.jsonl |" in (folder / "exported/README.md").read_text()
 
     again = prune(*command, "--json")
     assert {step["state"] for step in again.json()["steps"]} == {"current"}

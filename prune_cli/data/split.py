@@ -51,7 +51,8 @@ class Parts:
         parts: NDArray[np.int64] = part_of_unit[unit]
         for name, count in zip(names, np.bincount(parts, minlength=len(names)).tolist(), strict=True):
             if not count:
-                raise PruneError(f"{name}: {self.shares.get(name, 'the rest')} of {len(labels)} rows has no row")
+                alike = "; rows of one text stay together" if len(sizes) < len(labels) else ""
+                raise PruneError(f"{name}: {self.shares.get(name, 'the rest')} of {len(labels)} rows has no row{alike}")
         return parts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from prune_cli.data.problems import encode
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
 
+BEFORE = {"preference": ("prompt",)}  # read too where rows have it
 FILE = "kept"  # the stem of the file that holds the rows
 
 
@@ -114,6 +115,18 @@ def tell_rows(kept: Kept, numbers: Sequence[int], what: str) -> None:
     """Tell how many rows something is to be known of, and the first of them."""
     if numbers:
         note(f"export: {len(numbers):,} of {kept.n:,} rows {what}; the first is {kept.where(numbers[0])}")
+
+
+def tell_replaced(kept: Kept, made: Iterable[str], rows: Iterable[Row], key: Callable[[str], str]) -> None:
+    """Tell which keys that nothing was read from make room for those that the rows are converted to.
+
+    key: of the name of what is read, the key that `rows` have for it.
+    """
+    assert kept.format
+    read = {key(name) for name in (*formats.load(kept.format).KEYS, *BEFORE.get(kept.format, ()))}
+    own = {key for row in rows for key, value in row.items() if value is not None}
+    if lost := [key for key in made if key in own - read]:
+        note(f"export: the rows' own {', '.join(lost)} makes room for what they are converted to")
 
 
 def _check_columns(kept: Kept) -> None:

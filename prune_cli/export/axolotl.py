@@ -17,7 +17,7 @@ from prune_cli.data.problems import encode
 from prune_cli.errors import PruneError
 from prune_cli.export import _yaml
 from prune_cli.export._chat import sides, weighted
-from prune_cli.export._kept import Kept, write_converted
+from prune_cli.export._kept import Kept, tell_replaced, write_converted
 from prune_cli.runtime.progress import note
 
 FROM_VALUE = {"role": "from", "content": "value"}
@@ -36,6 +36,7 @@ def write(kept: Kept, folder: Path) -> None:
         file = kept.write_lines(folder)
     else:
         note(f"export: axolotl does not read such {format}: the rows get messages")
+        tell_replaced(kept, ["messages"], kept.rows(), kept.key)
         file = write_converted(_converted(kept, convert), folder)
     rl = {"rl": "dpo"} if format == "preference" else {}
     config = {**rl, "datasets": [{"path": file, "ds_type": "json", "split": "train", **read}]}

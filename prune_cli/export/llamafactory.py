@@ -16,7 +16,7 @@ from prune_cli.data import formats
 from prune_cli.data.lines import Row
 from prune_cli.export import _yaml
 from prune_cli.export._chat import says_beside_a_call, sharegpt, sides, takes_turns, turn, untrained
-from prune_cli.export._kept import FILE, Kept, tell_rows, write_converted
+from prune_cli.export._kept import BEFORE, FILE, Kept, tell_replaced, tell_rows, write_converted
 from prune_cli.runtime.progress import note
 
 OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
@@ -35,6 +35,7 @@ def write(kept: Kept, folder: Path) -> None:
         file = kept.write_lines(folder)
     else:
         note(f"export: LLaMA-Factory does not read such {format}: the rows get conversations of ShareGPT")
+        tell_replaced(kept, ["conversations"], kept.rows(), kept.key)
         file = write_converted(_converted(kept, format, convert), folder)
     _tell(kept, format)
     info = {FILE: {"file_name": file, **entry}}
@@ -89,7 +90,7 @@ def _is_plain(row: Row) -> bool:
 
 def _converted(kept: Kept, format: str, convert: Convert) -> Iterator[Row]:
     """The rows in ShareGPT; other keys stay, those of the old form go: values of many types are refused there."""
-    old = {kept.key(name) for name in (*formats.load(format).KEYS, "prompt", "tools")}
+    old = {kept.key(name) for name in (*formats.load(format).KEYS, *BEFORE.get(format, ()), "tools")}
     for i, (own, read) in enumerate(zip(kept.rows(), kept.read(), strict=True)):
         yield {**{key: value for key, value in own.items() if key not in old}, **convert(read, kept.where(i))}
 

@@ -16,7 +16,7 @@ from prune_cli.data.formats._conversation import Conversation
 from prune_cli.data.lines import Row
 from prune_cli.export._card import card
 from prune_cli.export._chat import sides, untrained
-from prune_cli.export._kept import Kept, tell_rows
+from prune_cli.export._kept import Kept, tell_replaced, tell_rows
 from prune_cli.export._table import TRAIN, write_parquet
 from prune_cli.runtime.progress import note
 
@@ -38,6 +38,8 @@ def write(kept: Kept, folder: Path) -> None:
     keys, convert = _conversion(kept, format)
     if convert is not None and format not in ("messages", "prompt_completion"):
         note(f"export: TRL does not read such {format}: the rows get {' and '.join(keys)} of its form")
+    if convert is not None:
+        tell_replaced(kept, keys, kept.read(), str)
     unread = [key for key in READ if key not in keys]
     if keys == ANSWER and convert is None:
         unread.append("text")  # TRL would put the end-of-sequence token there, not behind the completion

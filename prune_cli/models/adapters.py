@@ -86,7 +86,11 @@ def _trained_on(named: NamedModel) -> NamedModel:
     assert trained is not None  # `has_adapters` says so
     origin = trained.origin("model")
     place = str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"])
-    base = find(place, trust_remote_code=named.trust_remote_code)
+    try:
+        base = find(place, trust_remote_code=named.trust_remote_code)
+    except PruneError as problem:
+        told = f"{trained.path}: the model beneath its adapters: {problem.message}"
+        raise PruneError(told, hint=problem.hint) from problem
     if base.digest != trained.manifest["recipe"]["inputs"]["model"]:
         raise PruneError(f"{base.name}: changed since the adapters in {trained.path} were trained on it")
     return base

@@ -59,6 +59,11 @@ def warned(values: Mapping[Trial, Values], shown: Mapping[str, Sequence[str]], s
     if seeds < ENOUGH:
         yield f"seeds: {seeds}; with fewer than {ENOUGH} the table says little of how runs vary"
     for test, metrics in shown.items():
+        for metric in metrics:
+            whole = _stacked(values, test, metric)
+            lines = {(method, keep) for (method, keep, _), found in values.items() if (test, metric) in found}
+            for method, keep in sorted(lines - whole.keys()):
+                yield f"{test} {metric}: {method}, keep {keep}, has runs in which it is no number; it is not compared"
         if not metrics:
             continue
         stacked = _stacked(values, test, metrics[0])
@@ -86,24 +91,25 @@ def row_values(path: Path, task: str) -> Values:
 
 
 def _of_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
-    """Of a task of lm-eval the metrics that each document has a number for."""
+    """Of a task of lm-eval the metrics that each document has a number for; those of a group may have others."""
     found = {}
     for filtered in dict.fromkeys(row["filter"] for row in rows):
         own = [row for row in rows if row["filter"] == filtered]
-        for name, value in own[0].items():
-            if isinstance(value, (int, float)) and name not in ("id", "reference", "prediction"):
+        for name in own[0]:
+            numbers = all(isinstance(row.get(name), (int, float)) for row in own)
+            if numbers and name not in ("id", "reference", "prediction"):
                 metric = name if filtered == "none" else f"{name},{filtered}"
                 found[metric] = np.array([row[name] for row in own], np.float64)
     return found
 
 
 def _stacked(values: Mapping[Trial, Values], test: str, metric: str) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """Method and budget -> the values of a metric on a test set [runs, n]."""
+    """Method and budget -> the values of a metric on a test set [runs, n]; without lines where one is no number."""
     runs: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
     for (method, keep, _), of_trial in values.items():
         if (test, metric) in of_trial:
             runs.setdefault((method, keep), []).append(of_trial[test, metric])
-    return {line: np.stack(arrays) for line, arrays in runs.items()}
+    return {line: np.stack(arrays) for line, arrays in runs.items() if np.isfinite(arrays).all()}
 
 
 def _of_column(values: Mapping[Trial, Values], test: str, metric: str) -> Iterator[Comparison]:
@@ -133,7 +139,7 @@ def _verdict(p: float, difference: Difference, metric: str) -> str:
 
 def told(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """What the comparisons say: under a head a sentence for each test set, metric and budget."""
-    if comparisons:
+    if any(c.method not in REFERENCES for c in comparisons):
         yield ""
         yield "Against random, with 95% intervals; better or worse at 5% after Holm's correction:"
     for test, metric, keep in dict.fromkeys((c.test, c.metric, c.keep) for c in comparisons):

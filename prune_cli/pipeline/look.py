@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from prune_cli import tasks
 from prune_cli.data import formats, problems
+from prune_cli.data.groups import groups
 from prune_cli.data.open import Reading, open_rows
 from prune_cli.data.readers import Row, open_records
 from prune_cli.data.rows import Rows
 from prune_cli.data.sources import STDIN, data_name, files_of
-from prune_cli.data.split import digests
+from prune_cli.data.split import Parts, digests
 from prune_cli.errors import PruneError
 from prune_cli.models import find
 from prune_cli.options import MOST
@@ -26,6 +27,7 @@ from prune_cli.options import MOST
 LISTED = 10  # keys that are told
 PEEKED = 100  # rows by which the task and the names of their keys are guessed
 ORDER = ("choice", "classification", "generation")  # of equal claims the first
+SMALL = 500  # training rows: of fewer, larger shares are split off
 FEW = 0.2  # labels are this many of the rows at most where a key was guessed to be the label
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _ROLES = {
@@ -71,6 +73,16 @@ class Seen:
         """The number of training rows."""
         return self.counts[TRAIN]
 
+    @property
+    def share(self) -> float:
+        """The share of the training rows that is split off for a set that was not given."""
+        return share(self.n)
+
+
+def share(n: int) -> float:
+    """The share of n training rows that is split off for a set that was not given."""
+    return 0.1 if n >= SMALL else 0.2
+
 
 def look(
     data: Sequence[str], validation: str | None, tests: Mapping[str, str], reading: Reading, model: str | None
@@ -95,6 +107,8 @@ def look(
         tasks.check_gold(some, task.label_indices(some, labels), "finetune" if role == TRAIN else "eval")
     if len(labels) == 1:
         raise PruneError(f"{train.where(0)}: all rows have the label {labels[0]!r}; at least two labels are needed")
+    _check_parts(task, files, train)
+    groups(rows.get(VALIDATION, train))  # in every row or in none, as for methods of relevance
     counted = Counter(task.label_indices(train, labels).tolist()) if labels else {}
     texts = {role: list(tasks.texts(task, some)) for role, some in rows.items()}
     hashes = {role: digests(some) for role, some in texts.items()}
@@ -144,6 +158,18 @@ def _roles(data: Sequence[str], validation: str | None, tests: Mapping[str, str]
         if file == STDIN or not (file.startswith("hf:") or files_of(file)):
             raise PruneError(f"{file}: no such file; allowed: a data file, as `prune guide rows` lists them")
     return files
+
+
+def _check_parts(task: tasks.Task, files: Mapping[str, str], train: Rows) -> None:
+    """Raise PruneError where the training rows are too few, or too much alike, to split off what was not given."""
+    lacking = {} if VALIDATION in files else {VALIDATION: share(len(train))}
+    lacking |= {} if files.keys() - {TRAIN, VALIDATION} else {f"tests/{TEST}": share(len(train))}
+    try:
+        if lacking:
+            tasks.parted(task, train, Parts(lacking, 0))
+    except PruneError as mistake:
+        told = f"{files[TRAIN]}: too few rows to split off what was not given; {mistake.message}"
+        raise PruneError(told, hint="--validation FILE and --test FILE give others") from mistake
 
 
 def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[str, str]]:

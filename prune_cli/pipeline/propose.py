@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prune_cli.pipeline.look import TRAIN, VALIDATION, Seen
+from prune_cli.pipeline.look import SMALL, TRAIN, VALIDATION, Seen
 from prune_cli.runtime.terminal import CONTROL, clean
 
 # models to train where none is named: small, well known, and of several languages where the rows are not in English
@@ -23,7 +24,7 @@ ENCODER_LIMIT = 512  # tokens that these encoders take
 LENGTHS = (512, 1024, 2048, 4096)  # to cut to; the first is what the stages cut to unasked
 CUT = 0.01  # so many rows may be cut before more tokens are taken
 MARGIN = 1.5  # for estimates of the longest row
-SMALL, LARGE, HUGE = 500, 20_000, 200_000  # rows
+LARGE, HUGE = 20_000, 200_000  # rows
 WARMUP_ROWS = 10_000  # of a large data set, to warm up on
 LISTED = 10  # labels that a comment lists
 
@@ -102,7 +103,7 @@ def _place(name: str, folder: Path) -> str:
 
 
 def _head(file: Path, told: list[str]) -> Iterator[str]:
-    name = file.name
+    name = _comment(shlex.quote(file.name))
     yield "# A pipeline file that prune init wrote: what it saw and guessed stands here, all of it can be changed."
     yield f"#   prune pipeline {name} --dry-run    checks all rows, and says what would run"
     yield f"#   prune pipeline {name}              trains on what each method keeps, and measures"
@@ -125,7 +126,7 @@ def _data(seen: Seen, folder: Path) -> Iterator[str]:
     if VALIDATION in seen.files:
         yield _entry("validation", _place(seen.files[VALIDATION], folder), why)
     else:
-        yield _entry("validation", _share(seen), why)
+        yield _entry("validation", seen.share, why)
 
 
 def _labels_in_words(seen: Seen) -> str:
@@ -135,17 +136,10 @@ def _labels_in_words(seen: Seen) -> str:
     return f"; labels: {shown}{more}" if shown else ""
 
 
-def _share(seen: Seen) -> float:
-    """The share of the training rows that is split off for a set that was not given."""
-    return 0.1 if seen.n >= SMALL else 0.2
-
-
 def _split_in_words(seen: Seen, part: str) -> str:
     given = VALIDATION in seen.files if part == VALIDATION else bool(_test_files(seen))
     purpose = "not the validation rows, which methods select by" if part == "test" else "methods of relevance need them"
-    return (
-        "" if given else f"no {part} rows were given: {_share(seen):.0%} of the training rows are split off; {purpose}"
-    )
+    return "" if given else f"no {part} rows were given: {seen.share:.0%} of the training rows are split off; {purpose}"
 
 
 def _test_files(seen: Seen) -> dict[str, str]:
@@ -156,7 +150,7 @@ def _tests(seen: Seen, folder: Path) -> Iterator[str]:
     yield "[tests]"
     yield from (_entry(name, _place(file, folder)) for name, file in _test_files(seen).items())
     if not _test_files(seen):
-        yield _entry("test", _share(seen), "of the training rows; a file of rows from elsewhere tells more")
+        yield _entry("test", seen.share, "of the training rows; a file of rows from elsewhere tells more")
 
 
 def _model(seen: Seen) -> str:

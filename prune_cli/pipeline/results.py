@@ -35,14 +35,15 @@ class Report:
     def shown(self) -> dict[str, list[str]]:
         """Test set -> the metrics of the table that every result on it has: without generated texts some are missing.
 
-        A task of lm-eval, which has none of them, shows its own.
+        A task of lm-eval, which has none of them, shows its own. A metric may be null, where it is infinite.
         """
         shown: dict[str, list[str]] = {}
         for test in dict.fromkeys(result["test"] for result in self.results):
             results = [result for result in self.results if result["test"] == test]
-            own = [name for name, value in results[0].items() if isinstance(value, float) and "_stderr" not in name]
+            numbers = {name for result in results for name, value in result.items() if isinstance(value, float)}
+            own = [name for name in results[0] if name in numbers and "_stderr" not in name]
             for names in (self.metrics, own):
-                shown[test] = [name for name in names if all(result.get(name) is not None for result in results)]
+                shown[test] = [name for name in names if all(name in result for result in results)]
                 if shown[test]:
                     break
         return shown
@@ -67,10 +68,10 @@ class Report:
 def summary(report: Report) -> list[dict[str, Any]]:
     """One line for each method and keep: per test set and metric, (mean, sample standard deviation) over seeds.
 
-    The deviation is None where there is one seed.
+    The deviation is None where there is one seed, the mean too where a seed has null.
     """
     lines: dict[tuple[str, str], dict[str, Any]] = {}
-    values: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+    values: dict[tuple[str, str], dict[tuple[str, str], list[float | None]]] = {}
     shown = report.shown
     for result in report.results:
         key = (result["method"], result["keep"])
@@ -78,9 +79,11 @@ def summary(report: Report) -> list[dict[str, Any]]:
         for metric in shown[result["test"]]:
             values.setdefault(key, {}).setdefault((result["test"], metric), []).append(result[metric])
     for key, line in lines.items():
-        for (test, metric), over_seeds in values[key].items():
-            deviation = statistics.stdev(over_seeds) if len(over_seeds) > 1 else None
-            line.setdefault(test, {})[metric] = (statistics.fmean(over_seeds), deviation)
+        for (test, metric), over_seeds in values.get(key, {}).items():
+            numbers = [value for value in over_seeds if value is not None]
+            whole = len(numbers) == len(over_seeds)
+            deviation = statistics.stdev(numbers) if whole and len(numbers) > 1 else None
+            line.setdefault(test, {})[metric] = (statistics.fmean(numbers) if whole else None, deviation)
     return list(lines.values())
 
 
@@ -92,5 +95,6 @@ def table(report: Report) -> Iterator[list[str]]:
         cells = [line["method"], line["keep"], str(line["kept"])]
         for test, metric in columns:
             mean, deviation = line[test][metric]
-            cells.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else ""))
+            told = "null" if mean is None else f"{mean:.3f}"
+            cells.append(told + (f" ± {deviation:.3f}" if deviation is not None else ""))
         yield cells

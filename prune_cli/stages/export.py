@@ -26,7 +26,8 @@ def export(selection: str, out: Path, opts: options.Export, how: How) -> Outcome
         raise PruneError(f"nested: {opts.nested}; {opts.for_} holds lists and objects as they are; leave it out")
     artifact = open_artifact(Path(selection), "select")
     about = _about(artifact)
-    decided: dict[str, Any] = {"for": opts.for_, "why": opts.why, "nested": opts.nested}
+    wanted = [name.strip() for name in (opts.why or "").split(",") if name.strip()]
+    decided: dict[str, Any] = {"for": opts.for_, "why": ",".join(wanted) or None, "nested": opts.nested}
     inputs = {"kept rows": artifact.digest, "selection": digest_value(about)}
     recipe = Recipe("export", decided, inputs, {f"export {opts.for_}": digest_of_plugin(form, CODE)})
     places = {"selection": selection}
@@ -40,7 +41,7 @@ def export(selection: str, out: Path, opts: options.Export, how: How) -> Outcome
             artifact.options["task"],
             artifact.about.get("format"),
             artifact.about["fields"],
-            _columns(artifact, opts.why or ""),
+            _columns(artifact, wanted),
             opts.nested,
             about,
         )
@@ -50,9 +51,8 @@ def export(selection: str, out: Path, opts: options.Export, how: How) -> Outcome
     return done(outcome, draft)
 
 
-def _columns(artifact: Artifact, names: str) -> Mapping[str, Sequence[Any]]:
+def _columns(artifact: Artifact, wanted: Sequence[str]) -> Mapping[str, Sequence[Any]]:
     """The columns of why.jsonl that are asked for, with the entries of the kept rows in their order."""
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
         return {}
     lines = [line for line in read_jsonl(artifact.file(WHY)) if line["kept"]]

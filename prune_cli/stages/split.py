@@ -10,7 +10,7 @@ from prune_cli import tasks
 from prune_cli.artifacts import code
 from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.artifacts.manifest import Recipe
-from prune_cli.data.open import SELECTED, WHY, Reading, open_rows, read_as
+from prune_cli.data.open import SELECTED, WHY, Reading, open_rows, read_as, source_of
 from prune_cli.data.split import Parts
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
 
@@ -25,7 +25,8 @@ def split(data: str, out: Path, part: str, parts: Parts, task_name: str, reading
     task = tasks.load(task_name)
     rows = open_rows(data, tasks.reading_of(task_name, reading), task.check)
     labels = task.label_list(rows)
-    opts = {"method": "split", "part": part, "shares": dict(parts.shares), "seed": parts.seed, "task": task_name}
+    drawn = {"method": "split", "on": None, "set": {"part": part, "shares": dict(parts.shares)}, "seed": parts.seed}
+    opts = {**drawn, "task": task_name, "order": "data", "balance": "none"}  # all that a selection's recipe has
     made_by = {"split": code.digest_of_module("prune_cli.data.split", CODE), **task_code(task_name)}
     recipe = Recipe("select", {**opts, "labels": labels}, {"rows": rows.digest}, made_by)
     places = {"rows": data}
@@ -45,5 +46,6 @@ def split(data: str, out: Path, part: str, parts: Parts, task_name: str, reading
             "digest": digest,
             "labels": labels,
             **read_as(rows),
+            "source": source_of(data),
         }
     return done(outcome, draft)
