@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from prune_cli.pipeline.results import Report
     from prune_cli.stages.common import How, Outcome
 
-__all__ = ["__version__", "evaluate", "export", "finetune", "open_artifact", "pipeline", "represent", "score", "select"]
+__all__ = [
+    "__version__",
+    "evaluate",
+    "export",
+    "finetune",
+    "merge",
+    "open_artifact",
+    "pipeline",
+    "represent",
+    "score",
+    "select",
+]
 
 # Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
 # itself as an attribute of its package when it is loaded, and would replace a function that was there first.
@@ -184,6 +195,16 @@ def evaluate(
             _how(replace, force),
         )
     )
+
+
+def merge(
+    model: str | Path, out: str | Path, *, replace: bool = False, force: bool = False, **options: Any
+) -> Artifact:
+    """Add adapters into their model's weights. See `prune merge --help`; `replace` and `force` as for `represent`."""
+    from prune_cli.options import Merge, build
+    from prune_cli.stages.merge import merge as stage
+
+    return _made(stage(str(model), Path(out), build(Merge, options), _how(replace, force)))
 
 
 def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) -> Report:

@@ -25,10 +25,15 @@ from prune_cli.parameters import (
     Drop,
     DryRun,
     Fields,
+    Files,
     Format,
     Inputs,
     Out,
-    parse_fields,
+    SomeModel,
+    TestRows,
+    ValidationRows,
+    Written,
+    reading_of,
     stage_command,
 )
 from prune_cli.runtime import interrupt, processes
@@ -282,6 +287,31 @@ def evaluate(
     return evaluate(model, test_sets(data), out, opts, **common)
 
 
+@app.command(
+    epilog=_example(
+        "prune finetune sample_data/train.jsonl -o runs/lora \\\n"
+        "      --model sample_data/model --tune lora --steps 20",
+        "prune merge runs/lora -o runs/merged",
+    )
+)
+@_stage
+def merge(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A finetune artifact of LoRA, or adapters: hub name or folder.", show_default=False
+        ),
+    ],
+    out: Out,
+    opts: options.Merge,
+    **making: Any,
+) -> Outcome:
+    """Add adapters into their model's weights: a plain folder that other trainers and servers load."""
+    from prune_cli.stages.merge import merge
+
+    return merge(model, out, opts, **making)
+
+
 @app.command(epilog=_example("prune methods", "prune methods less"))
 def methods(
     name: Annotated[
@@ -374,27 +404,11 @@ def guide(
     )
 )
 def init(
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA",
-            help="Training rows; of several files those called validation or test are taken for such.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write; if left out, it is printed.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model to train; if left out, a small one of the hub that fits the task.")
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Validation rows; if left out, a part of the training rows.")
-    ] = None,
-    test: Annotated[
-        list[str] | None,
-        typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows."),
-    ] = None,
+    data: Files,
+    out: Written = None,
+    model: SomeModel = None,
+    validation: ValidationRows = None,
+    test: TestRows = None,
     fields: Fields = None,
     format: Format = "auto",
     drop: Drop = None,
@@ -402,13 +416,13 @@ def init(
 ) -> None:
     """Look at data files and write a pipeline file that fits them, with what was guessed in its comments."""
     from prune_cli.artifacts.files import replace_file
-    from prune_cli.data.open import Reading, test_sets
+    from prune_cli.data.open import test_sets
     from prune_cli.pipeline.look import look
     from prune_cli.pipeline.propose import propose
 
     if out and out.exists() and not force:
         raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
-    reading = Reading(parse_fields(fields), tuple(drop or ()), format=format)
+    reading = reading_of(fields, format, drop, None)
     seen = look(data, validation, test_sets(test or ()), reading, model)
     proposal = propose(seen, model, out or Path("my.toml"))
     for line in proposal.told:
@@ -433,7 +447,7 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import results, run
+    from prune_cli.pipeline import evidence, results, run
     from prune_cli.report.outcome import happened
     from prune_cli.report.table import table
 
@@ -444,5 +458,7 @@ def pipeline(
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     _tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    text = str(report.out) if dry_run else "\n".join(table(list(results.table(report))))
-    _show(report.facts, text, as_json)
+    lines = [str(report.out)] if dry_run else [*table(list(results.table(report))), *evidence.told(report.comparisons)]
+    for warning in report.warnings:
+        _tell(f"warning: {warning}")
+    _show(report.facts, "\n".join(lines), as_json)

@@ -25,6 +25,7 @@ from prune_cli.export import names as exports
 T = TypeVar("T")
 STAGES_ON_DEVICE = ("represent", "finetune", "eval")
 LM_EVAL = "Tasks of lm-eval"
+LORA = ("tune", "lora")  # what options of LoRA have a say with
 MOST = 2**31 - 1  # of anything that is counted: libraries count it in 32 bits
 
 
@@ -33,13 +34,14 @@ class Help:
     """What an option means.
 
     key: whether it is part of the recipe. Options that change how a stage runs but not, beyond rounding, what it makes
-    are not. by_task: it has a say only for tasks that name it among their OPTIONS. panel: the part of a command's help
-    that it stands in, where that is one of its own.
+    are not. by_task: it has a say only for tasks that name it among their OPTIONS; only: only where another option has
+    a value, (name, value). panel: the part of a command's help that it stands in, where that is one of its own.
     """
 
     text: str
     key: bool = True
     by_task: bool = False
+    only: tuple[str, str] | None = None
     panel: str | None = None
 
 
@@ -52,10 +54,7 @@ LossOn = Annotated[
     Literal["all", "last"],
     Help("generation: the loss is on every turn of the assistant (all), or on the last alone.", by_task=True),
 ]
-ChatTemplate = Annotated[
-    str | None,
-    Help("generation: a Jinja file that writes conversations, in place of the tokenizer's chat template.", key=False),
-]
+ChatTemplate = Annotated[str | None, Help("generation: a Jinja file in place of the chat template.", key=False)]
 LossAsTrained = Annotated[
     Literal["auto", "all", "last"],
     Help("generation: the loss is on every turn of the assistant, or the last; auto: as in training.", by_task=True),
@@ -160,7 +159,7 @@ class Finetune:
     warmup_ratio: Annotated[float, Meta(ge=0, lt=1), Help("Share of the steps over which the learning rate rises.")] = (
         0.0
     )
-    batch_size: Annotated[int, Meta(gt=0, le=MOST), Help("Rows in a batch on each device.")] = 32
+    batch_size: Annotated[int, Meta(gt=0, le=MOST), Help("Rows in a batch, over all devices.")] = 32
     accumulate: Annotated[int, Meta(gt=0, le=MOST), Help("Batches whose gradients are added up for one step.")] = 1
     weight_decay: Annotated[float, Meta(ge=0), Help("Weight decay of AdamW.")] = 0.0
     clip: Annotated[float, Meta(ge=0), Help("Longest gradient of a step, longer ones are scaled down; 0: none.")] = 1.0
@@ -170,17 +169,21 @@ class Finetune:
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Help("auto: bfloat16 autocast where the device has it.")
     ] = "auto"
-    lora_rank: Annotated[int, Meta(gt=0, le=2**16), Help("Rank of the LoRA adapters.")] = 16
-    lora_alpha: Annotated[int, Meta(ge=0, le=MOST), Help("Scale of the LoRA adapters.")] = 32
-    lora_dropout: Annotated[float, Meta(ge=0, lt=1), Help("Dropout in the LoRA adapters.")] = 0.0
-    lora_targets: Annotated[str, Help("Modules to adapt: all-linear, or names with commas.")] = "all-linear"
+    lora_rank: Annotated[int, Meta(gt=0, le=2**16), Help("Rank of the LoRA adapters.", only=LORA)] = 16
+    lora_alpha: Annotated[int, Meta(ge=0, le=MOST), Help("Scale of the LoRA adapters.", only=LORA)] = 32
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1), Help("Dropout in the LoRA adapters.", only=LORA)] = 0.0
+    lora_targets: Annotated[str, Help("Modules to adapt: all-linear, or names with commas.", only=LORA)] = "all-linear"
     lora_save: Annotated[
-        str | None, Help("Modules to train and save whole beside the adapters: names with commas.")
+        str | None, Help("Modules to train and save whole beside the adapters: names with commas.", only=LORA)
     ] = None
-    lora_rslora: Annotated[bool, Help("Scale adapters by alpha / √rank (rsLoRA), not by alpha / rank.")] = False
-    lora_dora: Annotated[bool, Help("Train the length of each weight row apart from its direction (DoRA).")] = False
+    lora_rslora: Annotated[bool, Help("Scale adapters by alpha / √rank (rsLoRA), not by alpha / rank.", only=LORA)] = (
+        False
+    )
+    lora_dora: Annotated[
+        bool, Help("Train the length of each weight row apart from its direction (DoRA).", only=LORA)
+    ] = False
     load_in: Annotated[
-        Literal["float32", "4bit"], Help("lora: base weights in 32 bits, or in 4 (CUDA and bitsandbytes).")
+        Literal["float32", "4bit"], Help("lora: base weights in 32 bits, or in 4 (CUDA and bitsandbytes).", only=LORA)
     ] = "float32"
     gradient_checkpointing: Annotated[
         bool, Help("Compute activations again in the backward: less memory, more time.", key=False)
@@ -191,7 +194,11 @@ class Finetune:
     ] = "none"
     keep_moments: Annotated[
         bool | None,
-        Help("Keep Adam's moments with each checkpoint; if left out, with LoRA only.", panel="Checkpoints"),
+        Help(
+            "Keep Adam's moments with each checkpoint; if left out, with LoRA only.",
+            only=("keep_checkpoints", "epoch"),
+            panel="Checkpoints",
+        ),
     ] = None
     log: Annotated[
         Literal["none", "tensorboard", "wandb", "mlflow"],
@@ -206,13 +213,7 @@ class Finetune:
     def recipe(self) -> dict[str, Any]:
         """The options that decide what is trained: those of LoRA only with LoRA, epochs only without steps."""
         unused = {"model", "epochs" if self.steps else "steps"}
-        if self.tune != "lora":
-            unused |= {"load_in", *(entry.name for entry in fields(self) if entry.name.startswith("lora_"))}
-        if self.keep_checkpoints == "none":
-            unused.add("keep_moments")
-        if "loss_on" not in tasks.load(self.task).OPTIONS:
-            unused.add("loss_on")
-        return {name: value for name, value in recipe(self).items() if name not in unused}
+        return {name: value for name, value in recipe(self, self.task).items() if name not in unused}
 
 
 @dataclass(frozen=True)
@@ -247,20 +248,49 @@ class Eval:
     device: Device = "auto"
 
 
+@dataclass(frozen=True)
+class Merge:
+    """Options of `prune merge`."""
+
+    task: Task = "auto"
+    trust_remote_code: TrustRemoteCode = False
+
+
 def recipe(record: Any, task: str | None = None) -> dict[str, Any]:
-    """The options of a record that are part of the recipe; with a task, without those that have no say in it.
+    """The options of a record that are part of the recipe, without those that have no say, as far as the task tells.
 
     `trust_remote_code` is part of it where it is given: otherwise no code of a model runs, as ever.
     """
-    named = tasks.load(task).OPTIONS if task else ()
     trusts = getattr(record, "trust_remote_code", False)
+    silent = _without_say(record, task)
     return {
         option.name: getattr(record, option.name)
         for option in declared(type(record)).values()
-        if option.help.key
-        and (trusts or option.name != "trust_remote_code")
-        and not (task and option.help.by_task and option.name not in named)
+        if option.help.key and (trusts or option.name != "trust_remote_code") and option.name not in silent
     }
+
+
+def idle(record: Any, task: str) -> list[str]:
+    """The options of a record that were set and have no say, as problems."""
+    known = declared(type(record))
+    return [
+        f"{name}: {shown(getattr(record, name))}; it has no say with {why}; leave it out"
+        for name, why in _without_say(record, task).items()
+        if getattr(record, name) != known[name].default
+    ]
+
+
+def _without_say(record: Any, task: str | None) -> dict[str, str]:
+    """The options of a record that change nothing, each with what it is that leaves them no say."""
+    named = tasks.load(task).OPTIONS if task else ()
+    silent = {}
+    for name, option in declared(type(record)).items():
+        other, value = option.help.only or ("", "")
+        if other and getattr(record, other) != value:
+            silent[name] = f"{other} {getattr(record, other)}, only with {value}"
+        elif task and option.help.by_task and name not in named:
+            silent[name] = f"the task {task}"
+    return silent
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,22 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA",
+        help="Training rows; of several files those called validation or test are taken for such.",
+        show_default=False,
+    ),
+]
+Written = Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; if left out, it is printed.")]
+SomeModel = Annotated[
+    str | None, typer.Option(help="The model to train; if left out, a small one of the hub that fits the task.")
+]
+ValidationRows = Annotated[str | None, typer.Option(help="Validation rows; if left out, a part of the training rows.")]
+TestRows = Annotated[
+    list[str] | None, typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
 Fields = Annotated[
     list[str] | None,
@@ -126,7 +142,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         if "skip_bad" in values:
-            values["reading"] = _reading(**{option.name: values.pop(option.name) for option in READING})
+            values["reading"] = reading_of(**{option.name: values.pop(option.name) for option in READING})
         values["how"] = How(force=force, replace=replace, dry_run=dry_run)
         report(function(**values), as_json)
 
@@ -188,13 +204,14 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
-def _reading(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
+def reading_of(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
+    """How rows are read, as options say it."""
     from prune_cli.data.open import Reading
 
-    return Reading(parse_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
+    return Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
 
 
-def parse_fields(given: list[str] | None) -> dict[str, str]:
+def _fields(given: list[str] | None) -> dict[str, str]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
     from prune_cli.data import open as opening
 

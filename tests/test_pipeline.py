@@ -496,6 +496,16 @@ def test_an_option_of_a_kind_that_no_method_has(folder: Path, prune: Prune) -> N
     assert "represent.similarity: dot; an option of influence, and not of gradient, hidden; leave" in told.errors[0]
 
 
+def test_options_without_a_say(folder: Path, prune: Prune) -> None:
+    """Of LoRA where all weights are trained, of generated texts where labels are: each told, and nothing runs."""
+    tables = "steps = 2\nlora_rank = 4\n[eval]\nmax_new_tokens = 9\n"
+    told = prune(*changed(folder, ("steps = 2", tables)), "--dry-run")
+    assert [line.split(": ", 1)[1] for line in told.errors] == [
+        "finetune.lora_rank: 4; it has no say with tune full, only with lora; leave it out",
+        "eval.max_new_tokens: 9; it has no say with the task classification; leave it out",
+    ]
+
+
 def test_every_mistake_is_told_at_once(folder: Path, prune: Prune) -> None:
     """Unknown keys, wrong types, absent files, wrong methods and budgets: a line each, and nothing is made."""
     text = (folder / "pipeline.toml").read_text()

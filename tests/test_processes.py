@@ -13,6 +13,7 @@ import pytest
 
 from prune_cli.artifacts import drafts
 from prune_cli.artifacts.manifest import Recipe
+from prune_cli.errors import PruneError
 from prune_cli.represent import resume
 from prune_cli.represent.resume import ResumeState
 from prune_cli.runtime import processes
@@ -106,15 +107,15 @@ def test_two_make_what_one_makes(rows: Path, made: Path, whole: Path, tmp_path: 
 
 
 def test_errors_are_told_once(rows: Path, made: Path, tmp_path: Path) -> None:
-    """A bad row, found by both, is one line; training in several processes is refused in one."""
+    """A bad row, found by both, is one line; a command that is the work of one process is refused in one."""
     bad = write_rows(tmp_path / "bad.jsonl", [*sentences(3), {"text": "the film", "label": None}])
     code, _, err = finish(start(*command(bad, made, tmp_path / "out")))
     assert code != 0
     assert err.count("error: ") == 1
     assert "bad.jsonl:4: label is null" in err
-    code, _, err = finish(start("finetune", rows, "-o", tmp_path / "out", "--model", "x"))
+    code, _, err = finish(start("eval", "x", rows, "-o", tmp_path / "out"))
     assert code != 0
-    assert err.count("error: finetune: 2 processes; one is allowed") == 1
+    assert err.count("error: eval: 2 processes; one is allowed") == 1
 
 
 def test_what_is_certainly_done(tmp_path: Path) -> None:
@@ -159,3 +160,13 @@ def test_a_draft_that_the_first_process_took_away(tmp_path: Path, monkeypatch: p
     ):
         draft.path.rmdir()
         (draft.path / "rows.jsonl").write_text("")
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_a_model_in_parts_is_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What accelerate's settings ask for and is not done is told before any work."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", f"ACCELERATE_USE_{way}": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    with pytest.raises(PruneError, match=f"finetune: accelerate's settings ask for {way}; allowed: a whole model"):
+        processes.join("finetune")

@@ -412,7 +412,7 @@ def test_rouge_lsum_is_that_of_the_library() -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     pair = ("the cat sat\nthe dog ran far", "the dog ran far\nthe cat sat")
-    found = text_scores.rouge([pair])
+    [found] = text_scores.rouge([pair])
     assert found["rougeLsum"] == RougeScorer(["rougeLsum"], use_stemmer=True).score(*pair)["rougeLsum"].fmeasure
     assert found["rougeLsum"] == 1.0 > found["rougeL"]
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_cli import options
-from prune_cli.artifacts.manifest import Artifact
 from prune_cli.errors import PruneError
-from prune_cli.models.find import NamedModel, find
+from prune_cli.models.find import NamedModel, dtype_of, find, has_adapters, head_labels, place
 from prune_cli.models.libraries import first_line, one_line, quiet
 from prune_cli.tasks import Task
 
 if TYPE_CHECKING:
     import torch
+
+_WRAPPED = "base_model.model."  # begins the names of a model's weights once it has adapters
 
 
 def with_adapters(model: torch.nn.Module, drawn: list[str], opts: options.Finetune, task: Task) -> torch.nn.Module:
@@ -64,37 +65,64 @@ def _named(model: torch.nn.Module, names: str) -> set[str]:
     return found
 
 
-def is_adapters(trained: Artifact) -> bool:
-    """Whether a finetune artifact holds adapters and not a whole model."""
-    return bool(trained.options["tune"] == "lora")
-
-
-def base_of(trained: Artifact, labels: list[Any], *, trust_remote_code: bool = False) -> NamedModel:
-    """The model that adapters were trained on, for a head over `labels`.
+def base_of(named: NamedModel, labels: list[Any]) -> NamedModel:
+    """The model beneath adapters, for a head over `labels`.
 
     Raises PruneError where the adapters' head has another number of labels, or that model has changed since.
     """
-    origin = trained.origin("model")
-    place = str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"])
-    base = find(place, trust_remote_code=trust_remote_code)
-    if base.digest != trained.manifest["recipe"]["inputs"]["model"]:
-        raise PruneError(f"{base.name}: changed since the adapters in {trained.path} were trained on it")
-    head = trained.about["labels"]
+    base = named.base or _trained_on(named)
+    head = head_labels(named, labels)
     if len(labels) != len(head):
         raise PruneError(
-            f"{trained.path}: its adapters come with a head of {len(head)} labels; {len(labels)} are needed",
+            f"{named.name}: its adapters come with a head of {len(head)} labels; {len(labels)} are needed",
             hint=f"train on the model beneath them instead: {base.name}",
         )
     return base
 
 
-def put_on(base: torch.nn.Module, trained: Artifact) -> torch.nn.Module:
-    """The loaded base model with the kept adapters on it, trainable. Adapters of its own are merged first."""
-    from peft import PeftModel
+def _trained_on(named: NamedModel) -> NamedModel:
+    """The model that the adapters of a finetune artifact were trained on."""
+    trained = named.trained
+    assert trained is not None  # `has_adapters` says so
+    origin = trained.origin("model")
+    place = str(origin) if origin.exists() else str(trained.manifest["made"]["inputs"]["model"])
+    base = find(place, trust_remote_code=named.trust_remote_code)
+    if base.digest != trained.manifest["recipe"]["inputs"]["model"]:
+        raise PruneError(f"{base.name}: changed since the adapters in {trained.path} were trained on it")
+    return base
+
+
+def dtype_beneath(named: NamedModel) -> str:
+    """The number format of the weights of a model, or of the one beneath its adapters."""
+    while has_adapters(named):
+        named = named.base or _trained_on(named)
+    return dtype_of(named)
+
+
+def put_on(base: torch.nn.Module, named: NamedModel) -> tuple[torch.nn.Module, set[str]]:
+    """The loaded base model with the adapters on it, trainable. Adapters of its own are merged first.
+
+    Returns it with the names of the base's weights that were saved with the adapters. Raises PruneError where weights
+    lack or have no place in the model.
+    """
+    from peft import PeftConfig, PeftModel, PeftType, get_peft_model_state_dict, load_peft_weights
 
     model = merged(base)
-    with one_line(f"cannot load the adapters in {trained.path}"), quiet(), trained.alone() as folder:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    with one_line(f"cannot load the adapters in {named.name}"), quiet(), place(named) as folder:
+        config = PeftConfig.from_pretrained(folder)
+        if config.is_prompt_learning:
+            kind = PeftType(config.peft_type).value
+            raise PruneError(
+                f"{named.name}: adapters of the type {kind}, which add tokens to every row; "
+                "allowed: those that change weights or layers, such as LORA"
+            )
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
+        saved = set(load_peft_weights(folder, device="cpu"))
+        lacking = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - saved
+        amiss = sorted({*lacking, *put_in(adapted, Path(folder))})
+    if amiss:
+        raise PruneError(f"{named.name}: its adapters do not fit {model.__class__.__name__}: {', '.join(amiss[:3])}")
+    return adapted, {name.removeprefix(_WRAPPED) for name in saved}
 
 
 def put_in(model: torch.nn.Module, folder: Path) -> list[str]:

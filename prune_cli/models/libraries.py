@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prune_cli.errors import PruneError
+from prune_cli.runtime import processes
 
 
 @contextmanager
@@ -38,8 +39,9 @@ def running(model: Any) -> Iterator[None]:
     Some models want more than rows of tokens: an image, a length that their blocks divide, a token that ours lack.
     """
     try:
-        yield
-    except (PruneError, MemoryError, OSError):
+        with processes.together():
+            yield
+    except (PruneError, processes.PeerLost, MemoryError, OSError):
         raise
     except Exception as failure:
         if type(failure).__name__ == "OutOfMemoryError" or "allocate memory" in str(failure):
@@ -62,6 +64,7 @@ def first_line(failure: BaseException) -> str:
 # warnings of peft in which it says what it does of its own accord, and that a user can do nothing about
 _OWN_AFFAIR = (
     "fan_in_fan_out is set to False but the target module is `Conv1D`",  # GPT-2 and its kin: it is set to True
+    "Found missing adapter keys while loading the checkpoint",  # told by models/adapters.py
     "The following (rank|alpha)_pattern keys did not match",  # patterns of its own for mixtures of experts
 )
 

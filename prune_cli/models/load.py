@@ -12,7 +12,7 @@ import torch
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import adapters
-from prune_cli.models.find import Checkpoint, NamedModel, head_labels, place
+from prune_cli.models.find import Checkpoint, NamedModel, file_names, has_adapters, head_labels, place
 from prune_cli.models.libraries import one_line, quiet
 from prune_cli.models.tokenizer import check_fits, check_limit, check_there, check_tokens
 from prune_cli.runtime.progress import note
@@ -26,6 +26,8 @@ def load_tokenizer(named: NamedModel, chat_template: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if named.base is not None and "tokenizer_config.json" not in file_names(named):
+        return load_tokenizer(named.base)  # adapters that did not change it
     try:
         with _loading("the tokenizer of", named) as where:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=named.trust_remote_code)
@@ -42,7 +44,14 @@ def load_tokenizer(named: NamedModel, chat_template: str | None = None) -> Any:
 
 
 def load(
-    named: NamedModel, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool, four_bit: bool = False
+    named: NamedModel,
+    task: Task,
+    labels: list[Any],
+    tokenizer: Any,
+    *,
+    new_head: bool,
+    four_bit: bool = False,
+    beneath: bool = False,
 ) -> tuple[torch.nn.Module, list[str]]:
     """Load a model for a task, on the CPU, in float32. Returns it with the names of its weights drawn at random.
 
@@ -50,21 +59,15 @@ def load(
     was trained on other labels, is drawn (seed torch first); otherwise a missing head is an error. Other missing
     weights are always an error, those of a language model's head included.
     four_bit: on the CUDA device, in 4 bits, to train adapters on (QLoRA, Dettmers et al. 2023, arXiv 2305.14314); the
-    trained adapters are later loaded onto the original weights.
+    trained adapters are later loaded onto the original weights. beneath: adapters come on it, whose head takes its
+    head's place.
     """
     import transformers
 
-    if named.trained is not None and adapters.is_adapters(named.trained):
+    if has_adapters(named):
         if four_bit:
             raise PruneError(f"load_in: 4bit; {named.name} has adapters, which cannot be merged into 4-bit weights")
-        base, _ = load(  # what is drawn here is replaced by what was saved with the adapters
-            adapters.base_of(named.trained, labels, trust_remote_code=named.trust_remote_code),
-            task,
-            labels,
-            tokenizer,
-            new_head=True,
-        )
-        return adapters.put_on(base, named.trained), []
+        return _load_adapters(named, task, labels, tokenizer, new_head=new_head, beneath=beneath)
     auto = getattr(transformers, task.AUTO_MODEL)
     with _loading("model", named) as where:
         model, report = auto.from_pretrained(
@@ -80,12 +83,37 @@ def load(
     shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
     drawn = sorted({*report["missing_keys"], *shapes})
     _check_drawn(model, drawn, shapes, named, new_head=new_head)
-    if new_head and (own := head_labels(named, labels)) != labels:
-        note(f"{named.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
-        drawn = sorted({*drawn, *_reset_head(model)})
+    if new_head and not beneath:
+        drawn = sorted({*drawn, *_new_head(model, named, labels)})
     check_fits(named, tokenizer, model)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, drawn
+
+
+def _load_adapters(
+    named: NamedModel, task: Task, labels: list[Any], tokenizer: Any, *, new_head: bool, beneath: bool
+) -> tuple[torch.nn.Module, list[str]]:
+    """Load the model beneath adapters, and put them on it; those of a head over other labels are merged and it is new.
+
+    What was drawn for the base is mostly replaced by what was saved with the adapters.
+    """
+    base, drawn = load(adapters.base_of(named, labels), task, labels, tokenizer, new_head=True, beneath=True)
+    model, saved = adapters.put_on(base, named)
+    drawn = [name for name in drawn if name not in saved]
+    _check_head(named, drawn, new_head=new_head)
+    if new_head and not beneath and head_labels(named, labels) != labels:
+        model = adapters.merged(model)
+        drawn = sorted({*drawn, *_new_head(model, named, labels)})
+    return model, drawn
+
+
+def _new_head(model: Any, named: NamedModel, labels: list[Any]) -> list[str]:
+    """Draw a head anew that was trained on other labels, and say so; returns the names of its weights."""
+    own = head_labels(named, labels)
+    if own == labels:
+        return []
+    note(f"{named.name}: a new head is drawn; its own knows the labels {', '.join(map(str, own))}")
+    return _reset_head(model)
 
 
 @contextmanager
@@ -128,6 +156,10 @@ def _check_drawn(model: Any, drawn: list[str], shapes: dict[str, Any], named: Na
         )
     if inner:
         raise PruneError(f"{named.name}: its weights lack {', '.join(inner[:3])}; all of a model are needed")
+    _check_head(named, drawn, new_head=new_head)
+
+
+def _check_head(named: NamedModel, drawn: list[str], *, new_head: bool) -> None:
     if drawn and not new_head:
         raise PruneError(
             f"{named.name}: its weights lack {', '.join(drawn[:3])}; a model with a trained head is needed",

@@ -32,7 +32,8 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
     """
     reader = Reader(file, read_table(file))
     plan = reader.plan()
-    if plan.warmup.keep_moments is None and any(_wants_moments(method, plan) for method in plan.methods.values()):
+    keeps = plan.warmup.keep_checkpoints != "none" and plan.warmup.keep_moments is None
+    if keeps and any(_wants_moments(method, plan) for method in plan.methods.values()):
         plan = replace(plan, warmup=replace(plan.warmup, keep_moments=True))
     for mistake in (*_models(plan, reader), *_benchmarks(plan), *_representations(plan), *_targets(plan)):
         reader.wrong(mistake)
@@ -106,6 +107,8 @@ def _representations(plan: Plan) -> Iterator[str]:
             tasks.chat_template(plan.task, getattr(plan, name).chat_template)
         except PruneError as mistake:
             yield f"{name}.{mistake.message}"
+    for name in ("warmup", "represent", "finetune", "eval"):
+        yield from (f"{name}.{problem}" for problem in options.idle(getattr(plan, name), plan.task))
     asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
     yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
     told = False

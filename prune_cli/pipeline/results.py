@@ -8,17 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prune_cli.pipeline.evidence import Comparison, Trial
 from prune_cli.stages.common import Outcome
 
 
 @dataclass
 class Report:
-    """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows."""
+    """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
+
+    judged: the evaluation of each trial. comparisons: of methods with random, once all is done.
+    """
 
     out: Path
     metrics: tuple[str, ...]
     steps: list[tuple[str, Outcome]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
+    judged: dict[Trial, Path] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def count(self, state: str) -> int:
         """Number of steps with a state."""
@@ -47,7 +54,14 @@ class Report:
             {"step": label, "path": str(done.out), "state": done.state, "reason": done.reason}
             for label, done in self.steps
         ]
-        return {"path": str(self.out), "steps": steps, "results": self.results}
+        comparisons = [comparison.facts for comparison in self.comparisons]
+        return {
+            "path": str(self.out),
+            "steps": steps,
+            "results": self.results,
+            "comparisons": comparisons,
+            "warnings": self.warnings,
+        }
 
 
 def summary(report: Report) -> list[dict[str, Any]]:

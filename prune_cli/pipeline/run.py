@@ -19,6 +19,7 @@ from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.artifacts.drafts import PART, remove_artifact
+from prune_cli.artifacts.jsonl import write_jsonl
 from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.data.open import Reading, write_bad_rows
 from prune_cli.errors import PruneError
@@ -27,6 +28,7 @@ from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
+from prune_cli.pipeline.evidence import compare, row_values, warned
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
 from prune_cli.represent import kinds
@@ -39,7 +41,7 @@ from prune_cli.stages.score import score
 from prune_cli.stages.select import select
 from prune_cli.stages.split import split
 
-RESULTS = "results.jsonl"
+RESULTS, COMPARISONS = "results.jsonl", "comparisons.jsonl"
 TRAIN = "train"
 
 Tell = Callable[[str, Outcome], None]
@@ -61,7 +63,8 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
         note(f"warning: {told}")
     runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
     for path in (runner.partial, out / RESULTS):
-        _check_ours(path)
+        _check_ours(path, b'{"method": "')
+    _check_ours(out / COMPARISONS, b'{"test": "')
     runner.split()
     runner.prepare()
     for entry in plan.entries:
@@ -69,18 +72,23 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
             runner.untrained(entry)
             continue
         for keep in (entry.method.keep,) if entry.method.keep else plan.keep:
-            for seed in plan.seeds:
+            for seed in plan.seeds_of(entry):
                 runner.run(entry, keep, seed)
     if not dry_run:
+        report = runner.report
+        values = {trial: row_values(path, plan.task) for trial, path in report.judged.items()}
+        report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
+        report.warnings = list(warned(values, report.shown, len(plan.seeds)))
+        write_jsonl(out / COMPARISONS, (comparison.facts for comparison in report.comparisons))
         runner.partial.replace(out / RESULTS)
     return runner.report
 
 
-def _check_ours(path: Path) -> None:
-    """Raise PruneError for a file that stands where results go and does not hold any: it must not be lost."""
+def _check_ours(path: Path, beginning: bytes) -> None:
+    """Raise PruneError for a file that stands where results go and does not begin like them: it must not be lost."""
     if path.exists():
         with path.open("rb") as stream:
-            if stream.read(12) not in (b"", b'{"method": "'):
+            if stream.read(len(beginning)) not in (b"", beginning):
                 raise PruneError(f"{path}: exists and holds no results; choose another --out, or move it away")
 
 
@@ -263,6 +271,7 @@ class _Runner:
 
     def add_results(self, judged: Path, **about: Any) -> None:
         """Take down what an evaluation measured, a line for each test set; `about` says what was evaluated."""
+        self.report.judged[about["method"], about["keep"], about["seed"]] = judged
         metrics = json.loads(open_artifact(judged).file("metrics.json").read_text("utf-8"))
         for test, values in metrics.items():
             self.add_result({**about, "test": test, **values})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from prune_cli.represent import kinds
 
 KEYS = (
     "task train validation tests split_seed model proxy reference fields format drop skip_bad methods keep seeds "
-    "warmup represent finetune eval"
+    "random_seeds warmup represent finetune eval"
 ).split()
 VALIDATION, TESTS = "validation", "tests/"
+MOST_SEEDS = 1000
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
     "warmup": ("model", "task"),
@@ -56,11 +58,19 @@ class Plan:
     entries: tuple[Entry, ...]
     keep: tuple[str, ...]
     seeds: tuple[int, ...]
+    random_seeds: int
     warmup: options.Finetune
     fraction: float
     represent: options.Represent
     finetune: options.Finetune
     eval: options.Eval
+
+    def seeds_of(self, entry: Entry) -> tuple[int, ...]:
+        """The seeds of a method; of random so many that its spread is known."""
+        if entry.method.name != "random" or entry.balance != "none":
+            return self.seeds
+        more = (seed for seed in count() if seed not in self.seeds)
+        return (*self.seeds, *islice(more, max(self.random_seeds - len(self.seeds), 0)))
 
     @property
     def tests_of_rows(self) -> dict[str, str]:
@@ -197,6 +207,7 @@ class Reader:
             entries=self.entries(),
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=self.seeds(),
+            random_seeds=self.random_seeds(),
             warmup=self.stage("warmup", options.Finetune, model=proxy, task=task, keep_checkpoints="epoch"),
             fraction=self.fraction(),
             represent=self.represent(task),
@@ -232,6 +243,14 @@ class Reader:
         for problem in problems:
             self.wrong(problem)
         return tuple(seeds)
+
+    def random_seeds(self) -> int:
+        """How many seeds random has; where there are more of them than seeds, others follow from 0."""
+        value = self.table.get("random_seeds", 0)
+        if type(value) is not int or not 0 <= value <= MOST_SEEDS:
+            self.wrong(f"random_seeds: {shown(value)}; allowed: a whole number up to {MOST_SEEDS}")
+            return 0
+        return value
 
     def model(self, name: str) -> str:
         """A model: a path is relative to the file's folder; what is no path there (a hub name) stays as it is."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from prune_cli.runtime import processes
+
 _came = False
 
 
@@ -34,13 +36,14 @@ def deferred() -> Iterator[Callable[[], bool]]:
     """Let the work in the block come to a point where it can stop: the first Ctrl-C or SIGTERM is only noted.
 
     Yields a function that says whether one came: the work then saves what it has and raises KeyboardInterrupt, as the
-    end of the block does otherwise. A second one raises KeyboardInterrupt at once. Ignored signals (nohup) stay so.
+    end of the block does otherwise. A second one raises KeyboardInterrupt at once, but not in one of several processes:
+    torchrun sends one of its own after the user's, and ends who takes long. Ignored signals (nohup) stay so.
     """
     came = False
 
     def note(*_: object) -> None:
         nonlocal came
-        if came:
+        if came and processes.count() == 1:
             _take()
         came = True
 

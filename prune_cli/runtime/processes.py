@@ -1,7 +1,8 @@
 """Several processes at one artifact, as torchrun starts them on one machine: who one is, meeting, and one voice.
 
 All run the same command. The first makes the draft and commits it; the others join the work in between. They meet
-through torch.distributed (gloo: what they exchange is small and not on a GPU). When one dies, torchrun ends the rest.
+through torch.distributed: gloo for what is small and not on a GPU, NCCL for the gradients of a training on GPUs. When
+one dies, torchrun ends the rest.
 A process that was not started with others is the first of one; torch.distributed is left alone then.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -23,7 +25,8 @@ from prune_cli.errors import PruneError
 
 T = TypeVar("T")
 
-SHARED = "represent"  # the command whose work is shared out
+SHARED = ("represent", "finetune")  # the commands whose work is shared out
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what accelerate's file may ask for
 PATIENCE = timedelta(days=7)  # one may have hours more to do than another; one that died shows at once
 
 
@@ -55,18 +58,38 @@ def join(command: str | None) -> None:
     """Meet the others at the start of a command. Raises PruneError for a command that is one process's work."""
     if count() == 1:
         return
-    if command != SHARED:
+    if command not in SHARED:
         raise PruneError(
             f"{command or 'prune'}: {count()} processes; one is allowed",
-            hint=f"start it without torchrun; the command that several processes or GPUs share is {SHARED}",
+            hint=f"start it without torchrun; the commands that several processes share are {' and '.join(SHARED)}",
         )
     if int(os.environ.get("LOCAL_WORLD_SIZE", count())) != count():
         raise PruneError(f"{command}: processes on several machines; all on one machine is allowed")
+    for way in SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{way}", "false").lower() == "true":
+            raise PruneError(
+                f"{command}: accelerate's settings ask for {way}; allowed: a whole model on each device",
+                hint="accelerate launch --multi_gpu, or torchrun; --tune lora needs less memory",
+            )
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # or it prints C++ frames where a process ended
+    _meet("gloo", _store())
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def share_device(kind: str) -> None:
+    """Let the processes exchange what is on their devices too, when each has its own."""
+    if count() > 1 and kind == "cuda":
+        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        dist.destroy_process_group()
+        _meet("cpu:gloo,cuda:nccl", PrefixStore("device", _store()))
+
+
+def _meet(how: str, store: Any) -> None:
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", store=_store(), rank=rank(), world_size=count(), timeout=PATIENCE)
-    signal.signal(signal.SIGTERM, _stop)
+    dist.init_process_group(how, store=store, rank=rank(), world_size=count(), timeout=PATIENCE)
 
 
 def leave(status: int) -> None:
@@ -127,6 +150,19 @@ def gathered(value: T) -> list[T]:
     return values
 
 
+def anyone(value: bool) -> bool:
+    """Whether it is so in any of the processes."""
+    if count() == 1:
+        return value
+    import torch
+    import torch.distributed as dist
+
+    flag = torch.tensor(int(value))
+    with _or_lost():
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
 def check_same(what: str, value: Any) -> None:
     """Raise PruneError in every process where `value`, of `what`, is not the same in all of them."""
     if len(different := dict.fromkeys(map(str, gathered(value)))) > 1:
@@ -149,6 +185,17 @@ def _or_lost() -> Iterator[None]:
         yield
     except RuntimeError as failure:  # gloo: the connection was closed
         raise PeerLost from failure
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Run a library's work that several processes share: what fails between them is PeerLost."""
+    try:
+        yield
+    except RuntimeError as failure:
+        if count() > 1 and re.search("gloo|nccl", str(failure), re.IGNORECASE):
+            raise PeerLost from failure
+        raise
 
 
 def tells(message: str) -> bool:

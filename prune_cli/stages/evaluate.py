@@ -44,6 +44,7 @@ def evaluate(
     if len(asked) == len(tests) and not named.trained and opts.task == "auto":
         opts = replace(opts, task="generation")
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
+    options.raise_all(options.idle(opts, opts.task))
     opts = replace(opts, loss_on=find.loss_on(named, opts.loss_on))
     task = tasks.load(opts.task)
     template = tasks.chat_template(opts.task, opts.chat_template)

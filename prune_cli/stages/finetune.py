@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import device as devices
 from prune_cli.models import find
+from prune_cli.runtime import processes
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
 from prune_cli.tasks import Task
 from prune_cli.training import log
@@ -30,6 +32,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     check_of_use([data], reading)
     named = find.find(opts.model, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=_task_name(data, named, opts.task))
+    options.raise_all(options.idle(opts, opts.task))
     task = tasks.load(opts.task)
     template = tasks.chat_template(opts.task, opts.chat_template)
     reading = tasks.reading_of(opts.task, reading)
@@ -38,8 +41,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     labels = _labels(data, named, rows, task)
     precision: Any = devices.resolve_precision(opts.precision, opts.device)
     opts = replace(opts, precision=precision)
-    if opts.load_in == "4bit" and opts.tune != "lora":
-        raise PruneError("load_in: 4bit; weights of 4 bits cannot be trained", hint="--tune lora")
+    _check_launch(opts)
     recipe = Recipe(
         "finetune",
         {**opts.recipe(), "labels": labels},
@@ -51,6 +53,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     if outcome.settled:
         return outcome
     device = devices.use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
+    processes.share_device(device.type)
     if opts.load_in == "4bit" and device.type != "cuda":
         raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
     log.check(opts)
@@ -71,7 +74,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
         load.check_rows(model, encoded, rows)
         lost = tell_cut(encoded, rows, opts.max_length)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device, log.folder_of(out, recipe.key))
-        fingerprints.write_ids(rows, draft.path / fingerprints.IDS)
+        draft.cached(fingerprints.IDS, lambda path: fingerprints.write_ids(rows, path))
         draft.about = {
             "rows": len(rows),
             "labels": labels,
@@ -82,6 +85,16 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
             "cut": {"rows": lost},
         }
     return done(outcome, draft)
+
+
+def _check_launch(opts: options.Finetune) -> None:
+    """Whether how the processes were started goes with the options, which alone decide what is trained."""
+    count = processes.count()
+    if opts.batch_size % count:
+        raise PruneError(f"batch_size: {opts.batch_size}, for {count} processes; allowed: a multiple of {count}")
+    given = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # of accelerate launch; the Trainer would follow it
+    if given not in ("no", "bf16" if opts.precision == "bfloat16" else "no"):
+        raise PruneError(f"precision: {opts.precision}; accelerate's settings say {given}, the same is needed")
 
 
 def _task_name(data: str, named: find.NamedModel, wanted: str) -> str:

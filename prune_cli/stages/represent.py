@@ -21,7 +21,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import find
 from prune_cli.models.device import use_device
-from prune_cli.options import Represent
+from prune_cli.options import Represent, idle, raise_all
 from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
 from prune_cli.represent.observe import Given, Setup, Target
@@ -74,6 +74,7 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     named = find.find(opts.model, opts.checkpoints, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
+    raise_all(idle(opts, opts.task))
     opts = replace(opts, loss_on=find.loss_on(named, opts.loss_on))
     task = tasks.load(opts.task)
     template = tasks.chat_template(opts.task, opts.chat_template)

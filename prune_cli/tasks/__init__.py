@@ -19,6 +19,7 @@ from prune_cli.runtime import plugins
 if TYPE_CHECKING:  # the command line's help lists the tasks, so this module needs no library
     import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
     from prune_cli.data.open import Reading
@@ -123,6 +124,14 @@ class Task(Protocol):
         self, predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels: Sequence[Any]
     ) -> dict[str, Any]:
         """What `eval` reports of n rows, ready for JSON: `n`, mean `loss`, and the task's own."""
+
+    def row_values(
+        self, predictions: Sequence[Mapping[str, Any]], labels: Sequence[Any]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Of metrics of the table, what each row adds to them [n]: the metric is the mean of these.
+
+        Of a metric that is no mean over rows, jackknife pseudo-values, whose mean is the metric but for its bias.
+        """
 
 
 def names() -> list[str]:

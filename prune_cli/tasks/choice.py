@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
@@ -163,3 +164,8 @@ def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": float(np.mean([row["prediction"] == row["label"] for row in predictions])),
     }
+
+
+def row_values(predictions: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> dict[str, NDArray[np.float64]]:
+    """Whether each row was answered rightly [n]."""
+    return {"accuracy": np.array([row["prediction"] == row["label"] for row in predictions], np.float64)}

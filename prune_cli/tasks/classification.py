@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prune_cli.data.problems import described, keys_of, text_problem
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
+from prune_cli.numeric.jackknife import macro_f1_values
 from prune_cli.tasks import Judging, tokens
 from prune_cli.tasks.tokens import Encoded
 
@@ -186,4 +188,14 @@ def metrics(
             str(label): {"n": int(n), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
             for label, precision, recall, f1, n in zip(labels, *table, strict=True)
         },
+    }
+
+
+def row_values(predictions: Sequence[Mapping[str, Any]], labels: Sequence[int | str]) -> dict[str, NDArray[np.float64]]:
+    """Whether each row was classified rightly [n], and what it adds to macro-F1 [n]."""
+    index = {label: j for j, label in enumerate(labels)}
+    gold, predicted = (np.array([index[row[key]] for row in predictions]) for key in ("label", "prediction"))
+    return {
+        "accuracy": (gold == predicted).astype(np.float64),
+        "macro_f1": macro_f1_values(gold, predicted, len(labels)),
     }

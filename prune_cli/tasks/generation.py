@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prune_cli.data import formats
 from prune_cli.data.readers import Row
@@ -21,7 +22,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Judging, classification, conversations, tokens
-from prune_cli.tasks.text_scores import text_scores
+from prune_cli.tasks.text_scores import rouge, text_scores
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
 
 if TYPE_CHECKING:
@@ -270,3 +271,14 @@ def metrics(predictions: Sequence[Mapping[str, Any]], losses: np.ndarray, labels
             "a larger --max-length or fewer --max-new-tokens leave more of them"
         )
     return values | text_scores([(row["reference"], row["prediction"]) for row in predictions])
+
+
+def row_values(predictions: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> dict[str, NDArray[np.float64]]:
+    """Each row's loss [n]; where texts were generated, its ROUGE-L and whether it is its reference [n]."""
+    values = {"loss": np.array([row["loss"] for row in predictions], np.float64)}
+    if "prediction" not in predictions[0]:
+        return values
+    pairs = [(row["reference"], row["prediction"]) for row in predictions]
+    values["rougeL"] = np.array([score["rougeL"] for score in rouge(pairs)], np.float64)
+    values["exact_match"] = np.array([reference.strip() == said.strip() for reference, said in pairs], np.float64)
+    return values

@@ -42,7 +42,8 @@ def text_scores(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
     after `normalized`. `last_number` is the share of predictions that end with the same number as their reference,
     among those whose reference has a number; it is left out where none has.
     """
-    scores = rouge(pairs)
+    by_pair = rouge(pairs)
+    scores = {name: float(np.mean([pair[name] for pair in by_pair])) for name in _ROUGE}
     scores["exact_match"] = float(np.mean([reference.strip() == said.strip() for reference, said in pairs]))
     scores["exact_match_normalized"] = float(
         np.mean([normalized(reference) == normalized(said) for reference, said in pairs])
@@ -55,13 +56,13 @@ def text_scores(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
     return scores
 
 
-def rouge(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Mean F1 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum over pairs of reference and prediction."""
+def rouge(pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
+    """F1 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum of each pair of reference and prediction."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(_ROUGE, use_stemmer=True)
     scores = [scorer.score(reference, said) for reference, said in pairs]
-    return {name: float(np.mean([score[name].fmeasure for score in scores])) for name in _ROUGE}
+    return [{name: score[name].fmeasure for name in _ROUGE} for score in scores]
 
 
 def normalized(text: str) -> str:

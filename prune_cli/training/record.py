@@ -7,6 +7,7 @@ Dropout is on and the weights move within the epoch, as in dataset cartography (
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
+from prune_cli.runtime import processes
 
 FILE = "record.safetensors"  # in a resume state
 
@@ -22,6 +24,7 @@ FILE = "record.safetensors"  # in a resume state
 class Record:
     """Training dynamics of n rows in e epochs, and the learning rates of every epoch's steps.
 
+    Of several processes each notes the rows that fall to it; all have all of them after a `flush`.
     arrays: name -> float32 [n, e]; NaN where a row was not seen in an epoch.
     """
 
@@ -43,13 +46,19 @@ class Record:
         self.rates[epoch] += (rate, 1)
 
     def flush(self) -> None:
-        """Move what was noted into the arrays. Raises PruneError for a value that is not a finite number."""
-        for epoch, rows, values in self._waiting:
-            at = rows.cpu().numpy()
-            for name, value in values.items():
+        """Move what was noted, by any of the processes, into the arrays.
+
+        All of them flush at the same time. Raises PruneError for a value that is not a finite number.
+        """
+        noted = [
+            (epoch, rows.cpu().numpy(), {name: value.float().cpu().numpy() for name, value in values.items()})
+            for epoch, rows, values in self._waiting
+        ]
+        for epoch, at, arrays in chain.from_iterable(processes.gathered(noted)):
+            for name, array in arrays.items():
                 if name not in self.arrays:
                     self.arrays[name] = np.full((self.n, self.epochs), np.nan, np.float32)
-                self.arrays[name][at, epoch] = value.float().cpu().numpy()
+                self.arrays[name][at, epoch] = array
                 if not np.isfinite(self.arrays[name][at, epoch]).all():
                     raise PruneError(
                         f"training diverged: {name} is not a finite number in epoch {epoch + 1}",
@@ -63,8 +72,7 @@ class Record:
         return float(rates[:, 0].sum() / rates[:, 1].sum())
 
     def save(self, folder: Path) -> None:
-        """Write everything noted so far into a resume state."""
-        self.flush()
+        """Write everything moved into the arrays into a resume state."""
         tensors.save(folder / FILE, {**self.arrays, "rates": self.rates}, {})
 
     def load(self, folder: Path) -> None:
@@ -75,7 +83,6 @@ class Record:
 
     def write_dynamics(self, path: Path) -> None:
         """Write the dynamics [n, e] of the epochs in which every row was seen; no file where there are none."""
-        self.flush()
         whole = [e for e in range(self.epochs) if not np.isnan(self.arrays["logprob"][:, e]).any()]
         if whole:
             kept = {name: array[:, whole] for name, array in self.arrays.items()}
@@ -83,7 +90,6 @@ class Record:
 
     def write_log(self, path: Path) -> None:
         """One line an epoch: mean loss and accuracy over the rows as they were trained on, mean learning rate."""
-        self.flush()
         with path.open("w", encoding="utf-8") as stream:
             for epoch in range(self.epochs):
                 logprob = self.arrays["logprob"][:, epoch]

@@ -30,6 +30,11 @@ def step_of(state: Path) -> int:
     return int(state.name.rsplit("-", 1)[1])
 
 
+def processes_of(state: Path) -> int:
+    """How many processes made a state: each has left how far its random numbers are."""
+    return len(list(state.glob("rng_state*.pth")))
+
+
 def seal(out: Path, state: Path) -> None:
     """Make a state that was written whole: bring it to disk, then write the hashes by which it is known to be so."""
     sync_folder(state)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -18,8 +20,8 @@ from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.models import adapters, load
 from prune_cli.models.libraries import running
-from prune_cli.runtime import interrupt
-from prune_cli.runtime.progress import progress
+from prune_cli.runtime import interrupt, processes
+from prune_cli.runtime.progress import note, progress
 from prune_cli.tasks import Task
 from prune_cli.tasks.tokens import Encoded, pad_token_id
 from prune_cli.training import checkpoints, log, resume
@@ -41,14 +43,42 @@ class Trained:
     steps: int
 
 
+class _Shuffled(Sampler[int]):
+    """n positions, in an order of its own for each epoch: the same in all processes, and in a run that is resumed."""
+
+    def __init__(self, n: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._n, self._seed, self._epoch = n, seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = torch.Generator().manual_seed(self._seed + self._epoch())
+        yield from torch.randperm(self._n, generator=drawn).tolist()
+
+    def __len__(self) -> int:
+        return self._n
+
+
 class _Trainer(Trainer):
-    """The Trainer with the task's per-example losses; the dynamics of each batch are recorded."""
+    """The Trainer with the task's per-example losses; the dynamics of each batch are recorded.
+
+    Each process collates its part of a batch (`part_of`), so that a batch is the same however many they are.
+    """
 
     def __init__(self, *args: Any, task: Task, record: Record, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._task, self._record = task, record
         # our loss is the mean over a batch's examples; the Trainer then divides by the batches of a step
         self.model_accepts_loss_kwargs = False
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Whole batches, of which the collator takes this process's part; accelerate would fill up the last one."""
+        positions: Any = self.train_dataset
+        return DataLoader(
+            positions,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=_Shuffled(len(positions), self.args.seed, lambda: int(self.state.epoch)),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A forward and a backward."""
@@ -58,13 +88,16 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        rows, labels = inputs.pop("row"), inputs.pop("labels")
+        rows, labels, of = inputs.pop("row"), inputs.pop("labels"), inputs.pop("of")
         outputs = model(**inputs)
         losses = self._task.losses(outputs.logits, labels)
         with torch.no_grad():
             values = self._task.dynamics(outputs.logits.detach(), labels)
-        self._record.add(int(self.state.epoch), rows, values)
-        return (losses.mean(), outputs) if return_outputs else losses.mean()
+        own = len(rows)  # a process without a row in the batch runs one that does not count
+        self._record.add(int(self.state.epoch), rows, {name: value[:own] for name, value in values.items()})
+        # the mean over the batch's rows, once the processes' gradients are averaged
+        loss = losses[:own].sum() / of * processes.count()
+        return (loss, outputs) if return_outputs else loss
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the weights of a resume state; the Trainer's way passes over those whose names in files differ."""
@@ -100,27 +133,29 @@ class _Keeper(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._advance(1)
         ended = state.epoch.is_integer() or state.global_step >= state.max_steps
-        if not ended and (self._interrupted() or self._since_saved() > self._seconds):
+        if not ended and self._due(self._seconds):
             control.should_save = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._record.flush()
         if self._keep:
             self._keep(math.ceil(state.epoch))  # the last may be part of an epoch
-        due = self._interrupted() or self._since_saved() > min(_SHORT, self._seconds)
-        if due and state.global_step < state.max_steps:
+        if self._due(min(_SHORT, self._seconds)) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = resume.state_of(self._out, state.global_step)
-        self._record.save(folder)
-        resume.seal(self._out, folder)
+        self._record.flush()  # where the processes meet: each has written its part of the state
+        if processes.first():
+            self._record.save(folder)
+            resume.seal(self._out, folder)
         self._saved = time.monotonic()
-        if self._interrupted():
+        if processes.anyone(self._interrupted()):
             raise KeyboardInterrupt
 
-    def _since_saved(self) -> float:
-        return time.monotonic() - self._saved
+    def _due(self, seconds: float) -> bool:
+        """Whether any of the processes wants the state saved: interrupted, or so long after the last time."""
+        return processes.anyone(self._interrupted() or time.monotonic() - self._saved > seconds)
 
 
 def train(
@@ -144,16 +179,16 @@ def train(
         raise PruneError(f"gradient_checkpointing: true; {type(model).__name__} does not have it; allowed: false")
     n = len(encoded.lengths)
     record = Record(n, math.ceil(_epochs(n, opts)))
-    start = resume.last_whole(out)
+    start = processes.agreed(lambda: resume.last_whole(out))
     if start:
         record.load(start)
-    pad = pad_token_id(tokenizer)
-
-    def collate(positions: list[int]) -> dict[str, torch.Tensor]:
-        at = np.asarray(positions, np.int64)
-        return {**task.collate(encoded, at, pad, "cpu"), "row": torch.from_numpy(at)}
+        if (before := resume.processes_of(start)) != processes.count():
+            note(f"finetune: {before} processes began, {processes.count()} go on: dropout draws anew")
+    collate = partial(part_of, task=task, encoded=encoded, pad=pad_token_id(tokenizer))
 
     def keep(epoch: int) -> None:
+        if not processes.first():
+            return
         with_moments = opts.tune == "lora" if opts.keep_moments is None else opts.keep_moments
         checkpoints.keep(out, epoch, model, trainer.optimizer if with_moments else None)
 
@@ -170,12 +205,15 @@ def train(
         watching = [keeper, *log.callbacks(opts, logs)]
         trainer = _Trainer(model, arguments, collate, range(n), callbacks=watching, task=task, record=record)
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        with processes.together():
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
 
-    checkpoints.save_weights(model, out)
-    tokenizer.save_pretrained(out)
-    record.write_dynamics(out / "dynamics.safetensors")
-    record.write_log(out / "log.jsonl")
+    record.flush()
+    if processes.first():
+        checkpoints.save_weights(model, out)
+        tokenizer.save_pretrained(out)
+        record.write_dynamics(out / "dynamics.safetensors")
+        record.write_log(out / "log.jsonl")
     return Trained(
         checkpoints=[
             {"name": str(e), "epoch": e, "learning_rate": record.mean_rate(e - 1)} for e in checkpoints.kept_epochs(out)
@@ -183,6 +221,16 @@ def train(
         learning_rate=record.mean_rate(),
         steps=total,
     )
+
+
+def part_of(batch: list[int], *, task: Task, encoded: Encoded, pad: int) -> dict[str, Any]:
+    """The inputs of this process's part of a batch of rows; `row`: which they are; `of`: rows in the whole batch.
+
+    A process to which none falls has the first of the batch in its inputs and none in `row`.
+    """
+    mine = batch[processes.rank() :: processes.count()]
+    inputs = task.collate(encoded, np.asarray(mine or batch[:1], np.int64), pad, "cpu")
+    return {**inputs, "row": torch.tensor(mine, dtype=torch.int64), "of": len(batch)}
 
 
 def _per_epoch(n: int, opts: options.Finetune) -> int:
@@ -204,7 +252,7 @@ def _steps(n: int, opts: options.Finetune) -> int:
 def _arguments(folder: Path, opts: options.Finetune, device: torch.device, logs: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=opts.batch_size,
+        per_device_train_batch_size=opts.batch_size,  # of all devices: `part_of` takes that of each
         gradient_accumulation_steps=opts.accumulate,
         num_train_epochs=opts.epochs,
         max_steps=opts.steps or -1,

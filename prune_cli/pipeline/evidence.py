@@ -1,0 +1,156 @@
+"""Whether a method is better than a random draw: each budget's runs against those of random, on the same test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli import tasks
+from prune_cli.artifacts.jsonl import read_jsonl
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.numeric.inference import Difference, differences, holm
+
+BASELINE = "random"
+REFERENCES = ("full", "none")  # compared too, but no methods that could be chosen
+LOWER = ("loss",)  # metrics of which less is better
+LEVEL = 0.05
+ENOUGH = 3  # seeds
+
+Trial = tuple[str, str, int | None]  # method, keep, seed
+Values = dict[tuple[str, str], NDArray[np.float64]]  # test set, metric -> a value of each row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method at a budget against random at that budget, by one metric on one test set.
+
+    p: adjusted for all methods and budgets compared on that test set (Holm). verdict: better or worse than random, or
+    unclear, at 5%; of references, which are not among those compared, unadjusted.
+    """
+
+    test: str
+    metric: str
+    method: str
+    keep: str
+    difference: Difference
+    p: float
+    verdict: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        own = {name: getattr(self, name) for name in ("test", "metric", "method", "keep", "p", "verdict")}
+        return {**own, **{k: v for k, v in asdict(self.difference).items() if k != "p"}}
+
+
+def compare(values: Mapping[Trial, Values]) -> list[Comparison]:
+    """All comparisons of a run with random, test set by test set; none where no method has two seeds."""
+    columns = list(dict.fromkeys(column for of_trial in values.values() for column in of_trial))
+    return [found for column in columns for found in _of_column(values, *column)]
+
+
+def warned(values: Mapping[Trial, Values], shown: Mapping[str, Sequence[str]], seeds: int) -> Iterator[str]:
+    """What makes a table say less than it seems to. shown: test set -> the metrics of the table."""
+    if seeds < ENOUGH:
+        yield f"seeds: {seeds}; with fewer than {ENOUGH} the table says little of how runs vary"
+    for test, metrics in shown.items():
+        if not metrics:
+            continue
+        stacked = _stacked(values, test, metrics[0])
+        full, none = ([line for line in stacked if line[0] == name] for name in REFERENCES)
+        if not full or not none:
+            continue
+        difference = differences({line: stacked[line] for line in (*full, *none)}, none[0], fixed=none)[full[0]]
+        if difference is not None and _verdict(difference.p, difference, metrics[0]) != "better":
+            yield f"{test} {metrics[0]}: all rows are no better to train on than none ({_interval(difference)})"
+
+
+def row_values(path: Path, task: str) -> Values:
+    """What each row of each test set adds to the metrics of an evaluation."""
+    artifact = open_artifact(path, "eval")
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for line in artifact.read("predictions.jsonl", lambda file: list(read_jsonl(file))):
+        lines.setdefault(line["test"], []).append(line)
+    found: Values = {}
+    for test, rows in lines.items():
+        values = (
+            _of_benchmark(rows) if "filter" in rows[0] else tasks.load(task).row_values(rows, artifact.about["labels"])
+        )
+        found |= {(test, metric): array for metric, array in values.items()}
+    return found
+
+
+def _of_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
+    """Of a task of lm-eval the metrics that each document has a number for."""
+    found = {}
+    for filtered in dict.fromkeys(row["filter"] for row in rows):
+        own = [row for row in rows if row["filter"] == filtered]
+        for name, value in own[0].items():
+            if isinstance(value, (int, float)) and name not in ("id", "reference", "prediction"):
+                metric = name if filtered == "none" else f"{name},{filtered}"
+                found[metric] = np.array([row[name] for row in own], np.float64)
+    return found
+
+
+def _stacked(values: Mapping[Trial, Values], test: str, metric: str) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Method and budget -> the values of a metric on a test set [runs, n]."""
+    runs: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    for (method, keep, _), of_trial in values.items():
+        if (test, metric) in of_trial:
+            runs.setdefault((method, keep), []).append(of_trial[test, metric])
+    return {line: np.stack(arrays) for line, arrays in runs.items()}
+
+
+def _of_column(values: Mapping[Trial, Values], test: str, metric: str) -> Iterator[Comparison]:
+    """The comparisons at all budgets; how runs vary is learnt from all of them together."""
+    stacked = _stacked(values, test, metric)
+    budgets = [keep for method, keep in stacked if method == BASELINE]
+    methods = [line for line in stacked if line[0] not in (BASELINE, *REFERENCES) and line[1] in budgets]
+    references = [line for line in stacked if line[0] in REFERENCES]
+    fixed = [line for line in references if line[0] == "none"]
+    found: list[tuple[str, str, Difference]] = []
+    for keep in budgets:
+        known = differences(stacked, (BASELINE, keep), fixed=fixed, compared=max(len(methods), 1))
+        for line in (*references, *(line for line in methods if line[1] == keep)):
+            if (difference := known[line]) is not None:
+                found.append((line[0], keep, difference))
+    adjusted = iter(holm([difference.p for method, _, difference in found if method not in REFERENCES]))
+    for method, keep, difference in found:
+        p = difference.p if method in REFERENCES else next(adjusted)
+        yield Comparison(test, metric, method, keep, difference, p, _verdict(p, difference, metric))
+
+
+def _verdict(p: float, difference: Difference, metric: str) -> str:
+    if p > LEVEL:
+        return "unclear"
+    return "better" if (difference.estimate > 0) != (metric in LOWER) else "worse"
+
+
+def told(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """What the comparisons say: under a head a sentence for each test set, metric and budget."""
+    if comparisons:
+        yield ""
+        yield "Against random, with 95% intervals; better or worse at 5% after Holm's correction:"
+    for test, metric, keep in dict.fromkeys((c.test, c.metric, c.keep) for c in comparisons):
+        here = [c for c in comparisons if (c.test, c.metric, c.keep) == (test, metric, keep)]
+        methods = [c for c in here if c.method not in REFERENCES]
+        if not methods:
+            continue
+        parts = [
+            f"{verdict}: {', '.join(f'{c.method} {_interval(c.difference)}' for c in methods if c.verdict == verdict)}"
+            for verdict in ("better", "worse")
+            if any(c.verdict == verdict for c in methods)
+        ]
+        if not any(c.verdict == "better" for c in methods):
+            parts.insert(0, "no method is better than random here")
+        seen = float(np.median([c.difference.detectable for c in methods]))
+        yield f"  {test} {metric}, keep {keep}: {'; '.join(parts)} (a difference of {seen:.3f} would have been seen)"
+
+
+def _interval(difference: Difference) -> str:
+    return f"{difference.estimate:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
