@@ -19,9 +19,7 @@ NAMED = 5  # parts that a warning names
 Counts = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def counts(
-    task: Task, labels: Sequence[Any], rows: Rows, kept: NDArray[np.int64]
-) -> dict[str, list[dict[str, Any]]]:
+def counts(task: Task, labels: Sequence[Any], rows: Rows, kept: NDArray[np.int64]) -> dict[str, list[dict[str, Any]]]:
     """For label and group, where rows have any, an entry for each: {"name", "rows", "kept"}, in order of name.
 
     labels: the label list. kept: positions of the kept rows. Rows without a label, or a group, are not counted.
@@ -63,15 +61,16 @@ def warnings(found: Counts) -> list[str]:
     told = []
     for what, parts in found.items():
         if lost := gone(parts):
-            named = [f"{part['name']} ({part['rows']:,})" for part in lost]
+            named = [f"{part['name']} ({part['rows']:,} rows)" for part in lost]
             told.append(f"{_many(what, lost, parts)} no row kept: {_first(named)}")
         if lost := halved(parts):
             named = [
                 f"{part['name']} {share(part, parts, 'rows'):.1%} -> {share(part, parts, 'kept'):.1%} "
-                f"({part['kept']:,} of {part['rows']:,})"
+                f"({part['kept']:,} of {part['rows']:,} rows)"
                 for part in lost
             ]
-            told.append(f"{_many(what, lost, parts)} less than half of the share before: {_first(named)}")
+            its = "its" if len(lost) == 1 else "their"
+            told.append(f"{_many(what, lost, parts)} less than half of {its} share: {_first(named)}")
     return told
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from prune_cli.data.open import Reading, check_of_use, open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.models import find, harness
 from prune_cli.runtime.progress import note
+from prune_cli.stages import baseline
+from prune_cli.stages.baseline import Baseline
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
 from prune_cli.stages.counts import warn
 
@@ -79,14 +80,14 @@ def evaluate(
         metrics: dict[str, Any] = {}
         counts: dict[str, int] = {}
         lost: dict[str, dict[str, int]] = {}
-        told: list[str] = []
+        baselines: dict[str, Baseline] = {}
 
         def lines() -> Iterator[dict[str, Any]]:
             for name, rows in sets.items():
                 predicted, metrics[name], lost[name] = _on_rows(network, tokenizer, rows, labels, opts, device, name)
                 counts[name] = len(rows)
                 if labels:
-                    told.extend(f"{name}: {line}" for line in _warnings(predicted))
+                    baselines[name] = baseline.compared(predicted)
                 for key, prediction in zip(rows.ids, predicted, strict=True):
                     yield {"test": name, "id": key, **prediction}
             for name, found, answers in harness.judge(network, tokenizer, asked, opts, device) if asked else ():
@@ -94,6 +95,7 @@ def evaluate(
                 yield from ({"test": name, **answer} for answer in answers)
 
         write_jsonl(draft.path / "predictions.jsonl", lines())
+        told = baseline.warnings(baselines)
         warn(out, told)
         metrics = {name: metrics[name] for name in tests}
         (draft.path / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -127,17 +129,3 @@ def _on_rows(
         precision=opts.precision,
     )
     return predictions, finite(task.metrics(predictions, losses, labels), name), lost
-
-
-def _warnings(predicted: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the metrics of a test set hide: the model knows no more of it than which label is the most frequent."""
-    n = len(predicted)
-    gold, said = (Counter(str(row[key]) for row in predicted) for key in ("label", "prediction"))
-    (frequent, most), (first, _) = gold.most_common(1)[0], said.most_common(1)[0]
-    right = sum(str(row["label"]) == str(row["prediction"]) for row in predicted)
-    if len(gold) == 1 or (len(said) > 1 and right > most):
-        return []
-    beside = f"accuracy {right / n:.3f}, always {frequent} would be {most / n:.3f}"
-    if len(said) == 1:
-        return [f"each of {n:,} rows is predicted {first}: {beside}"]
-    return [f"no better than one label for all {n:,} rows: {beside}"]

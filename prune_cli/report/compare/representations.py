@@ -64,7 +64,9 @@ def compared(inputs: Inputs, drawing: Drawing) -> dict[str, Any]:
     }
 
 
-def _pairs(whole: Mapping[str, Array], some: Mapping[str, Array], near: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+def _pairs(
+    whole: Mapping[str, Array], some: Mapping[str, Array], near: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Any]:
     """CKA of all rows, or of those drawn where features are too many; neighbours in common, of those drawn."""
     arrays = whole if all(map(_affordable, whole.values())) else some
     cka = linear_cka(list(arrays.values())) if len(arrays) > 1 else np.ones((1, 1))

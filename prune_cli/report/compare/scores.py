@@ -94,22 +94,25 @@ def quantiles(
 def shares(inputs: Inputs, what: str) -> dict[str, Any]:
     """Shares of labels or of groups: of all rows, and of each selection with those that it lost.
 
-    Empty where no row has one. A selection that an older version made has no counts: it is None.
+    Empty where no row has one. A selection without counts is None: an older version made it, or they were too many.
     """
-    known = {item.name: item.artifact.about.get("counts") for item in inputs.selections}
-    counted = {name: counts.get(what) for name, counts in known.items() if counts is not None}
-    parts = next((parts for parts in counted.values() if parts), None)
-    if parts is None:
+    counted = {item.name: _counts(item, what) for item in inputs.selections}
+    parts = next((parts for parts in counted.values() if parts), [])
+    if not parts and None not in counted.values():
         return {}
     return {
         "all": {str(part["name"]): share(part, parts, "rows") for part in parts},
-        "selections": {name: _shares(counts and counts.get(what)) for name, counts in known.items()},
+        "selections": {name: None if own is None else _shares(own) for name, own in counted.items()},
     }
 
 
-def _shares(parts: list[dict[str, Any]] | None) -> dict[str, Any] | None:
-    if parts is None:
-        return None
+def _counts(item: Item, what: str) -> list[dict[str, Any]] | None:
+    """The counts of labels or groups that a selection has; empty where its rows have none."""
+    counts: dict[str, list[dict[str, Any]] | None] | None = item.artifact.about.get("counts")
+    return counts.get(what, []) if counts is not None else None
+
+
+def _shares(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "shares": {str(part["name"]): share(part, parts, "kept") for part in parts},
         "gone": [str(part["name"]) for part in gone(parts)],

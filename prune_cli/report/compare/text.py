@@ -7,7 +7,9 @@ from typing import Any
 
 from prune_cli.report.compare.scores import BEYOND
 from prune_cli.report.table import table
+from prune_cli.stages.counts import MOST
 
+UNCOUNTED = f" (made by an older version, or more than {MOST:,} of them)"
 PAIRS = 10  # pairs of selections of different sizes that are listed
 COLUMNS = 8  # labels or groups that have a column each
 NAMED = 3  # of more of them, those that are named in a line
@@ -124,7 +126,7 @@ def _other_sizes(pairs: Sequence[dict[str, Any]]) -> list[str]:
 
 def _shares(what: str, found: dict[str, Any]) -> list[str]:
     of_all, chosen = found["all"], found["selections"]
-    older = [f"  {name}: made by an older version, which counted none" for name, own in chosen.items() if own is None]
+    older = [f"  {name}: not counted{UNCOUNTED}" for name, own in chosen.items() if own is None]
     known = {name: own for name, own in chosen.items() if own}
     title = f"Share of each {what}"
     if len(of_all) > COLUMNS:
@@ -161,7 +163,10 @@ def _quantiles(found: dict[str, dict[str, float]]) -> list[str]:
         return []
     rows = [["  under", *next(iter(found.values()))]]
     rows += [[f"  {name}", *(f"{value:.3f}" for value in own.values())] for name, own in found.items()]
-    return ["Mean rank quantile of the kept rows under each score (1 the highest; 0.5 is that of all rows)", *table(rows)]
+    return [
+        "Mean rank quantile of the kept rows under each score (1 the highest; 0.5 is that of all rows)",
+        *table(rows),
+    ]
 
 
 def _representations(found: dict[str, Any]) -> list[list[str]]:
@@ -174,9 +179,9 @@ def _representations(found: dict[str, Any]) -> list[list[str]]:
     if pairs:
         parts.append(
             [
-                f"Representations: linear CKA below the diagonal (0 if unrelated, {found['cka_rows']:,} rows), share of",
-                f"the {found['k']} nearest neighbours in common above it (by chance "
-                f"{found['chance_in_common']:.3f}, {drawn})",
+                f"Representations: linear CKA below the diagonal (0 if unrelated, of {found['cka_rows']:,} rows),",
+                f"share of the {found['k']} nearest neighbours in common above it "
+                f"(by chance {found['chance_in_common']:.3f}, {drawn})",
                 *_matrix(
                     names,
                     lambda a, b: "none" if pairs[a, b]["cka"] is None else f"{pairs[a, b]['cka']:.3f}",
