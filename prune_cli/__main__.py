@@ -8,7 +8,7 @@ from prune_cli.errors import PruneError
 def main() -> None:
     """Load the command line and run it."""
     try:
-        from prune_cli.cli import main as run
+        from prune_cli.main import main as run
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

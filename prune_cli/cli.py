@@ -5,13 +5,9 @@ Nothing heavy is imported here: each command imports what it needs when it runs,
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +32,7 @@ from prune_cli.parameters import (
     reading_of,
     stage_command,
 )
-from prune_cli.runtime import interrupt, processes
+from prune_cli.runtime import processes
 from prune_cli.runtime.terminal import clean
 from prune_cli.version import __version__
 
@@ -50,105 +46,15 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-# what the system refuses is no bug of ours: told in one line
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-REFUSED = (*NO_SPACE, *NO_ACCESS, errno.EIO, errno.EMFILE)
-# how safetensors and torch tell of a full disk, in exceptions of their own
-NO_SPACE_IN_WORDS = (
-    rf"\(os error ({'|'.join(map(str, NO_SPACE))})\)|inline_container.*(unexpected pos|failed writing)|iostream error"
-    r"|failed with strerror: (No space left on device|Disk quota exceeded)"
-)
-NO_MEMORY_IN_WORDS = "DefaultCPUAllocator: can't allocate memory"  # torch's
 
-INTERRUPTED = "interrupted: the same command again goes on from what is saved"
-
-
-def main() -> None:
-    """Run the command line and exit with its status."""
-    hush()
-    interrupt.listen()
-    status = run(sys.argv[1:])
-    processes.leave(status)
-    sys.exit(status)
-
-
-def hush() -> None:
-    """Keep the libraries from talking on stderr, where no one has asked them to; before they are imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors are raised as well
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    warnings.simplefilter("ignore", FutureWarning)  # from one library to another: nothing a user can act on
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status: 0 done, 1 expected error, 2 usage, 130 interrupted."""
-    try:
-        _check_encoding(arguments)
-        status = app(arguments, prog_name="prune", standalone_mode=False) or 0
-        if status == 130 and processes.tells(INTERRUPTED):
-            _tell(INTERRUPTED)
-        sys.stdout.flush()
-        return int(status)
-    except PruneError as error:
-        return _failed(error.message, error.hint, also=error.also)
-    except typer.TyperException as error:  # wrong usage
-        message = error.format_message().replace("Value error, ", "")
-        if not message:  # no arguments at all: help was printed instead
-            return error.exit_code
-        context = getattr(error, "ctx", None)  # none where a command's own body complains
-        command = context.command_path if context else f"prune {arguments[0]}"
-        return _failed(message, f"{command} --help", error.exit_code)
-    except processes.PeerLost:
-        return _failed("another of the processes ended", "the same command again goes on from what is saved")
-    except BrokenPipeError:  # whoever read our output has seen enough
-        _drop_output()
-        return 1
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        _drop_output()
-        return _failed(f"{error.filename or 'cannot write'}: {error.strerror}")
-    except Exception as error:
-        if isinstance(error, MemoryError) or re.search(NO_MEMORY_IN_WORDS, str(error)):
-            told = " ".join(str(error).split("\n")[0].split())
-            return _failed(f"not enough memory{f' ({told})' if told else ''}", "smaller rows, batches or options")
-        if not re.search(NO_SPACE_IN_WORDS, str(error)):
-            raise
-        return _failed("cannot write: no space left", "the same command again goes on from what is saved")
-
-
-def _check_encoding(arguments: Sequence[str]) -> None:
-    """Raise PruneError for an argument whose bytes are no text: it could be written to no file that we make."""
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            raise PruneError(f"{argument}: an argument that is not UTF-8; allowed: UTF-8") from None
-
-
-def _failed(message: str, hint: str | None = None, status: int = 1, also: Sequence[str] = ()) -> int:
-    if not processes.tells(message):
-        return status
-    told = [f"error: {problem}" for problem in (message, *also)] + ([f"hint: {hint}"] if hint else [])
-    for line in told:
-        _tell(" ".join(line.splitlines()))
-    return status
-
-
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """A line on stderr."""
     print(clean(line), file=sys.stderr, flush=True)
 
 
 def _show(facts: Any, text: str, as_json: bool) -> None:
     """The result on stdout: as one JSON object, or in words."""
     print(json.dumps(facts, ensure_ascii=False) if as_json else clean(text))
-
-
-def _drop_output() -> None:
-    """Let what stdout could not take go nowhere: Python would try again at exit, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:
@@ -159,7 +65,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
 
     facts = report.facts(outcome)
     for line in report.lines(facts):
-        _tell(line)
+        tell(line)
     _show(facts, str(outcome.out), as_json)
 
 
@@ -426,7 +332,7 @@ def init(
     seen = look(data, validation, test_sets(test or ()), reading, model)
     proposal = propose(seen, model, out or Path("my.toml"))
     for line in proposal.told:
-        _tell(f"init: {line}")
+        tell(f"init: {line}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, lambda path: path.write_text(proposal.text, "utf-8"))
@@ -451,14 +357,14 @@ def pipeline(
     from prune_cli.report.outcome import happened
     from prune_cli.report.table import table
 
-    def tell(step: str, done: Outcome) -> None:
-        _tell(f"{step}: {happened(done.state, done.reason, done.seconds)}")
+    def ended(step: str, done: Outcome) -> None:
+        tell(f"{step}: {happened(done.state, done.reason, done.seconds)}")
 
-    report = run.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=tell)
+    report = run.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=ended)
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
-    _tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
+    tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
     lines = [str(report.out)] if dry_run else [*table(list(results.table(report))), *evidence.told(report.comparisons)]
     for warning in report.warnings:
-        _tell(f"warning: {warning}")
+        tell(f"warning: {warning}")
     _show(report.facts, "\n".join(lines), as_json)

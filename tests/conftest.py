@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from prune_cli.artifacts.manifest import Artifact, digest_file
-from prune_cli.cli import hush, run
+from prune_cli.main import hush, run
 
 hush()
 REPOSITORY = Path(__file__).parent.parent

@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_needs_no_heavy_library() -> None:
     """`prune --help` and each command's help import neither torch nor any other large library."""
     program = (
-        "import sys; from prune_cli.cli import hush, run; hush()\n"
+        "import sys; from prune_cli.main import hush, run; hush()\n"
         f"for command in {COMMANDS}: assert run([command, '--help']) == 0\n"
         "assert run(['--help']) == 0 and run(['--version']) == 0\n"
         "heavy = {'torch', 'transformers', 'datasets', 'sklearn', 'scipy', 'peft'}\n"

@@ -15,8 +15,8 @@ from prune_cli.artifacts.code import imported, parsed, serialised
 PACKAGE = Path(prune_cli.__file__).parent
 # from top to bottom: what stands above may import what stands below, and nothing else
 LAYERS = (
-    "__main__ cli parameters __init__ pipeline report stages training methods represent models options gradients "
-    "export tasks data artifacts guide score select numeric runtime errors version"
+    "__main__ main cli parameters __init__ pipeline report stages training methods represent models options gradients "
+    "export tasks data artifacts guide score select numeric runtime option errors version"
 ).split()
 LONGEST = 400  # lines
 
@@ -102,7 +102,7 @@ HEAVY = {"torch", "transformers", "sklearn", "scipy", "datasets", "pandas", "mat
 def modules_reached(folder: Path, *arguments: object) -> set[str]:
     """The modules that a command has loaded when it ends."""
     code = (
-        "import sys; from prune_cli.cli import hush, run; hush(); status = run(sys.argv[1:]);"
+        "import sys; from prune_cli.main import hush, run; hush(); status = run(sys.argv[1:]);"
         "print(*sorted(sys.modules), sep='\\n', file=sys.stderr); sys.exit(status)"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]

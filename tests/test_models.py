@@ -65,7 +65,7 @@ def test_an_up_to_date_training_needs_no_heavy_library(tiny_model: Path, data: P
     """A training that is up to date is skipped without torch and transformers, where the device is the CPU."""
     command = ["finetune", str(data / "train.jsonl"), "-o", str(tmp_path / "out"), "--model", str(tiny_model)]
     command += ["--steps", "1", "--device", "cpu"]
-    program = f"from prune_cli.cli import hush, run; hush()\nassert run({command}) == 0"
+    program = f"from prune_cli.main import hush, run; hush()\nassert run({command}) == 0"
     first, again = in_process(program), in_process(program)
     assert "torch" in first.stderr and "up to date" in again.stderr
     assert again.returncode == 0, again.stderr
@@ -76,7 +76,7 @@ def test_a_hub_model_out_of_reach_is_one_line_at_once(offline: str, tmp_path: Pa
     """Not in the cache, and no network to ask: one line after seconds, not after retries, on the way to nothing."""
     began = time.monotonic()
     done = in_process(
-        "from prune_cli.cli import hush, run; hush()\n"
+        "from prune_cli.main import hush, run; hush()\n"
         f"assert run(['represent', {str(write_rows(tmp_path / 'a.jsonl', sentences(2)))!r}, '-o', 'out', "
         "'--model', 'someone/absent']) == 1",
         HF_HUB_CACHE=str(tmp_path),

@@ -201,7 +201,7 @@ RUN = """
 import sys
 import prune_cli.tasks as tasks
 tasks.__path__.append(sys.argv[1])
-from prune_cli.cli import run
+from prune_cli.main import run
 folder, model = sys.argv[2:]
 for command in (
     f"finetune {folder}/rows.jsonl -o {folder}/model --model {model} --task pairs --epochs 1 --device cpu",

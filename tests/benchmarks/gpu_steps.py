@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 from prune_cli.artifacts import tensors
-from prune_cli.cli import hush, run
 from prune_cli.data.rows import read_rows
+from prune_cli.main import hush, run
 from prune_cli.represent import walk
 from prune_cli.represent.kinds import hidden
 from prune_cli.represent.kinds.dynamics import Dynamics

@@ -153,7 +153,7 @@ def _fork(command: Command, report: Path) -> int:
 
 
 def _run(command: Command, report: Path) -> int:
-    from prune_cli.cli import run
+    from prune_cli.main import run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     library: Any = ctypes.CDLL(None)

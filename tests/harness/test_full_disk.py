@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from prune_cli.cli import run
+from prune_cli.main import run
 from tests.harness.test_faults import COMMANDS, RESUMED, command, halves, inputs, left_over
 from tests.test_resume import digests
 
