@@ -254,7 +254,7 @@ def show_artifact(
         )
 
 
-@app.command(epilog=_example("prune compare runs/score runs/kept runs/train", "prune compare runs/sample"))
+@app.command(epilog=_example("prune compare runs/less runs/kept runs/train"))
 def compare(
     artifacts: Annotated[
         list[str],

@@ -63,7 +63,7 @@ def gather(names: Sequence[str], *, all_seeds: bool) -> Inputs:
             found[own] = artifact
     if len(found) < 2:
         raise PruneError(f"{', '.join(names)}: {len(found)} artifact to compare; allowed: two or more")
-    items = _joined(_short(found))
+    items = _joined(_short(found) if list(found) == list(names) else found)
     of = {stage: [item for item in items if item.artifact.stage == stage] for stage in STAGES}
     return Inputs(items[0].artifact.about["rows"], of["score"], of["select"], of["represent"], left_out)
 

@@ -52,7 +52,8 @@ def correlated(values: Mapping[str, NDArray[np.float64]]) -> list[dict[str, Any]
         for which, matrix in found.items():
             r = float(matrix[i, j])
             pair[which] = None if math.isnan(r) else r
-            pair[f"{which}_interval"] = correlation.interval(r, n, of_ranks=which == "spearman")
+            interval = correlation.interval(r, n, of_ranks=which == "spearman")
+            pair[f"{which}_interval"] = interval and list(interval)
         pairs.append(pair)
     return pairs
 
