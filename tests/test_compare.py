@@ -114,7 +114,7 @@ def test_representations_beside_each_other(made: Path, prune: Prune, monkeypatch
     gradient = (held["gradient"]["gradient"].astype(np.float64) * scale[:, :, None]).reshape(24, -1)
     (pair,) = [pair for pair in found["pairs"] if {pair["a"], pair["b"]} == {"hidden", "gradient"}]
     assert pair["cka"] == pytest.approx(brute_cka(hidden, gradient), rel=1e-6)
-    monkeypatch.setattr("prune_cli.report.compare.representations.PRODUCTS", 4)
+    monkeypatch.setattr("prune_cli.report.compare.representations.WORK", 100)
     drawn = prune(*command, "--sample", 12).json()["representations"]
     assert (drawn["cka_rows"], drawn["rows"]) == (12, 12)
     assert prune(*command[:-3], "--k", 24).errors == [

@@ -117,8 +117,10 @@ def test_cka_is_that_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "NUMBERS", 500)
     monkeypatch.setattr(alike, "NUMBERS", 500)
     np.testing.assert_allclose(linear_cka(arrays), expected, rtol=1e-9, atol=1e-12)
-    x, y = (Centred(array) for array in arrays[:2])
-    assert alike._by_features(x, y) == pytest.approx(alike._by_rows(x, y), rel=1e-12)
+    centred = [Centred(array) for array in arrays]
+    np.testing.assert_allclose(alike._by_features(centred), alike._by_rows(centred), rtol=1e-12)
+    some = [arrays[0], arrays[2]]  # no more features than rows
+    np.testing.assert_allclose(linear_cka(some), [[brute_cka(x, y) for y in some] for x in some], atol=1e-12)
     found = linear_cka([arrays[0], np.full((40, 4), 0.1)])
     assert np.isnan(found[0, 1]) and found[0, 0] == pytest.approx(1)
 

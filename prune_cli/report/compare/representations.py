@@ -18,7 +18,7 @@ from prune_cli.data.open import Reading, open_rows
 from prune_cli.errors import PruneError
 from prune_cli.numeric import neighbours
 from prune_cli.numeric.blocks import Array
-from prune_cli.numeric.cka import linear_cka
+from prune_cli.numeric.cka import WIDE, linear_cka
 from prune_cli.numeric.vectors import vectors
 from prune_cli.numeric.views import Centred, Drawn
 from prune_cli.report.compare.inputs import Inputs, Item
@@ -26,7 +26,6 @@ from prune_cli.represent import kinds
 from prune_cli.represent.observe import scale_of
 
 WORK = 2**36  # multiplications of features that CKA of two representations may take before rows are drawn for it
-PRODUCTS = 2**24  # of features with features, held at once
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _pairs(
 
 def _affordable(array: Array) -> bool:
     """Whether CKA with another of its width is computed over all rows."""
-    return array.shape[1] ** 2 <= PRODUCTS and len(array) * array.shape[1] ** 2 <= WORK
+    return array.shape[1] <= WIDE and len(array) * array.shape[1] ** 2 <= WORK
 
 
 def _purity(near: NDArray[np.int64], label: NDArray[np.int64]) -> dict[str, Any]:
