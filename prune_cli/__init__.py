@@ -40,6 +40,7 @@ __all__ = [
     "represent",
     "score",
     "select",
+    "simulate",
 ]
 
 # Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
@@ -206,6 +207,16 @@ def merge(
     from prune_cli.stages.merge import merge as stage
 
     return _made(stage(str(model), Path(out), build(Merge, options), _how(replace, force)))
+
+
+def simulate(out: str | Path, *, replace: bool = False, force: bool = False, **options: Any) -> Artifact:
+    """Prune points in the plane by every method. See `prune simulate --help`; arguments as for `represent`."""
+    from prune_cli.options import Simulate, build
+    from prune_cli.stages.simulate import simulate as stage
+
+    if "keep" in options:
+        options["keep"] = str(options["keep"])
+    return _made(stage(Path(out), build(Simulate, options), _how(replace, force)))
 
 
 def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) -> Report:

@@ -210,12 +210,26 @@ def merge(
     ],
     out: Out,
     opts: options.Merge,
-    **making: Any,
+    how: Any,
 ) -> Outcome:
     """Add adapters into their model's weights: a plain folder that other trainers and servers load."""
     from prune_cli.stages.merge import merge
 
-    return merge(model, out, opts, **making)
+    return merge(model, out, opts, how)
+
+
+@app.command(
+    epilog=_example(
+        "prune simulate -o runs/simulation",
+        "prune simulate -o runs/noise --sweep noise=0,0.1,0.2",
+    )
+)
+@_stage
+def simulate(out: Out, opts: options.Simulate, how: Any) -> Outcome:
+    """Prune points in the plane by every method: figures of what each keeps, and when it fails."""
+    from prune_cli.stages.simulate import simulate
+
+    return simulate(out, opts, how)
 
 
 @app.command(epilog=_example("prune methods", "prune methods less"))

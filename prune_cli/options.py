@@ -236,6 +236,30 @@ class Merge:
     trust_remote_code: TrustRemoteCode = False
 
 
+@dataclass(frozen=True)
+class Simulate:
+    """Options of `prune simulate`."""
+
+    methods: Annotated[str, Help("Published methods, with commas; paper: those of Du et al. 2025, Figure 2.")] = "paper"
+    keep: Annotated[
+        str, Help("How much of the 600 training points to keep: a share (0.3 or 30%) or a number (180).")
+    ] = "0.3"
+    noise: Annotated[float, Meta(ge=0, le=0.5), Help("Share of training points whose label is flipped.")] = 0.0
+    imbalance: Annotated[
+        float, Meta(ge=1, le=99), Help("Points of the larger class to one of the smaller; 1: as many.")
+    ] = 1.0
+    clusters: Annotated[
+        int, Meta(ge=1, le=10), Help("Clusters that a class is drawn from; k-means looks for as many.")
+    ] = 2
+    seeds: Annotated[int, Meta(gt=0, le=10_000), Help("How often all is drawn and run, with seeds from --seed on.")] = (
+        20
+    )
+    sweep: Annotated[
+        str | None, Help("Run along values of noise, imbalance, clusters or keep too, as in noise=0,0.1,0.2.")
+    ] = None
+    seed: Seed = 0
+
+
 def recipe(record: Any, task: str | None = None) -> dict[str, Any]:
     """The options of a record that are part of the recipe, without those that have no say, as far as the task tells.
 

@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
-COMMANDS = [*STAGES, "merge", "export", "methods", "show", "compare", "guide", "init", "pipeline"]
+COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "compare", "guide", "init", "pipeline"]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_help_needs_no_heavy_library() -> None:
         "import sys; from prune_cli.main import hush, run; hush()\n"
         f"for command in {COMMANDS}: assert run([command, '--help']) == 0\n"
         "assert run(['--help']) == 0 and run(['--version']) == 0\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'sklearn', 'scipy', 'peft'}\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'sklearn', 'scipy', 'peft', 'matplotlib'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
@@ -61,6 +61,7 @@ RECORDS = {
     "finetune": options.Finetune,
     "eval": options.Eval,
     "merge": options.Merge,
+    "simulate": options.Simulate,
 }
 
 
@@ -110,7 +111,7 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     warmup, final = found["finetune"]
     order = [warmup, *found["represent"], *found["score"], *found["select"], *found["export"], final, *found["eval"]]
     order += [*found["show"], *found["compare"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
-    order += [f"{line} --dry-run" for line in found["pipeline"]]
+    order += [f"{line} --dry-run" for line in [*found["simulate"], *found["pipeline"]]]
     for line in order:
         program, *arguments = shlex.split(line)
         assert program == "prune"

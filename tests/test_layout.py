@@ -15,8 +15,8 @@ from prune_cli.artifacts.code import imported, parsed, serialised
 PACKAGE = Path(prune_cli.__file__).parent
 # from top to bottom: what stands above may import what stands below, and nothing else
 LAYERS = (
-    "__main__ main cli parameters __init__ pipeline report stages training methods represent models options gradients "
-    "export tasks data artifacts guide score select numeric runtime option errors version"
+    "__main__ main cli parameters __init__ pipeline report stages simulation training methods represent models options "
+    "gradients export tasks data artifacts guide score select numeric runtime option errors version"
 ).split()
 LONGEST = 400  # lines
 
@@ -130,7 +130,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "score less": ["score", made / "train", "-o", out / "less", "--method", "less", *on_target],
         "select top": ["select", made / "score", "-o", out / "top", "--method", "top", "--keep", "0.5"],
         "select random of data": ["select", train, "-o", out / "random", "--method", "random", "--keep", 3],
-        "export": ["export", made / "kept", "-o", out / "export", "--for", "datasets"],
+        "export": ["export", made / "kept", "-o", out / "export", "--for", "jsonl"],
         "represent up to date": ["represent", train, "-o", made / "train", "--model", warmup, *kinds],
         "finetune up to date": ["finetune", made / "kept", "-o", made / "again", *quick, "--model"],
         "eval up to date": ["eval", warmup, data / "test.jsonl", "-o", made / "metrics"],

@@ -156,8 +156,8 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
         return Argument(digests, lambda: _asked_scale(inputs, held, kind, optional=name in chosen.optional))
     tensor = kinds.load(kind).features if bare in OF_CHOICE else bare
     if bare in OF_CHOICE and name.replace(bare, SCALE) in chosen.inputs:
-        return Argument(digests, lambda: _shaped(_stored(inputs, held, kind, tensor), bare, kind))
-    return Argument(digests, lambda: _shaped(_multiplied(inputs, held, kind, tensor), bare, kind))
+        return Argument(digests, lambda: shaped(_stored(inputs, held, kind, tensor), bare, kind))
+    return Argument(digests, lambda: shaped(_multiplied(inputs, held, kind, tensor), bare, kind))
 
 
 def _multiplied(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
@@ -193,7 +193,7 @@ def _stored(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any
     return rows_at(array, _positions(inputs, held))
 
 
-def _shaped(array: NDArray[Any], name: str, kind: str) -> NDArray[Any]:
+def shaped(array: NDArray[Any], name: str, kind: str) -> NDArray[Any]:
     """`features` [n, d] with all checkpoints side by side, `trajectory` [n, e, d]; a tensor by its name as stored.
 
     A kind of one number a checkpoint has its checkpoints for features, and a trajectory of one step [n, 1, e].

@@ -85,6 +85,8 @@ def _summary(facts: dict[str, Any]) -> str:
         case "eval":
             tests = [f"{name} ({n} rows)" for name, n in about["tests"].items()]
             return f"measurements on {', '.join(tests)}"
+        case "simulate":
+            return f"points in the plane, {about['kept']} of {about['points']['train']} kept, {about['seeds']} seeds"
         case stage:
             return f"made by prune {stage}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prune_cli.artifacts.drafts import NEW
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.report import simulation
 from prune_cli.stages.common import Outcome
 
 
@@ -26,6 +27,8 @@ def facts(done: Outcome) -> dict[str, Any]:
         values |= {"kept": about["kept"], "rows": about["rows"]}
     if done.stage == "eval":
         values["metrics"] = json.loads(open_artifact(done.out).file("metrics.json").read_text("utf-8"))
+    if done.stage == "simulate":
+        values |= simulation.facts(open_artifact(done.out))
     return values
 
 
@@ -39,7 +42,7 @@ def lines(values: dict[str, Any]) -> list[str]:
         measured = sorted((key for key in metrics if isinstance(metrics[key], float)), key=lambda key: key == "loss")
         numbers = ", ".join(f"{key} {metrics[key]:.4f}" for key in measured)
         told.append(f"{stage}: {name}: {numbers}, n {metrics['n']}")
-    return told
+    return told + (simulation.lines(values) if "summary" in values else [])
 
 
 def happened(state: str, reason: str, seconds: float) -> str:

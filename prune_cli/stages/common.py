@@ -23,7 +23,8 @@ from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime import memory, processes
 
-LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "sklearn")  # named in a manifest if they were used
+# named in a manifest if they were used
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "sklearn", "matplotlib")
 TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats")  # what a task's results may depend on
 
 

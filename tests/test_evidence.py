@@ -1,0 +1,109 @@
+"""Methods against random: which are compared at which budget, what is said of them, and what is warned of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prune_cli.numeric.inference import differences, holm
+from prune_cli.pipeline.evidence import Trial, Values, compare, row_values, told, warned
+from tests.conftest import read_rows
+
+N = 400
+
+
+def runs(means: dict[tuple[str, str], float], seeds: int = 4, metric: str = "accuracy") -> dict[Trial, Values]:
+    """Values of rows whose mean is about the one given, different for each seed; random has twice the seeds."""
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(size=N)
+    values: dict[Trial, Values] = {}
+    for (method, keep), mean in means.items():
+        for seed in range(1 if method == "none" else 2 * seeds if method == "random" else seeds):
+            right = hard + rng.normal(0, 0.05, N) < mean + rng.normal(0, 0.01)
+            values[method, keep, None if method == "none" else seed] = {("test", metric): right.astype(float)}
+    return values
+
+
+MEANS = {
+    ("full", "100%"): 0.9,
+    ("none", "0%"): 0.5,
+    ("random", "0.1"): 0.6,
+    ("random", "0.3"): 0.75,
+    ("good", "0.1"): 0.75,
+    ("good", "0.3"): 0.76,
+    ("bad", "0.1"): 0.3,
+    ("alone", "0.5"): 0.9,
+}
+
+
+def test_methods_meet_random_at_their_budget() -> None:
+    """Each method against random at its budget; the references at every budget; Holm over the methods alone."""
+    values = runs(MEANS)
+    found = {(c.method, c.keep): c for c in compare(values)}
+    assert set(found) == {
+        *(("good", "0.1"), ("good", "0.3"), ("bad", "0.1")),
+        *((name, keep) for name in ("full", "none") for keep in ("0.1", "0.3")),
+    }
+    assert {key: c.verdict for key, c in found.items()} == {
+        ("good", "0.1"): "better",
+        ("good", "0.3"): "unclear",
+        ("bad", "0.1"): "worse",
+        ("full", "0.1"): "better",
+        ("full", "0.3"): "better",
+        ("none", "0.1"): "worse",
+        ("none", "0.3"): "worse",
+    }
+    stacked: dict[tuple[str, str], list[np.ndarray]] = {}
+    for (method, keep, _), of_trial in values.items():
+        stacked.setdefault((method, keep), []).append(of_trial["test", "accuracy"])
+    arrays = {key: np.stack(several) for key, several in stacked.items()}
+    alone = {
+        key: differences(arrays, ("random", key[1]), fixed=[("none", "0%")])[key]
+        for key in (("good", "0.1"), ("bad", "0.1"), ("good", "0.3"))
+    }
+    adjusted = holm([d.p for d in alone.values() if d is not None])
+    for (key, difference), p in zip(alone.items(), adjusted, strict=True):
+        assert difference is not None
+        assert found[key].p == pytest.approx(p)
+        assert found[key].difference.estimate == difference.estimate
+        assert found[key].difference.detectable > difference.detectable  # at the level of three comparisons
+
+
+def test_of_a_loss_less_is_better() -> None:
+    """The verdict of a loss is the other way round."""
+    found = {(c.method, c.keep): c.verdict for c in compare(runs(MEANS, metric="loss"))}
+    assert (found["good", "0.1"], found["bad", "0.1"], found["full", "0.1"]) == ("worse", "better", "worse")
+
+
+def test_what_is_said() -> None:
+    """A sentence a budget: which methods are better, which worse; that none is, where none is."""
+    lines = list(told(compare(runs(MEANS))))
+    assert lines[0] == "" and lines[1].startswith("Against random")
+    assert len(lines) == 4
+    assert lines[2].startswith("  test accuracy, keep 0.1: better: good +0.1") and "; worse: bad -0.2" in lines[2]
+    assert lines[3].startswith("  test accuracy, keep 0.3: no method is better than random here (a difference of 0.0")
+    assert list(told([])) == []
+    assert list(told(compare(runs({("full", "100%"): 0.9, ("good", "0.1"): 0.8})))) == []  # no random
+
+
+def test_what_is_warned_of() -> None:
+    """Few seeds; and training that is of no use."""
+    shown = {"test": ["accuracy"], "other": []}
+    assert list(warned(runs(MEANS), shown, 4)) == []
+    useless = runs({("full", "100%"): 0.5, ("none", "0%"): 0.5})
+    few, of_no_use = warned(useless, shown, 2)
+    assert few == "seeds: 2; with fewer than 3 the table says little of how runs vary"
+    assert of_no_use.startswith("test accuracy: all rows are no better to train on than none (")
+
+
+def test_values_of_an_evaluation(made: Path) -> None:
+    """Their means are the metrics, but for the bias of macro-F1."""
+    metrics = json.loads((made / "metrics/metrics.json").read_text())["test"]
+    values = row_values(made / "metrics", "classification")
+    assert set(values) == {("test", "accuracy"), ("test", "macro_f1")}
+    assert values["test", "accuracy"].mean() == pytest.approx(metrics["accuracy"])
+    assert values["test", "macro_f1"].mean() == pytest.approx(metrics["macro_f1"], abs=0.1)
+    assert len(values["test", "accuracy"]) == len(read_rows(made / "metrics/predictions.jsonl"))
