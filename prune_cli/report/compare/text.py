@@ -105,7 +105,7 @@ def _other_sizes(pairs: Sequence[dict[str, Any]]) -> list[str]:
     others = [pair for pair in pairs if pair["rows"][0] != pair["rows"][1]]
     if not others:
         return []
-    title = f"Selections of different sizes: {len(others)} pairs"
+    title = f"Selections of different sizes: {len(others)} pair{'s' if len(others) > 1 else ''}"
     if len(others) > PAIRS:
         return [f"{title}, which --json tells"]
     head = ["", "", "rows", "in common", "by chance", "Jaccard", "by chance"]
@@ -131,7 +131,11 @@ def _shares(what: str, found: dict[str, Any]) -> list[str]:
     title = f"Share of each {what}"
     if len(of_all) > COLUMNS:
         lost = [f"  {name}: {_lost(own, of_all)}" for name, own in known.items() if own["gone"] or own["halved"]]
-        return [f"{title}: what lost more than half of its share, of {len(of_all):,}", *(lost or ["  none"]), *older]
+        return [
+            f"{title}: what lost more than half of its share, of {len(of_all):,} {what}s",
+            *(lost or ["  none did"]),
+            *older,
+        ]
     rows = [[f"  {what}", *of_all], ["  all rows", *(f"{value:.3f}" for value in of_all.values())]]
     for name, own in known.items():
         rows.append([f"  {name}", *(_share(own, label) for label in of_all)])
