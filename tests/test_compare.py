@@ -13,7 +13,7 @@ import prune_cli
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.stages import baseline
+from prune_cli.stages import baseline, counts
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_similarity import brute_cka
 
@@ -149,6 +149,17 @@ def test_a_selection_warns_of_what_it_loses(here: Path, prune: Prune) -> None:
     assert "  top: 9 with no row: g00 (0.067), g01 (0.067), g02 (0.067), …\n" in text
 
 
+def test_exactly_half_of_a_share_is_no_warning() -> None:
+    """10% where it was 20% is not told; one row fewer is."""
+
+    def warned(kept: int) -> int:
+        parts = {"a": (20, kept), "b": (80, 100 - kept)}
+        found = [{"name": name, "rows": rows, "kept": n} for name, (rows, n) in parts.items()]
+        return len(counts.warnings({"label": found}))
+
+    assert (warned(10), warned(9)) == (0, 1)
+
+
 def test_rows_without_labels_have_none_of_it(here: Path, prune: Prune) -> None:
     """Neither rows to generate nor rows without a label have counts, and a row without a label is in no count."""
     write_rows(here / "lm.jsonl", [{"prompt": f"say {i}", "response": str(i)} for i in range(6)])
@@ -182,7 +193,7 @@ def test_a_pipelines_folder(here: Path, prune: Prune) -> None:
         "methods/drawn/keep-0.2/seed-2/select": "some",
         "methods/drawn/keep-0.2/seed-10/select": "few",
         "methods/full/keep-100%/seed-0/select": "whole",
-        "methods/long/keep-0.5/select.part": "some",
+        "score/other.part": "drawn",
     }
     assert prune("select", "drawn", "-o", "whole", "--method", "top", "--keep", "100%").code == 0
     for place, name in places.items():
