@@ -102,9 +102,9 @@ class Select:
     ] = "none"
     balance_by: Annotated[Literal["label", "group"], Help("What to balance: labels, or groups.")] = "label"
     order: Annotated[
-        Literal["data", "best"],
-        Help("Order of the kept rows: as in the data, or as the method picked them, best first."),
-    ] = "data"
+        Literal["best", "data"],
+        Help("Order of the kept rows: as the method picked them, best first, or as in the data."),
+    ] = "best"
     on: On = None
     target: Target = None
     task: Task = "auto"

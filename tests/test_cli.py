@@ -229,6 +229,7 @@ def test_streams_that_close_or_fill(prune_process: Prune, made: Path) -> None:
     assert (ran.code, ran.err) == (1, "error: cannot write: No space left on device\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [16, 40])  # of 1 KiB: the weights have 27, a resume point's moments more
 def test_training_on_a_full_disk_is_one_line(blocks: int, here: Path, tiny_model: Path, data: Path) -> None:
     """Where the libraries cannot write weights or a resume point, that is one line; what is saved stays."""

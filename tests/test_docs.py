@@ -87,6 +87,7 @@ def test_the_readmes_pipeline(here: Path) -> None:
     assert len({line.split()[0] for line in done.stdout.splitlines()[1:]}) == 9
 
 
+@pytest.mark.slow
 def test_the_page_on_python(here: Path) -> None:
     """The example of the Python API runs as it stands, and prints what it says: 360 of 1,200 rows are kept."""
     (example,) = blocks("python", "python")

@@ -165,9 +165,7 @@ class _Runner:
         rows, needs = plan.train, []
         if plan.fraction < 1:
             part = self.out / "warmup-rows"
-            drawn = options.Select(
-                method="random", keep=str(plan.fraction), order="best", task=plan.task, seed=plan.warmup.seed
-            )
+            drawn = options.Select(method="random", keep=str(plan.fraction), task=plan.task, seed=plan.warmup.seed)
             self.step(
                 "select warmup rows",
                 part,
@@ -227,7 +225,6 @@ class _Runner:
         opts = options.Select(
             method=method.select,
             keep=keep,
-            order="best",  # so that a smaller budget is the head of the file, where a method's is
             balance=entry.balance,  # type: ignore[arg-type]  # checked with the file
             balance_by=entry.balance_by,  # type: ignore[arg-type]
             **self.common(selector, method, target, method.select_options, seed),
