@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
-COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "guide", "init", "pipeline"]
+COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "compare", "guide", "init", "pipeline"]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     assert sorted(found) == sorted(COMMANDS)
     warmup, final = found["finetune"]
     order = [warmup, *found["represent"], *found["score"], *found["select"], *found["export"], final, *found["eval"]]
-    order += [*found["show"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
+    order += [*found["show"], *found["compare"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
     order += [f"{line} --dry-run" for line in [*found["simulate"], *found["pipeline"]]]
     for line in order:
         program, *arguments = shlex.split(line)

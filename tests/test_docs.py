@@ -190,6 +190,14 @@ def test_the_error_on_the_page_on_rows(tmp_path: Path, prune: Prune, monkeypatch
     assert f"    {ran.err.splitlines()[0]}\n" in PAGES["rows"]
 
 
+def test_the_example_on_the_page_on_comparing(here: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands give the table that stands below them."""
+    monkeypatch.chdir(here)
+    *first, last, _ = (shlex.split(line)[1:] for line in commands("compare"))
+    assert [prune(*command).code for command in first] == [0] * 4
+    assert prune(*last).out == blocks("compare", "text")[0]
+
+
 def test_the_guide_prints_its_pages(prune: Prune) -> None:
     """`prune guide` lists every page, with a topic it prints one; the README has a line for each."""
     listed = prune("guide").out
