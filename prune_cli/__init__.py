@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "compare",
     "evaluate",
     "export",
     "finetune",
@@ -226,6 +227,19 @@ def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) ->
     from prune_cli.pipeline.run import run
 
     return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda label, outcome: None)
+
+
+def compare(
+    artifacts: Names, *, k: int = 10, sample: int = 2000, seed: int = 0, all_seeds: bool = False
+) -> dict[str, Any]:
+    """What artifacts about the same rows, or those of a pipeline's folder, have in common. See `prune compare --help`.
+
+    Returns what `--json` prints.
+    """
+    from prune_cli.report.compare import facts
+    from prune_cli.report.compare.representations import Drawing
+
+    return facts(_names(artifacts), Drawing(k, sample, seed), all_seeds=all_seeds)
 
 
 def open_artifact(path: str | Path) -> Artifact:

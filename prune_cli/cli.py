@@ -268,6 +268,46 @@ def show_artifact(
         )
 
 
+@app.command(epilog=_example("prune compare runs/less runs/kept runs/train"))
+def compare(
+    artifacts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ARTIFACT|RUN",
+            help="Score, select and represent artifacts about the same rows, or the folder of a pipeline.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file to write all of it to, as one JSON object.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Nearest neighbours of a row.", min=1)] = 10,
+    sample: Annotated[
+        int, typer.Option(help="Rows that are drawn, where there are more, for neighbours and wide features.", min=4)
+    ] = 2000,
+    seed: Annotated[int, typer.Option(help="Draws them.", min=0)] = 0,
+    all_seeds: Annotated[
+        bool, typer.Option("--all-seeds", help="All seeds of a pipeline, not the first alone.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what scores, selections and representations of the same rows have in common, beside chance."""
+    from prune_cli.artifacts.files import replace_file
+    from prune_cli.report import compare as report
+    from prune_cli.report.compare.representations import Drawing
+    from prune_cli.report.compare.text import text
+
+    if out and out.exists() and not force:
+        raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
+    facts = report.facts(artifacts, Drawing(k, sample, seed), all_seeds=all_seeds)
+    if out:
+        written = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, lambda path: path.write_text(written, "utf-8"))
+    _show(facts, text(facts), as_json)
+
+
 @app.command(epilog=_example("prune guide", "prune guide methods"))
 def guide(
     topic: Annotated[str | None, typer.Argument(metavar="TOPIC", help="A page of the guide.")] = None,

@@ -33,7 +33,7 @@ class Help:
     text: str
     key: bool = True
     by_task: bool = False
-    only: tuple[str, str] | None = None
+    only: tuple[str, str | int] | None = None
     panel: str | None = None
 
 

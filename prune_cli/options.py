@@ -102,9 +102,9 @@ class Select:
     ] = "none"
     balance_by: Annotated[Literal["label", "group"], Help("What to balance: labels, or groups.")] = "label"
     order: Annotated[
-        Literal["data", "best"],
-        Help("Order of the kept rows: as in the data, or as the method picked them, best first."),
-    ] = "data"
+        Literal["best", "data"],
+        Help("Order of the kept rows: as the method picked them, best first, or as in the data."),
+    ] = "best"
     on: On = None
     target: Target = None
     task: Task = "auto"
@@ -132,7 +132,7 @@ class Finetune:
     model: Annotated[str, Help("Hub name or folder of the model to train, or a finetune artifact.")]
     task: Task = "auto"
     tune: Annotated[Literal["full", "lora"], Help("Train all weights, or LoRA adapters and the head.")] = "full"
-    epochs: Annotated[float, Meta(gt=0, le=1_000_000), Help("Passes over the data.")] = 3.0
+    epochs: Annotated[float, Meta(gt=0, le=1_000_000), Help("Passes over the data.", only=("steps", 0))] = 3.0
     steps: Annotated[int, Meta(ge=0, le=MOST), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
     learning_rate: Annotated[float, Meta(gt=0), Help("Peak learning rate.")] = 5e-5
     schedule: Annotated[Literal["linear", "cosine", "constant"], Help("Shape of the learning rate.")] = "linear"

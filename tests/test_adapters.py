@@ -57,6 +57,7 @@ def logits(model: Any, tokenizer: Any) -> torch.Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rsLoRA", "DoRA", "IA3"])
 def test_adapters_from_elsewhere(kind: str, tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
     """They are what peft makes of them; merged, transformers loads them alone; `eval` measures the same of both."""
@@ -106,6 +107,7 @@ def test_a_head_of_other_labels_is_drawn_anew(tiny_model: Path, data: Path, tmp_
     assert "new head" not in ran.err
 
 
+@pytest.mark.slow
 def test_gradients_of_adapters_from_elsewhere(tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
     """In batches those of rows by themselves, where the type has a rule; DoRA is refused, and its hidden states not."""
     rows = numbered(tmp_path / "rows.jsonl")

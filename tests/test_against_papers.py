@@ -78,6 +78,7 @@ def test_kmeans_keeps_no_more_of_a_crowd_within_each_label() -> None:
                 assert len(rows) == 20 and alike[rows].sum() <= 3
 
 
+@pytest.mark.slow
 def test_clusters_of_equal_size_have_equal_chances() -> None:
     """Four clusters of two rows, five kept: each gives two rows a quarter of the time, within four standard errors."""
     features = np.repeat(100.0 * np.eye(4), 2, axis=0).astype(np.float32) + np.tile([[0.0], [1.0]], (4, 1))

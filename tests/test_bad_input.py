@@ -572,3 +572,10 @@ def test_wrong_usage(here: Path, prune: Prune, tiny_model: Path) -> None:
         check(ran, part, code=2)
         assert hint in ran.err
     assert left() == []
+
+
+def test_rows_of_a_language_model_are_told_their_task(here: Path, prune: Prune) -> None:
+    """Where the task was not said, the hint is not to classify the instructions."""
+    write_rows(here / "rows.jsonl", [{"instruction": "Say yes.", "output": "Yes."}])
+    ran = prune("select", "rows.jsonl", "-o", "out", "--method", "random", "--keep", 1)
+    assert ran.code == 1 and "hint: --task generation reads these rows for a language model" in ran.err

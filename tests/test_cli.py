@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
-COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "guide", "init", "pipeline"]
+COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "compare", "guide", "init", "pipeline"]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     assert sorted(found) == sorted(COMMANDS)
     warmup, final = found["finetune"]
     order = [warmup, *found["represent"], *found["score"], *found["select"], *found["export"], final, *found["eval"]]
-    order += [*found["show"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
+    order += [*found["show"], *found["compare"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
     order += [f"{line} --dry-run" for line in [*found["simulate"], *found["pipeline"]]]
     for line in order:
         program, *arguments = shlex.split(line)
@@ -229,6 +229,7 @@ def test_streams_that_close_or_fill(prune_process: Prune, made: Path) -> None:
     assert (ran.code, ran.err) == (1, "error: cannot write: No space left on device\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [16, 40])  # of 1 KiB: the weights have 27, a resume point's moments more
 def test_training_on_a_full_disk_is_one_line(blocks: int, here: Path, tiny_model: Path, data: Path) -> None:
     """Where the libraries cannot write weights or a resume point, that is one line; what is saved stays."""

@@ -87,6 +87,7 @@ def test_the_readmes_pipeline(here: Path) -> None:
     assert len({line.split()[0] for line in done.stdout.splitlines()[1:]}) == 9
 
 
+@pytest.mark.slow
 def test_the_page_on_python(here: Path) -> None:
     """The example of the Python API runs as it stands, and prints what it says: 360 of 1,200 rows are kept."""
     (example,) = blocks("python", "python")
@@ -187,6 +188,14 @@ def test_the_error_on_the_page_on_rows(tmp_path: Path, prune: Prune, monkeypatch
     write_rows(tmp_path / "train.jsonl", [*sentences(6), {"text": " ", "label": "positive"}])
     ran = prune("select", "train.jsonl", "-o", "out", "--method", "random", "--keep", 1)
     assert f"    {ran.err.splitlines()[0]}\n" in PAGES["rows"]
+
+
+def test_the_example_on_the_page_on_comparing(here: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands give the table that stands below them."""
+    monkeypatch.chdir(here)
+    *first, last, _ = (shlex.split(line)[1:] for line in commands("compare"))
+    assert [prune(*command).code for command in first] == [0] * 4
+    assert prune(*last).out == blocks("compare", "text")[0]
 
 
 def test_the_guide_prints_its_pages(prune: Prune) -> None:

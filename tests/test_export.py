@@ -376,7 +376,7 @@ def test_rows_of_every_source(here: Path, prune: Prune) -> None:
     saved.to_csv("rows.csv", index=False)
     (here / "rows.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     for i, source in enumerate(("saved", "rows.parquet", "rows.csv", "rows.jsonl.gz")):
-        assert prune("select", source, "-o", f"kept{i}", "--method", "random", "--keep", 4).code == 0
+        assert prune("select", source, "-o", f"kept{i}", "--method", "random", "--keep", 4, "--order", "data").code == 0
         assert prune("export", f"kept{i}", "-o", f"out{i}", "--for", "parquet").code == 0
         assert read_with_json(here / f"out{i}/kept.parquet") == rows
 

@@ -126,6 +126,7 @@ def light_commands(made: Path, data: Path, out: Path) -> dict[str, list[object]]
         "guide": ["guide"],
         "show represent": ["show", made / "train"],
         "show finetune": ["show", warmup],
+        "compare": ["compare", made / "score", made / "kept", made / "train", "--k", 3],
         "score less": ["score", made / "train", "-o", out / "less", "--method", "less", *on_target],
         "select top": ["select", made / "score", "-o", out / "top", "--method", "top", "--keep", "0.5"],
         "select random of data": ["select", train, "-o", out / "random", "--method", "random", "--keep", 3],

@@ -371,7 +371,7 @@ def test_a_mistyped_folder_is_told_at_once(
     """A path that is not there is no such folder; the hub is not asked."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
-    monkeypatch.setattr("prune_cli.models.find._hub_config", lambda name: pytest.fail("asked the hub"))
+    monkeypatch.setattr("prune_cli.models.find._hub_file", lambda name: pytest.fail("asked the hub"))
     train = data / "train.jsonl"
     for command in (["represent", train, "--model", name], ["eval", name, train]):
         ran = prune(*command, "-o", "out")

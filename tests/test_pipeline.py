@@ -214,6 +214,7 @@ def hidden(path: Path) -> Any:
     return np.array(tensors.load(path / "hidden.safetensors")["hidden"])
 
 
+@pytest.mark.slow
 def test_a_method_has_options_of_its_representation(folder: Path, prune: Prune) -> None:
     """Each set of options is one pass, beside the plain one; options that say the same are the same pass."""
     by = (
@@ -441,6 +442,7 @@ def test_groups_that_the_target_set_lacks_in_part(folder: Path, prune: Prune) ->
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_target_s_gradients_are_as_they_are(folder: Path, prune: Prune) -> None:
     """A method of the file that asks for Adam's steps has them of the training rows alone."""
     own = '{name = "mine", representation = "gradient", represent_options = {precondition = "adam"}, score = "less", '

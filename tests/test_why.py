@@ -38,7 +38,7 @@ def test_ranks_are_those_of_the_scores(made: Path) -> None:
     assert [line["score"] for line in lines] == [line["score"] for line in scores]
     ranked = sorted((line for line in lines if line["kept"]), key=lambda line: line["rank"])
     assert [line["rank"] for line in ranked] == list(range(1, 13))
-    assert [line["id"] for line in lines if line["kept"]] == [row["id"] for row in kept]
+    assert [line["id"] for line in ranked] == [row["id"] for row in kept]
     assert all(line["rank"] is None for line in lines if not line["kept"])
     least = min(line["score"] for line in ranked)
     assert all(line["score"] <= least for line in lines if not line["kept"])
@@ -46,7 +46,7 @@ def test_ranks_are_those_of_the_scores(made: Path) -> None:
 
 
 def test_the_order_of_the_kept_rows(here: Path, prune: Prune, made: Path) -> None:
-    """As in the data, or highest score first, or as drawn; ids of rows without ones go with them; another order is
+    """Highest score first, or as drawn, or as in the data; ids of rows without ones go with them; another order is
     another recipe.
     """
     rows = [{"text": row["text"], "label": row["label"]} for row in sentences(20)]
@@ -55,11 +55,11 @@ def test_the_order_of_the_kept_rows(here: Path, prune: Prune, made: Path) -> Non
     scores = [line["score"] for line in read_rows(here / "score/score.jsonl")]
     best = sorted(range(20), key=lambda i: -scores[i])[:7]
     select = ["select", "score", "-o", "kept", "--method", "top", "--keep", 7]
-    for order, expected in (("data", sorted(best)), ("best", best)):
+    for order, expected in (("best", best), ("data", sorted(best))):
         assert prune(*select, "--order", order, "--replace").code == 0
         assert (here / "kept/select.jsonl").read_text().splitlines() == [lines[i] for i in expected]
         assert open_rows("kept", Reading(), None).ids == [i + 1 for i in expected]
-    assert 'options.order "best" -> "data"' in prune(*select).errors[0]
+    assert 'options.order "data" -> "best"' in prune(*select).errors[0]
     kmeans = ["select", made / "train", "--on", "hidden", "--keep", 9, "--method", "kmeans", "--set", "k=3"]
     assert prune(*kmeans, "-o", "drawn", "--order", "best").code == 0
     clusters = {line["id"]: line["cluster"] for line in why(here / "drawn")}

@@ -163,7 +163,7 @@ class Checker:
         message, hint = (problem, None) if isinstance(problem, str) else (problem.message, problem.hint)
         message = message.removeprefix(f"{where}: ")
         if isinstance(raw, dict):
-            hint = hint or problems.field_hint(message, raw)
+            hint = hint or _task_hint(message, raw) or problems.field_hint(message, raw)
         self.add(Bad(part, number, where, message, hint))
         if self.left_out is not None:
             held = {"text": raw} if isinstance(raw, str) else {"row": typed.carried(raw)}
@@ -197,3 +197,10 @@ def _encoded(raw: Row, *, of_types: bool) -> bytes:
             return problems.encode(raw).encode()
         raw = typed.carried(raw)
     return problems.encode(raw).encode()
+
+
+def _task_hint(problem: str, raw: Row) -> str | None:
+    """For a row that lacks a text to classify, and looks like one that a language model is trained on: its task."""
+    if problems.lacking(problem) != "text" or not any(formats.load(name).matches(raw) for name in formats.names()):
+        return None
+    return "--task generation reads these rows for a language model"

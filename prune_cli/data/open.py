@@ -136,7 +136,11 @@ def write_bad_rows(path: Path, given: Sequence[Rows]) -> None:
 
 
 def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
-    """The rows that a score was made of, from where they were. Raises PruneError if they are gone or have changed."""
+    """The rows that a score or selection was made of, from where they were.
+
+    Raises PruneError if they are gone or have changed.
+    """
+    did = "scored" if artifact.stage == "score" else "chose from"
     origin = artifact.origin("rows")
     about = artifact.about
     written = formats.AUTO if about.get("detected") else _format(artifact)
@@ -144,19 +148,19 @@ def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     place = str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"])  # a pattern, the hub
     if not origin.exists() and not files_of(place):
         raise PruneError(
-            f"{artifact.path}: the rows that it scored are no longer at {origin}",
+            f"{artifact.path}: the rows that it {did} are no longer at {origin}",
             hint="name the represent artifact or the data file as well",
         )
     rows: Rows | None
     if origin.suffix == ".jsonl" and origin.exists() and not reading.drop and not reading.skip_bad:
-        ids = _Ids(artifact.file(IDS), kept=False)
+        ids = _Ids(artifact.file(IDS if artifact.stage == "score" else WHY), kept=False)
         rows = _reopen_once(origin, _stamp(origin), _fields(artifact), _format(artifact), ids, artifact.inputs["rows"])
     else:
         rows = open_rows(place, reading, check)
     if rows is None or rows.digest != artifact.inputs["rows"]:
         raise PruneError(
-            f"{origin}: changed since {artifact.path} scored its rows",
-            hint="score again, or name the rows as they were then",
+            f"{origin}: changed since {artifact.path} {did} its rows",
+            hint=f"{artifact.stage} again, or name the rows as they were then",
         )
     return rows
 

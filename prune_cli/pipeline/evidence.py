@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,6 +103,19 @@ def _of_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.flo
                 metric = name if filtered == "none" else f"{name},{filtered}"
                 found[metric] = np.array([row[name] for row in own], np.float64)
     return found
+
+
+def of_artifacts(trials: Mapping[Trial, Sequence[Path]]) -> Iterator[str]:
+    """What selections and evaluations warn of, each thing once for a method and budget, and of how many seeds."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    seeds = Counter((method, keep) for method, keep, _ in trials)
+    for (method, keep, _), paths in trials.items():
+        for path in paths:
+            for text in open_artifact(path).about.get("warnings", []):
+                found.setdefault((method, keep, text.partition(":")[0]), []).append(text)
+    for (method, keep, _), texts in found.items():
+        of = f" ({len(texts)} of {seeds[method, keep]} seeds)" if seeds[method, keep] > 1 else ""
+        yield f"{method} keep {keep}: {texts[0]}{of}"
 
 
 def _stacked(values: Mapping[Trial, Values], test: str, metric: str) -> dict[tuple[str, str], NDArray[np.float64]]:

@@ -16,13 +16,14 @@ from prune_cli.stages.common import Outcome
 class Report:
     """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
 
-    judged: the evaluation of each trial. comparisons: of methods with random, once all is done.
+    selected, judged: the selection and the evaluation of each trial. comparisons: of methods with random, at the end.
     """
 
     out: Path
     metrics: tuple[str, ...]
     steps: list[tuple[str, Outcome]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
+    selected: dict[Trial, list[Path]] = field(default_factory=dict)
     judged: dict[Trial, Path] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

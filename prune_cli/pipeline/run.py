@@ -28,7 +28,7 @@ from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
-from prune_cli.pipeline.evidence import compare, row_values, warned
+from prune_cli.pipeline.evidence import compare, of_artifacts, row_values, warned
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
 from prune_cli.represent import kinds
@@ -78,7 +78,8 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
         report = runner.report
         values = {trial: row_values(path, plan.task) for trial, path in report.judged.items()}
         report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
-        report.warnings = list(warned(values, report.shown, len(plan.seeds)))
+        made = {trial: [*report.selected.get(trial, []), path] for trial, path in report.judged.items()}
+        report.warnings = [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
         write_jsonl(out / COMPARISONS, (comparison.facts for comparison in report.comparisons))
         runner.partial.replace(out / RESULTS)
     return runner.report
@@ -165,9 +166,7 @@ class _Runner:
         rows, needs = plan.train, []
         if plan.fraction < 1:
             part = self.out / "warmup-rows"
-            drawn = options.Select(
-                method="random", keep=str(plan.fraction), order="best", task=plan.task, seed=plan.warmup.seed
-            )
+            drawn = options.Select(method="random", keep=str(plan.fraction), task=plan.task, seed=plan.warmup.seed)
             self.step(
                 "select warmup rows",
                 part,
@@ -227,7 +226,6 @@ class _Runner:
         opts = options.Select(
             method=method.select,
             keep=keep,
-            order="best",  # so that a smaller budget is the head of the file, where a method's is
             balance=entry.balance,  # type: ignore[arg-type]  # checked with the file
             balance_by=entry.balance_by,  # type: ignore[arg-type]
             **self.common(selector, method, target, method.select_options, seed),
@@ -254,6 +252,7 @@ class _Runner:
         )
         if not self.how.dry_run:
             kept = open_artifact(selected).about["kept"]
+            self.report.selected[entry.name, keep, seed] = [selected]
             self.add_results(judged, method=entry.name, keep=keep, kept=kept, seed=seed)
 
     def untrained(self, entry: Entry) -> None:

@@ -9,7 +9,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from prune_cli import options
+from prune_cli import options, tasks
 from prune_cli.artifacts.manifest import digest_value
 from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
@@ -132,10 +132,11 @@ def with_options(opts: options.Represent, given: Mapping[str, Any]) -> options.R
 
 def as_trained(opts: Any, trained: options.Finetune) -> Any:
     """The options of `represent` or `eval`, with those of the training where they say no others."""
+    follows = opts.loss_on == "auto" and "loss_on" in tasks.load(trained.task).OPTIONS
     return replace(
         opts,
         max_length=opts.max_length or trained.max_length,
-        loss_on=trained.loss_on if opts.loss_on == "auto" else opts.loss_on,
+        loss_on=trained.loss_on if follows else opts.loss_on,
         chat_template=opts.chat_template or trained.chat_template,
     )
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli.artifacts import tensors
-from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, canonical, open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.report.table import plain, table
-
-EDGE = 3  # kept rows that are shown at each end
+from prune_cli.report import contents
+from prune_cli.report.table import plain
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -29,7 +27,7 @@ def facts(path: Path) -> dict[str, Any]:
         "about": artifact.about,
         "tensors": _tensors(artifact, damaged),
         "checkpoints": _checkpoints(artifact, damaged),
-        "kept": _kept(artifact, damaged),
+        **contents.contents(artifact, damaged),
         "options": artifact.options,
         "inputs": {role: _input(artifact, role) for role in made["inputs"]},
         "digests": recipe["inputs"],
@@ -46,8 +44,7 @@ def text(facts: dict[str, Any]) -> str:
     about, made, damaged = facts["about"], facts["made"], facts["damaged"]
     sections = {
         "tensors": [f"{name}: {tensor['dtype']} {tensor['shape']}" for name, tensor in facts["tensors"].items()],
-        "kept": _kept_lines(facts["kept"]),
-        "labels": [", ".join(str(label) for label in about["labels"])] if about.get("labels") else [],
+        **contents.lines(facts),
         "cut": _cut_lines(about.get("cut", {})),
         "checkpoints": _checkpoint_lines(facts),
         "options": [f"{key}: {plain(value)}" for key, value in facts["options"].items() if key != "labels"],
@@ -105,26 +102,6 @@ def _is_whole(artifact: Artifact, name: str) -> bool:
 def _how(facts: dict[str, Any], name: str) -> str:
     """A file that is not as it was written, and whether it is there at all."""
     return f"{name} {'is missing' if name in facts['missing'] else 'differs'}"
-
-
-def _kept(artifact: Artifact, damaged: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Of a selection the first and the last kept rows: id, rank, score and the method's own reasons."""
-    if artifact.stage != "select" or "why.jsonl" in damaged:
-        return {}
-    why = read_jsonl(artifact.file("why.jsonl"))
-    kept = sorted((line for line in why if line["kept"]), key=lambda line: int(line["rank"]))
-    shown = [{key: value for key, value in line.items() if key != "kept"} for line in kept]
-    return {"first": shown[:EDGE], "last": shown[EDGE:][-EDGE:]}
-
-
-def _kept_lines(kept: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The first and last kept rows as a table."""
-    rows = [*kept.get("first", []), *kept.get("last", [])]
-    if not rows:
-        return []
-    lines = table([list(rows[0]), *([plain(value) for value in row.values()] for row in rows)])
-    gap = ["…"] if kept["last"] and kept["last"][0]["rank"] > EDGE + 1 else []
-    return [*lines[: 1 + len(kept["first"])], *gap, *lines[1 + len(kept["first"]) :]]
 
 
 def _tensor_files(artifact: Artifact, damaged: list[str]) -> list[Path]:

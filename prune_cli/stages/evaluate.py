@@ -16,7 +16,10 @@ from prune_cli.data.open import Reading, check_of_use, open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.models import find, harness
 from prune_cli.runtime.progress import note
+from prune_cli.stages import baseline
+from prune_cli.stages.baseline import Baseline
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
+from prune_cli.stages.counts import warn
 
 
 def finite(value: Any, where: str) -> Any:
@@ -77,11 +80,14 @@ def evaluate(
         metrics: dict[str, Any] = {}
         counts: dict[str, int] = {}
         lost: dict[str, dict[str, int]] = {}
+        baselines: dict[str, Baseline] = {}
 
         def lines() -> Iterator[dict[str, Any]]:
             for name, rows in sets.items():
                 predicted, metrics[name], lost[name] = _on_rows(network, tokenizer, rows, labels, opts, device, name)
                 counts[name] = len(rows)
+                if labels:
+                    baselines[name] = baseline.compared(predicted)
                 for key, prediction in zip(rows.ids, predicted, strict=True):
                     yield {"test": name, "id": key, **prediction}
             for name, found, answers in harness.judge(network, tokenizer, asked, opts, device) if asked else ():
@@ -89,9 +95,16 @@ def evaluate(
                 yield from ({"test": name, **answer} for answer in answers)
 
         write_jsonl(draft.path / "predictions.jsonl", lines())
+        told = baseline.warnings(baselines)
+        warn(out, told)
         metrics = {name: metrics[name] for name in tests}
         (draft.path / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        draft.about = {"labels": labels, "tests": {name: counts[name] for name in tests}, "cut": lost}
+        draft.about = {
+            "labels": labels,
+            "tests": {name: counts[name] for name in tests},
+            "cut": lost,
+            "warnings": told,
+        }
     return done(outcome, draft)
 
 

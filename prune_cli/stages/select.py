@@ -20,6 +20,7 @@ from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.inputs import Inputs
+from prune_cli.stages import counts
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
 
@@ -52,9 +53,14 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         written = kept.positions if opts.order == "best" else np.sort(kept.positions)
         digest = rows.write(draft.path / "select.jsonl", written.tolist())
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
+        counted = counts.counts(call.given.task, call.given.labels, rows, kept.positions)
+        told = counts.warnings(counted)
+        counts.warn(out, told)
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
+            "counts": {what: parts if len(parts) <= counts.MOST else None for what, parts in counted.items()},
+            "warnings": told,
             "digest": digest,
             "labels": call.given.labels,
             **read_as(rows),

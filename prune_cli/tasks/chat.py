@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DATE = datetime(2024, 7, 26, tzinfo=UTC)
 SECONDS = 10.0  # for a row; a usual template takes a thousandth of one
 LONGEST = 10**7  # characters that a template may add to those of the messages
+OTHER = "--chat-template FILE takes another template, one that writes tools and their calls where rows have them"
 _MARK = r"\{%-?\s*generation\s*-?%\}"
 _MARKS = _MARK.replace("generation", "(?:end)?generation")
 _CODES = "aAbBcCdDeFgGhHIjmMpRrSTuUVwWxXyYzZ"  # of strftime
@@ -81,6 +82,25 @@ def rendered(tokenizer: Any, told: Conversation, turns: Sequence[int], where: st
     return Rendered(after[-1], before, after, *_texts(tokenizer, told, [(len(told.messages) - 1, False)], where))
 
 
+def leaves_out_tools(tokenizer: Any, told: Conversation, whole: str, where: str) -> bool:
+    """Whether the template makes the same of a conversation without its tools, or without the calls of them.
+
+    whole: what it makes of all of it.
+    """
+    without = [replace(told, tools=None)] if told.tools else []
+    if any(message.get("tool_calls") for message in told.messages):
+        bare = [{key: value for key, value in m.items() if key != "tool_calls"} for m in told.messages]
+        without.append(replace(told, messages=bare))
+    how = {"add_generation_prompt": False, "tokenize": False}
+    for less in without:
+        try:
+            if _applied(tokenizer, less, [(len(told.messages), how)], where) == [whole]:
+                return True
+        except PruneError:  # it cannot do without, so it does not leave them out
+            continue
+    return False
+
+
 def is_marked(tokenizer: Any, told: Conversation) -> bool:
     """Whether the template marks what the assistant generates, and the tokenizer can say which tokens these are."""
     return tokenizer.is_fast and re.search(_MARK, _template(tokenizer, told)) is not None
@@ -105,7 +125,8 @@ def _texts(tokenizer: Any, told: Conversation, asked: Sequence[tuple[int, bool]]
         )
     for (n, _), text in zip(asked, texts, strict=True):
         if lacking := left_out(told.messages[:n], text):
-            raise PruneError(f"{where}: the chat template leaves out {lacking}; allowed: messages that it writes")
+            message = f"{where}: the chat template leaves out {lacking}; allowed: messages that it writes"
+            raise PruneError(message, hint=OTHER)
     return texts
 
 
@@ -127,10 +148,10 @@ def _applied(tokenizer: Any, told: Conversation, asked: Sequence[tuple[int, dict
                     tokenizer.apply_chat_template(messages[:n], tools=told.tools, chat_template=template, **how)
                 )
     except TemplateError as failure:
-        raise PruneError(f"{where}: the chat template refuses the messages: {_told(failure)}") from failure
+        raise PruneError(f"{where}: the chat template refuses the messages: {_told(failure)}", hint=OTHER) from failure
     except Exception as failure:  # the template is code of others, which can raise anything
         said = f"{type(failure).__name__}: {_told(failure)}"
-        raise PruneError(f"{where}: the chat template fails on the messages: {said}") from failure
+        raise PruneError(f"{where}: the chat template fails on the messages: {said}", hint=OTHER) from failure
     finally:
         random.setstate(state)
     return made

@@ -28,7 +28,7 @@ class Tokens:
     """A row's tokens, uncut; whether each is trained on; where the response, the last turn, begins.
 
     prompted: whether anything stands before the response. unthought: whether the chat template left out thinking of a
-    turn that is trained on.
+    turn that is trained on. untooled: whether it left out tools, or the calls of them.
     """
 
     ids: list[int]
@@ -36,6 +36,7 @@ class Tokens:
     response: int
     prompted: bool = True
     unthought: bool = False
+    untooled: bool = False
 
 
 def told(rows: Rows, position: int) -> Conversation:
@@ -147,7 +148,8 @@ def _chats(some: Sequence[Conversation], where: Sequence[str], tokenizer: Any, l
             raise _unknown(where[i], sought[i][-1])
         thoughts = [_thought(some[i].messages[j]) for j in wanted[i] if some[i].trained[j]]
         unthought = any(thought not in shown[i].whole for thought in thoughts)
-        found.append(Tokens(ids, trained, response, unthought=unthought))
+        untooled = chat.leaves_out_tools(tokenizer, some[i], shown[i].whole, where[i])
+        found.append(Tokens(ids, trained, response, unthought=unthought, untooled=untooled))
     return found
 
 

@@ -78,7 +78,7 @@ def encode(
     refuses, and for a template by which the assistant's turns cannot be told from the rest.
     """
     limit = min(max_length, tokenizer.model_max_length)
-    flat, trained, unthought = tokens.Flat(limit), [], 0
+    flat, trained, unthought, untooled = tokens.Flat(limit), [], 0, 0
     for start in range(0, len(rows), BLOCK):
         kept, lost = [], []
         block = range(start, min(start + BLOCK, len(rows)))
@@ -94,9 +94,12 @@ def encode(
             trained.append(gold)
             lost.append(len(row.ids) - len(ids))
             unthought += row.unthought
+            untooled += row.untooled
         flat.add(kept, lost)
     if unthought:
         note(f"{rows.name}: of {unthought:,} of {len(rows):,} rows the chat template leaves out thinking to train on")
+    if untooled:
+        note(f"{rows.name}: of {untooled:,} of {len(rows):,} rows the chat template leaves out tools, or calls of them")
     return flat.encoded(np.concatenate(trained))
 
 
