@@ -105,7 +105,7 @@ def test_a_pipeline_splits_its_training_rows(folder: Path, prune: Prune) -> None
     assert {step["state"] for step in planned.json()["steps"]} == {"would run"}
     done = prune(*command, "--json")
     assert done.code == 0, done.err
-    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ") and "seeds" not in line]
+    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ") and "test set" in line]
     assert len(warnings) == 1
     assert warnings[0].endswith("train.jsonl: 3 of 60 training rows have a text of a test set: ood 3")
     assert [step["step"] for step in done.json()["steps"]] == [step["step"] for step in planned.json()["steps"]]
@@ -132,6 +132,7 @@ def test_a_pipeline_splits_its_training_rows(folder: Path, prune: Prune) -> None
     assert "chosen by split" in prune("show", split / "train").out
     exported = prune("export", split / "train", "-o", folder / "exported", "--for", "datasets", "--why", "part")
     assert exported.code == 0, exported.err
+    assert open_artifact(split / "train").about["counts"]["label"][0] == {"name": "negative", "rows": 20, "kept": 11}
     assert "| from | train.jsonl |" in (folder / "exported/README.md").read_text()
 
     again = prune(*command, "--json")
