@@ -135,7 +135,10 @@ def test_a_pipeline_takes_a_template_beside_its_file(folder: Path, tmp_path: Pat
     with pytest.raises(PruneError, match="the chat template refuses the messages: no"):
         read_plan(file, tokenise=True)
     write_pipeline(tmp_path, folder, "none.jinja")
-    with pytest.raises(PruneError, match=r"finetune.chat_template: .*none.jinja: cannot be read"):
+    with pytest.raises(PruneError, match=r"finetune.chat_template: \S*none.jinja: cannot be read"):
+        read_plan(file)
+    (tmp_path / "none.jinja").write_text("{% for")
+    with pytest.raises(PruneError, match=r"finetune.chat_template: \S*none.jinja:1: "):
         read_plan(file)
 
 

@@ -90,13 +90,15 @@ def test_what_is_said() -> None:
 
 
 def test_what_is_warned_of() -> None:
-    """Few seeds; and training that is of no use."""
-    shown = {"test": ["accuracy"], "other": []}
+    """Few seeds; training that is of no use; and a test set without a column."""
+    shown = {"test": ["accuracy"]}
     assert list(warned(runs(MEANS), shown, 4)) == []
     useless = runs({("full", "100%"): 0.5, ("none", "0%"): 0.5})
     few, of_no_use = warned(useless, shown, 2)
     assert few == "seeds: 2; with fewer than 3 the table says little of how runs vary"
     assert of_no_use.startswith("test accuracy: all rows are no better to train on than none (")
+    [unseen] = warned(runs(MEANS), {"other": []}, 4)
+    assert unseen == "other: no metric that all its results have; the table does not show it, results.jsonl has all"
 
 
 def test_values_of_an_evaluation(made: Path) -> None:

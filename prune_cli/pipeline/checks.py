@@ -106,7 +106,7 @@ def _representations(plan: Plan) -> Iterator[str]:
         try:
             tasks.chat_template(plan.task, getattr(plan, name).chat_template)
         except PruneError as mistake:
-            yield f"{name}.{mistake.message}"
+            yield f"{name}.chat_template: {mistake.message.removeprefix('chat_template: ')}"
     for name in ("warmup", "represent", "finetune", "eval"):
         yield from (f"{name}.{problem}" for problem in options.idle(getattr(plan, name), plan.task))
     asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})

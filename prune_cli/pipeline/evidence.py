@@ -66,6 +66,7 @@ def warned(values: Mapping[Trial, Values], shown: Mapping[str, Sequence[str]], s
             for method, keep in sorted(lines - whole.keys()):
                 yield f"{test} {metric}: {method}, keep {keep}, has runs in which it is no number; it is not compared"
         if not metrics:
+            yield f"{test}: no metric that all its results have; the table does not show it, results.jsonl has all"
             continue
         stacked = _stacked(values, test, metrics[0])
         full, none = ([line for line in stacked if line[0] == name] for name in REFERENCES)

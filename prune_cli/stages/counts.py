@@ -39,6 +39,11 @@ def _counted(names: Sequence[Any], index: NDArray[np.int64], kept: NDArray[np.in
     return [{"name": name, "rows": n, "kept": m} for name, n, m in zip(names, of_all, of_kept, strict=True) if n]
 
 
+def stored(found: Counts) -> dict[str, Sequence[Mapping[str, Any]] | None]:
+    """The counts as a manifest holds them: null where there are too many parts."""
+    return {what: parts if len(parts) <= MOST else None for what, parts in found.items()}
+
+
 def share(part: Mapping[str, Any], parts: Iterable[Mapping[str, Any]], which: str) -> float:
     """The share that a label or group has of all `rows`, or of those `kept`."""
     return float(part[which] / max(1, sum(other[which] for other in parts)))

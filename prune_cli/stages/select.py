@@ -60,7 +60,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
-            "counts": {what: parts if len(parts) <= counts.MOST else None for what, parts in counted.items()},
+            "counts": counts.stored(counted),
             "warnings": told,
             "digest": digest,
             "labels": call.given.labels,

@@ -12,6 +12,7 @@ from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.data.open import SELECTED, WHY, Reading, open_rows, read_as, source_of
 from prune_cli.data.split import Parts
+from prune_cli.stages import counts
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
 
 CODE = ("prune_cli.data.split", "prune_cli.numeric.shares")
@@ -38,13 +39,15 @@ def split(data: str, out: Path, part: str, parts: Parts, task_name: str, reading
         kept = went == parts.names.index(part)
         ranks = [rank if its else None for rank, its in zip(np.cumsum(kept).tolist(), kept.tolist(), strict=True)]
         names = [parts.names[j] for j in went.tolist()]
-        digest = rows.write(draft.path / SELECTED, np.flatnonzero(kept).tolist())
+        positions = np.flatnonzero(kept)
+        digest = rows.write(draft.path / SELECTED, positions.tolist())
         write_columns(draft.path / WHY, {"id": rows.ids, "kept": kept.tolist(), "rank": ranks, "part": names})
         draft.about = {
             "rows": len(rows),
             "kept": int(kept.sum()),
             "digest": digest,
             "labels": labels,
+            "counts": counts.stored(counts.counts(task, labels, rows, positions)),
             **read_as(rows),
             "source": source_of(data),
         }
