@@ -608,5 +608,5 @@ def test_a_users_copy_is_left_alone(here: Path, prune: Prune, data: Path) -> Non
         shutil.copytree(here / "kept", here / name)
     assert prune(*select, 1, "--keep", 5, "--force").code == 0
     shutil.rmtree(here / "kept")
-    assert prune(*select, 2, "--keep", 5).err.startswith("select: made in")
+    assert "select: made in" in prune(*select, 2, "--keep", 5).err
     assert sorted(path.name for path in here.iterdir()) == ["kept", "kept.bak", "kept.old"]

@@ -105,7 +105,7 @@ def test_a_pipeline_splits_its_training_rows(folder: Path, prune: Prune) -> None
     assert {step["state"] for step in planned.json()["steps"]} == {"would run"}
     done = prune(*command, "--json")
     assert done.code == 0, done.err
-    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ") and "test set" in line]
+    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ") and "training rows" in line]
     assert len(warnings) == 1
     assert warnings[0].endswith("train.jsonl: 3 of 60 training rows have a text of a test set: ood 3")
     assert [step["step"] for step in done.json()["steps"]] == [step["step"] for step in planned.json()["steps"]]

@@ -142,12 +142,12 @@ def test_what_a_template_leaves_out_is_told(tmp_path: Path, capsys: pytest.Captu
     assert "rows: of 1 of 1 rows the chat template leaves out thinking to train on" in capsys.readouterr().err
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
     adding = {"role": "assistant", "content": "I add.", "tool_calls": [{"function": {"name": "add", "arguments": {}}}]}
-    said: list[dict[str, Any]] = [
+    some: list[dict[str, Any]] = [
         {"messages": SAID, "tools": tools},
         {"messages": [SAID[0], adding]},
         {"messages": SAID},
     ]
-    for row in said:
+    for row in some:
         generation.encode(rows_of(tmp_path, row), tokenizer, 10**6, [])  # the call's name stands in what is said
         told = "rows: of 1 of 1 rows the chat template leaves out tools, or calls of them" in capsys.readouterr().err
         assert told == (len(row) > 1 or adding in row["messages"])

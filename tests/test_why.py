@@ -94,8 +94,8 @@ def test_show_prints_the_first_and_the_last_kept_rows(here: Path, prune: Prune, 
     shown = [line[:2] for line in lines[start + 1 : start + 8]]
     assert shown == [[kept[r - 1]["id"], str(r)] if r else ["…"] for r in (1, 2, 3, 0, 10, 11, 12)]
     assert prune("select", made / "score", "-o", "two", "--method", "top", "--keep", 2).code == 0
-    of_two = prune("show", "two", "--json").json()["kept"]
-    assert (of_two["first"], of_two["last"]) == (facts["first"][:2], [])
+    two = prune("show", "two", "--json").json()["kept"]
+    assert (two["first"], two["last"]) == (facts["first"][:2], [])
 
 
 def test_kept_rows_without_ids_are_used_under_the_same_ids(here: Path, prune: Prune, tiny_model: Path) -> None:

@@ -61,7 +61,7 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
         plan = replace(plan, **tables)
     if told := overlap(plan):
         note(f"warning: {told}")
-    runner = _Runner(plan, out, How(replace=True, dry_run=dry_run), tell)
+    runner = _Runner(plan, out, How(replace=True, dry_run=dry_run, warn=False), tell)
     for path in (runner.partial, out / RESULTS):
         _check_ours(path, b'{"method": "')
     _check_ours(out / COMPARISONS, b'{"test": "')

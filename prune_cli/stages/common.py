@@ -32,12 +32,14 @@ TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats")  # what a task's resul
 class How:
     """What to do about an artifact that is there.
 
-    force: make it again in any case. replace: only if it is not up to date. dry_run: make nothing.
+    force: make it again in any case. replace: only if it is not up to date. dry_run: make nothing. warn: tell what a
+    selection or an evaluation warns of, which a pipeline does for all of them together.
     """
 
     force: bool = False
     replace: bool = False
     dry_run: bool = False
+    warn: bool = True
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def evaluate(
 
         write_jsonl(draft.path / "predictions.jsonl", lines())
         told = baseline.warnings(baselines)
-        warn(out, told)
+        if how.warn:
+            warn(out, told)
         metrics = {name: metrics[name] for name in tests}
         (draft.path / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
         draft.about = {

@@ -55,7 +55,8 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
         counted = counts.counts(call.given.task, call.given.labels, rows, kept.positions)
         told = counts.warnings(counted)
-        counts.warn(out, told)
+        if how.warn:
+            counts.warn(out, told)
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
