@@ -391,7 +391,7 @@ def test_training_is_adamw_by_hand(here: Path, prune: Prune, tiny_model: Path, d
         (["--steps", 3], ["1"], 1, 3),
         (["--epochs", 0.5], ["1"], 0, 2),
         (["--epochs", 1.5], ["1", "2"], 1, 5),
-        (["--steps", 7, "--epochs", 1], ["1", "2", "3"], 2, 7),
+        (["--steps", 7], ["1", "2", "3"], 2, 7),
     ],
 )
 def test_checkpoints_of_begun_and_dynamics_of_whole_epochs(

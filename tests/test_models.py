@@ -218,7 +218,9 @@ def test_modules_are_saved_whole_and_variants_reach_peft() -> None:
         put_on(lora_save="nowhere")
 
 
-def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path, data: Path, tmp_path: Path) -> None:
+def test_adapters_are_not_put_on_a_changed_model(
+    prune: Prune, tiny_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Adapters say that the model beneath them was changed since; unchanged, and moved with them, it is found."""
     shutil.copytree(tiny_model, tmp_path / "a" / "base")
     train = ["finetune", data / "train.jsonl", "-o", tmp_path / "a" / "lora", "--model", tmp_path / "a" / "base"]
@@ -235,6 +237,7 @@ def test_adapters_are_not_put_on_a_changed_model(prune: Prune, tiny_model: Path,
         f"{tmp_path / 'b' / 'base'}: changed since the adapters in {tmp_path / 'b' / 'lora'} were trained on it"
     ]
     shutil.rmtree(tmp_path / "b" / "base")
+    monkeypatch.chdir(tmp_path / "b")  # whose parent has no folder of that name
     told = f"{tmp_path / 'b' / 'lora'}: the model beneath its adapters: no such folder: ../base; "
     assert prune(*eval_, tmp_path / "again").errors[0].startswith(told)
 

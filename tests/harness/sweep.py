@@ -74,7 +74,8 @@ def attempt(prune: Prune, task: str, family: str, folder: Path) -> Tried:
         return ran.code == 0
 
     def train(model: Path, out: Path, *more: object, otherwise: str = REFUSED) -> bool:
-        options = ["--epochs", 1, "--batch-size", 4, "--learning-rate", "1e-3", "--task", task]
+        length = [] if "--steps" in more else ["--epochs", 1]
+        options = [*length, "--batch-size", 4, "--learning-rate", "1e-3", "--task", task]
         return works("finetune", data, "-o", out, "--model", model, *options, *more, otherwise=otherwise)
 
     def represent(model: Path, kinds: str, *more: object, otherwise: str) -> Path | None:
