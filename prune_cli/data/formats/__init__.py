@@ -72,7 +72,13 @@ class Check:
 
 def names() -> list[str]:
     """All formats, in order of name; none is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    return list(_names(tuple(__path__)))
+
+
+@cache
+def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats in these folders, which are looked through once and not for every row."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders) if module.name[0] != "_"))
 
 
 @cache
@@ -95,7 +101,8 @@ def detected(row: Row) -> str:
             formats, key=lambda name: (sum(key in row for key in formats[name].KEYS), name == "prompt_response")
         )
         raise PruneError(_lacks(nearest, row))
-    strange = {name: [key for key in _all_keys() if key in row and key not in _own(name)] for name in matching}
+    keys = [key for key in _all_keys(tuple(formats)) if key in row]
+    strange = {name: [key for key in keys if key not in _own(name)] for name in matching}
     found = next((name for name in matching if not strange[name]), None)
     if found is None:
         name = matching[0]
@@ -131,8 +138,9 @@ def allowed() -> str:
     return f"{', '.join(quoted[:-1])}, or {quoted[-1]}"
 
 
-def _all_keys() -> list[str]:
-    return list(dict.fromkeys(key for name in names() for key in load(name).KEYS))
+@cache
+def _all_keys(formats: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for name in formats for key in load(name).KEYS))
 
 
 def _own(name: str) -> tuple[str, ...]:
