@@ -46,7 +46,10 @@ def evaluate(
         opts = replace(opts, task="generation")
     opts = replace(opts, task=find.task_of(named, opts.task), max_length=opts.max_length or find.max_length(named))
     options.raise_all(options.idle(opts, opts.task))
+    followed = opts.loss_on == "auto"
     opts = replace(opts, loss_on=find.loss_on(named, opts.loss_on))
+    if followed and opts.loss_on == "last":
+        note(f"{model}: the loss is on the last turn of the assistant, as in its training")
     task = tasks.load(opts.task)
     template = tasks.chat_template(opts.task, opts.chat_template)
     reading = tasks.reading_of(opts.task, reading)
