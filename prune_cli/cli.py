@@ -250,12 +250,22 @@ def methods(
 
 @app.command("show", epilog=_example("prune show runs/kept"))
 def show_artifact(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder made by prune.", show_default=False)],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT|RUN", help="A folder made by prune.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what an artifact is, how it was made, from what, and whether it is whole."""
+    """Say what an artifact is, how it was made, and whether it is whole; of a pipeline's folder, its table so far."""
+    from prune_cli.pipeline import evidence, results
     from prune_cli.report import artifact as report
+    from prune_cli.report.table import table
 
+    if results.is_run(artifact):
+        found = results.read(artifact)
+        if (artifact / results.UNDER_WAY).is_file():
+            tell(f"{artifact}: under way; {len({*map(results.trial, found.results)})} trials have ended")
+        _show(found.facts, "\n".join([*table(list(results.table(found))), *evidence.told(found.comparisons)]), as_json)
+        return
     facts = report.facts(artifact)
     _show(facts, report.text(facts), as_json)
     if facts["damaged"]:

@@ -76,7 +76,7 @@ def test_a_run_a_rerun_and_a_change(folder: Path, prune: Prune, tiny_model: Path
 
     again = prune(*command)
     assert again.code == 0
-    assert again.out == done.out
+    assert again.out == done.out == prune("show", folder / "runs").out
     assert "nothing to do" in again.err
     assert times == {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/*.safetensors")}
 
@@ -118,6 +118,8 @@ def test_an_interrupted_run_leaves_its_results(
         assert prune("pipeline", file, "-o", out).code == 130
     assert (out / "results.jsonl").read_bytes() == before
     assert [line["seed"] for line in read_rows(out / "results.jsonl.part")] == [1, 2]
+    so_far = prune("show", out)
+    assert so_far.err == f"{out}: under way; 2 trials have ended\n" and "random" in so_far.out
     assert prune("pipeline", file, "-o", out).code == 0
     assert [line["seed"] for line in read_rows(out / "results.jsonl")] == [1, 2, 3]
     assert not (out / "results.jsonl.part").exists()

@@ -46,7 +46,18 @@ class Comparison:
     def facts(self) -> dict[str, Any]:
         """The comparison as JSON values."""
         own = {name: getattr(self, name) for name in ("test", "metric", "method", "keep", "p", "verdict")}
-        return {**own, **{k: v for k, v in asdict(self.difference).items() if k != "p"}}
+        return {
+            **own,
+            "unadjusted": self.difference.p,
+            **{k: v for k, v in asdict(self.difference).items() if k != "p"},
+        }
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Comparison:
+        """The comparison that JSON values tell of."""
+        own = {name: facts[name] for name in ("test", "metric", "method", "keep", "p", "verdict")}
+        numbers = {name: facts[name] for name in ("estimate", "low", "high", "detectable")}
+        return cls(**own, difference=Difference(**numbers, p=facts["unadjusted"]))
 
 
 def compare(values: Mapping[Trial, Values]) -> list[Comparison]:

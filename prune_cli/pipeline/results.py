@@ -8,8 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prune_cli import tasks
+from prune_cli.artifacts.jsonl import read_jsonl
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.errors import PruneError
 from prune_cli.pipeline.evidence import Comparison, Trial
 from prune_cli.stages.common import Outcome
+
+RESULTS, COMPARISONS = "results.jsonl", "comparisons.jsonl"
+UNDER_WAY = f"{RESULTS}.part"  # results as they come: they take the name when all are there
 
 
 @dataclass
@@ -64,6 +71,35 @@ class Report:
             "comparisons": comparisons,
             "warnings": self.warnings,
         }
+
+
+def is_run(out: Path) -> bool:
+    """Whether a folder is one of a pipeline that has results, all or the first of them."""
+    return any((out / name).is_file() for name in (RESULTS, UNDER_WAY)) and (out / "methods").is_dir()
+
+
+def read(out: Path) -> Report:
+    """What a run has come to so far, read from its folder: comparisons only where it has ended.
+
+    Raises PruneError where no evaluation is there to say what the results are of.
+    """
+    judged = next((out / "methods").glob("**/eval/manifest.json"), None)
+    if judged is None:
+        raise PruneError(f"{out}: no evaluation has ended yet; run the pipeline again to go on")
+    report = Report(out, tasks.load(open_artifact(judged.parent, "eval").options["task"]).TABLE_METRICS)
+    under_way = (out / UNDER_WAY).is_file()
+    report.results += read_jsonl(out / (UNDER_WAY if under_way else RESULTS))
+    if not under_way and (out / COMPARISONS).is_file():
+        try:
+            report.comparisons += map(Comparison.of, read_jsonl(out / COMPARISONS))
+        except (KeyError, TypeError) as failure:
+            raise PruneError(f"{out / COMPARISONS}: damaged; run the pipeline again") from failure
+    return report
+
+
+def trial(result: dict[str, Any]) -> Trial:
+    """The method, budget and seed that a result is of."""
+    return result["method"], result["keep"], result["seed"]
 
 
 def summary(report: Report) -> list[dict[str, Any]]:

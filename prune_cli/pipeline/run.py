@@ -29,7 +29,7 @@ from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.evidence import compare, of_artifacts, row_values, warned
-from prune_cli.pipeline.results import Report
+from prune_cli.pipeline.results import COMPARISONS, RESULTS, UNDER_WAY, Report
 from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
@@ -41,7 +41,6 @@ from prune_cli.stages.score import score
 from prune_cli.stages.select import select
 from prune_cli.stages.split import split
 
-RESULTS, COMPARISONS = "results.jsonl", "comparisons.jsonl"
 TRAIN = "train"
 
 Tell = Callable[[str, Outcome], None]
@@ -98,7 +97,7 @@ class _Runner:
 
     def __init__(self, plan: Plan, out: Path, how: How, tell: Tell) -> None:
         self.plan, self.out, self.how, self.tell = plan, out, how, tell
-        self.partial = out / f"{RESULTS}.part"  # results as they come: they take the name when all are there
+        self.partial = out / UNDER_WAY
         self.report = Report(out, tasks.load(plan.task).TABLE_METRICS)
         self.done: set[Path] = set()
         self.would_run: set[Path] = set()
