@@ -125,6 +125,20 @@ def test_an_interrupted_run_leaves_its_results(
     assert not (out / "results.jsonl.part").exists()
 
 
+def test_random_has_seeds_of_its_own(folder: Path, prune: Prune) -> None:
+    """As many as asked for, those of the others first and then the smallest that are left; a balanced draw has not."""
+    file = folder / "pipeline.toml"
+    text = file.read_text().replace('"random",', '"random", {method = "random", balance = "keep"},')
+    file.write_text(text.replace("seeds = [0, 1]", "seeds = [1, 5]\nrandom_seeds = 4"))
+    plan = read_plan(file)
+    seeds = {entry.name: plan.seeds_of(entry) for entry in plan.entries}
+    assert seeds["random"] == (1, 5, 0, 2)
+    assert {seeds[name] for name in seeds if name != "random"} == {(1, 5)}
+    assert "random-keep" in seeds
+    file.write_text(text.replace("seeds = [0, 1]", "seeds = [1, 5]\nrandom_seeds = 2.5"))
+    assert "random_seeds: 2.5; allowed: a whole number" in prune("pipeline", file, "-o", folder / "runs").err
+
+
 def test_none_is_the_model_as_it_is(folder: Path, prune: Prune, made: Path) -> None:
     """It is evaluated once, whatever the budgets and seeds, and as `eval` does; a model without a head is refused."""
     file = folder / "pipeline.toml"
