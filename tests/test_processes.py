@@ -67,7 +67,8 @@ def command(rows: Path, made: Path, out: Path) -> list[object]:
     return ["represent", rows, "-o", out, "--model", made / "warmup", *options]
 
 
-@pytest.mark.parametrize(("killed", "more"), [pytest.param(0, 2, marks=pytest.mark.slow), (1, 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "more"), [(0, 2), (1, 1)])
 def test_killed_and_run_again(
     rows: Path, made: Path, whole: Path, tmp_path: Path, prune: Prune, killed: int, more: int
 ) -> None:

@@ -75,6 +75,7 @@ def test_represent_goes_on_after_a_kill(rows: Path, made: Path, tmp_path: Path, 
     assert not part.exists()
 
 
+@pytest.mark.slow
 def test_finetune_goes_on_after_a_kill(rows: Path, tiny_model: Path, tmp_path: Path, prune_process: Prune) -> None:
     """Killed within the second epoch, training goes on from its last step to the same weights and dynamics."""
 
