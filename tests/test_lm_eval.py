@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,6 @@ metadata: {{version: 1.0}}
 """
 CHOICES = "doc_to_choice: [good, bad, fine]\nmetric_list:\n  - metric: acc\n  - metric: acc_norm"
 WORDS = "generation_kwargs: {until: [very], do_sample: false, max_gen_toks: 3}\nmetric_list:\n  - metric: exact_match"
-needs_library = pytest.mark.skipif(not find_spec("lm_eval"), reason="the extra `eval` (lm-eval) is not installed")
 
 
 def test_names_of_test_sets() -> None:
@@ -59,17 +58,20 @@ def test_what_is_refused(tmp_path: Path, prune: Prune, made: Path, data: Path) -
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.skipif(bool(find_spec("lm_eval")), reason="lm-eval is installed")
-def test_without_the_library(tmp_path: Path, prune: Prune) -> None:
+def test_without_the_library(tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line says what to install."""
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("prune_cli.models.harness.version", missing)
     make_model(tmp_path / "model", "llama", None)
     refused = prune("eval", tmp_path / "model", "lm-eval:gsm8k", "-o", tmp_path / "out")
     assert refused.errors == ["lm-eval:gsm8k: the package lm-eval is not installed; it is needed"], refused.err
     assert "prune-cli[eval]" in refused.err
 
 
-@needs_library
-@pytest.mark.slow
+@pytest.mark.slow  # `make test-all` installs the extra `eval`
 def test_the_numbers_are_those_of_its_own_command(tmp_path: Path, prune: Prune) -> None:
     """Log-likelihoods and generated answers: each metric equals that of `lm_eval` on the same model and tasks."""
     model, tasks, rows = tmp_path / "model", tmp_path / "tasks", tmp_path / "rows.jsonl"

@@ -90,5 +90,5 @@ def embeddings(model: Any) -> int | None:
     """How many tokens the model has input embeddings for; None for a model that does not say."""
     try:
         return int(model.get_input_embeddings().weight.shape[0])
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # no table of its own, or none that transformers knows of
         return None
