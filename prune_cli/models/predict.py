@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from prune_cli.errors import PruneError
 from prune_cli.models.batching import batches
 from prune_cli.models.device import autocast
-from prune_cli.models.libraries import running
 from prune_cli.runtime.progress import progress
+from prune_cli.runtime.running import running
 from prune_cli.tasks import Judging, Task
 from prune_cli.tasks.tokens import pad_token_id
 

@@ -99,7 +99,7 @@ class Setup:
 
     def exactly(self, inputs: dict[str, torch.Tensor]) -> Any:
         """The same in the precision of the model's weights."""
-        from prune_cli.models.libraries import running
+        from prune_cli.runtime.running import running
 
         with running(self.model):
             return self.model(**inputs)

@@ -21,6 +21,7 @@ from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
+from prune_cli.runtime.running import running
 from prune_cli.tasks import Judging, classification, conversations, tokens
 from prune_cli.tasks.text_scores import rouge, text_scores
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
@@ -232,11 +233,12 @@ def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
         pad_token_id=pad,
         eos_token_id=_endings(tokenizer, model) or None,
     )
-    made = model.generate(
-        input_ids=torch.from_numpy(ids).to(judging.device),
-        attention_mask=torch.from_numpy(mask.astype(np.int64)).to(judging.device),
-        generation_config=greedy,
-    )
+    with running(model):
+        made = model.generate(
+            input_ids=torch.from_numpy(ids).to(judging.device),
+            attention_mask=torch.from_numpy(mask.astype(np.int64)).to(judging.device),
+            generation_config=greedy,
+        )
     said = tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
     return [(text, len(prompt) - len(kept)) for text, prompt, kept in zip(said, whole, prompts, strict=True)]
 

@@ -19,9 +19,9 @@ from transformers.trainer_callback import PrinterCallback
 from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.models import adapters, load
-from prune_cli.models.libraries import running
 from prune_cli.runtime import interrupt, processes
 from prune_cli.runtime.progress import note, progress
+from prune_cli.runtime.running import running
 from prune_cli.tasks import Task
 from prune_cli.tasks.tokens import Encoded, pad_token_id
 from prune_cli.training import checkpoints, log, resume
