@@ -143,6 +143,9 @@ def test_losses_and_dynamics_are_those_of_each_row_alone(folder: Path, kind: str
                 sums["margin"] += scores[token] - np.delete(scores, token).max()
                 sums["el2n"] += np.linalg.norm(p - np.eye(len(p))[token])
                 sums["improbability"] += 1 - p[token]
+                entropy = -(p * np.log(p)).sum()
+                sums["entropy"] += entropy
+                sums["upd"] += 1 / (1 + p[token]) * max(0, 1 - entropy / math.log(len(p)))  # σ(−log p) = 1 / (1 + p)
             for name, total in sums.items():
                 assert dynamics[name][i].item() == pytest.approx(total / len(answer), abs=1e-5), name
 

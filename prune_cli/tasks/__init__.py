@@ -113,7 +113,10 @@ class Task(Protocol):
         """float32 [b]: each row's own loss, in nats; lower means easier. Differentiable."""
 
     def dynamics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`logprob`, `correct`, `margin`, `el2n`, `improbability`, each float32 [b]. `logprob` is minus the loss."""
+        """`logprob`, `correct`, `margin`, `el2n`, `improbability`, `entropy`, `upd`, each float32 [b].
+
+        `logprob` is minus the loss.
+        """
 
     def predictions(
         self, judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor

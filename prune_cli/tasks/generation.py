@@ -165,8 +165,9 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
 
     logits [b, t, v], labels [b, t]. `logprob` log p(token), `correct` share of the tokens whose logit is the first
     largest, `margin` the token's logit − the largest other, `el2n` ‖softmax(logits) − onehot(token)‖₂ (Paul et al.,
-    2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token). Higher `logprob`, `correct` and
-    `margin` mean easier; higher `el2n` and `improbability` harder.
+    2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token), `entropy` −Σ_v p(v) log p(v),
+    `upd` σ(−log p(token)) max(0, 1 − entropy / log v) (Zhang et al. 2025, arXiv 2503.11441). Higher `logprob`,
+    `correct` and `margin` mean easier; higher `el2n`, `improbability` and `upd` harder; higher `entropy` less sure.
     """
     import torch
 
