@@ -98,6 +98,10 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
     kind = _kind(read, given, opts.on)
     arguments = {name: _argument(name, kind, given, target, chosen) for name in read}
+    if kind:
+        for inputs in (given, target):
+            if inputs:
+                _check_checkpoints(read, inputs, kind)
     if target and kind:
         _check_comparable(given, target, kind)
     places = {"rows": given.place, **{f"input {i + 1}": name for i, name in enumerate(names)}}
@@ -239,6 +243,28 @@ def _positions(inputs: Inputs, artifact: Artifact) -> NDArray[np.int64]:
     """Where each of the rows stands in an artifact."""
     lacking = f"is not in {artifact.path}; allowed: inputs about the same rows"
     return artifact.read(fingerprints.IDS, lambda file: fingerprints.positions(inputs.rows, file, lacking))
+
+
+def _check_checkpoints(names: Sequence[str], inputs: Inputs, kind: str) -> None:
+    """A method that reads a representation by checkpoint, and tensors of other kinds, reads the same checkpoints."""
+    bare = [name.removeprefix(TARGET) for name in names if name.startswith(TARGET) == bool(inputs.role)]
+    others = {other for name in bare if (other := kinds.kind_of(name)) not in (None, kind)}
+    if "trajectory" not in bare or not others:
+        return
+    main = inputs.holder(kind)
+    for other in sorted(filter(None, others)):
+        held = inputs.holder(other)
+        if _checkpoints(held, other) != _checkpoints(main, kind):
+            raise PruneError(
+                f"{held.path}: its {other} is not of the checkpoints that {kind} in {main.path} is of",
+                hint="represent both with the same model and checkpoints",
+            )
+
+
+def _checkpoints(held: Artifact, kind: str) -> tuple[str, int]:
+    """The model that a kind was represented with, and at how many checkpoints."""
+    shape = next(iter(held.about["kinds"][kind]["tensors"].values()))["shape"]
+    return held.inputs["model"], shape[1]
 
 
 def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:
