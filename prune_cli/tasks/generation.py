@@ -135,6 +135,25 @@ def collate(
     return tokens.to_device({**batch, "labels": np.where(trained, batch["input_ids"], OUTSIDE)}, device)
 
 
+def answers(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places [b, a] before each row's tokens that are trained on, and these tokens with labels before them [b, a].
+
+    labels [b, t]. As in whole rows the logits of the place before predict a token: the first label is OUTSIDE, and the
+    last place predicts nothing. a is one more than the most tokens that a row has to train on.
+    """
+    import torch
+
+    spoken = labels != OUTSIDE
+    counts = spoken.sum(1, keepdim=True)
+    most = int(counts.max())
+    order = torch.argsort(~spoken, dim=1, stable=True)[:, :most]  # their places, then any
+    there = torch.arange(most, device=labels.device) < counts
+    at, gold = labels.new_zeros(len(labels), most + 1), labels.new_full((len(labels), most + 1), OUTSIDE)
+    at[:, :-1] = torch.where(there, order - 1, 0)
+    gold[:, 1:] = torch.where(there, labels.gather(1, order), OUTSIDE)
+    return at, gold
+
+
 def _answers(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits [m, v] that predict the batch's m tokens to train on, these tokens [m], their places, bool [b, t − 1]."""
     gold = labels[:, 1:]
