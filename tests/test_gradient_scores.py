@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from prune_cli.methods import method as methods
 from prune_cli.numeric import blocks
+from tests.truth import truth
 
 E, D = 2, 4
 RATES = np.array([2e-2, 5e-3])
@@ -40,6 +41,7 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(blocks, "NUMBERS", request.param)
 
 
+@truth("score/tracin", by="brute force: every pair by itself")
 @pytest.mark.usefixtures("block")
 def test_tracin_is_the_mean_over_all_pairs() -> None:
     """TracInCP of each pair by itself, Σ_e η_e ⟨x_ie, v_je⟩, and its mean over target rows, whatever their groups."""
@@ -51,6 +53,7 @@ def test_tracin_is_the_mean_over_all_pairs() -> None:
     )
 
 
+@truth("score/trak", by="brute force: the matrices of the paper")
 @pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("n", [17, 3])  # more rows than numbers, and fewer
 def test_trak_is_its_formula_with_the_matrix_inverted(n: int) -> None:
@@ -72,6 +75,7 @@ def test_trak_is_its_formula_with_the_matrix_inverted(n: int) -> None:
     np.testing.assert_allclose(alone, each.mean(axis=0), rtol=1e-9, atol=1e-12)
 
 
+@truth("score/trak", by="closed form: least squares without each row in turn")
 def test_trak_of_least_squares_is_leaving_a_row_out() -> None:
     """With gradients −r x of ½ r² it is the change of a prediction without the row, times one minus its leverage."""
     rng = np.random.default_rng(3)
@@ -94,6 +98,7 @@ def test_trak_of_zeros_is_zero() -> None:
     assert scored("gist_gradient", nothing, nothing[:2], np.ones(1)).tolist() == [0] * 5
 
 
+@truth("score/datainf", by="brute force: each inverse by itself")
 @pytest.mark.usefixtures("block")
 def test_datainf_is_its_formula_with_each_matrix_inverted() -> None:
     """The mean over rows of (g gᵀ + λ I)⁻¹, each explicit, between the target's mean and each gradient."""
@@ -108,6 +113,7 @@ def test_datainf_is_its_formula_with_each_matrix_inverted() -> None:
     np.testing.assert_allclose(alone, each.mean(axis=0), rtol=1e-9)
 
 
+@truth("score/gist_gradient", by="brute force: numpy's singular vectors")
 @pytest.mark.usefixtures("block")
 @pytest.mark.parametrize(("rank", "m"), [(1, 5), (2, 5), (9, 5), (2, 3), (9, 3)])
 def test_gist_is_the_cosine_after_a_full_svd(rank: int, m: int) -> None:
@@ -134,6 +140,7 @@ def test_gist_with_a_subspace_of_all_dimensions_is_less_of_raw_means() -> None:
     np.testing.assert_allclose(made, sum(cosines) / RATES.sum(), rtol=1e-8)
 
 
+@truth("score/knn_label", by="peer: scikit-learn's neighbours")
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_knn_label_counts_other_labels_among_scikit_learns_neighbours(k: int) -> None:
     """The k nearest by scikit-learn's cosine distance, the row itself left out."""
@@ -144,6 +151,7 @@ def test_knn_label_counts_other_labels_among_scikit_learns_neighbours(k: int) ->
     assert scored("knn_label", features, label, k=k).tolist() == share.tolist()
 
 
+@truth("score/knn_label", by="worked example")
 def test_knn_label_by_hand() -> None:
     """Of three rows in one direction the last has the label of two in another; by the two nearest rows, and by all."""
     features = np.array([[1, 0], [1, 0.01], [1, 0.02], [0, 1], [0.01, 1]], np.float32)

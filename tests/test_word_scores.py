@@ -11,6 +11,7 @@ import pytest
 
 from prune_cli.methods import method as methods
 from prune_cli.numeric import blocks
+from tests.truth import truth
 
 PEERS = json.loads((Path(__file__).parent / "word_peers.json").read_text("utf-8"))
 ROWS, TARGET = PEERS["rows"], PEERS["target"]
@@ -21,6 +22,7 @@ def scored(name: str, *args: Any, **options: Any) -> Any:
     return methods.load("score", name).function(*args, **options)
 
 
+@truth("score/bm25", by="peer: bm25s 0.3.16")
 @pytest.mark.parametrize("numbers", [1, 2**22])
 def test_bm25_is_that_of_bm25s(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its best and its mean over the target texts, Lucene's form; a query of one word twice counts it twice."""
@@ -30,6 +32,7 @@ def test_bm25_is_that_of_bm25s(numbers: int, monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(scored("bm25", ROWS, TARGET, reduce="mean"), table.mean(axis=0), rtol=1e-12)
 
 
+@truth("score/bm25", by="worked example")
 def test_bm25_by_hand() -> None:
     """Of two rows one has the word, once in two words: log(1 + 1.5 / 1.5) / (1 + 1.5 (¼ + ¾ 2 / 1.5))."""
     expected = np.log(2) / (1 + 1.5 * (0.25 + 0.75 * 2 / 1.5))
@@ -38,6 +41,7 @@ def test_bm25_by_hand() -> None:
     assert scored("bm25", ["good"], ["?"]).tolist() == [0]
 
 
+@truth("score/dsir", by="published code: data-selection 1.0.3")
 def test_dsir_weights_are_those_of_its_authors_package() -> None:
     """Log importance weights with so many buckets that neither hash lets n-grams meet."""
     rng = np.random.default_rng(0)
