@@ -318,6 +318,22 @@ def compare(
     _show(facts, text(facts), as_json)
 
 
+@app.command(epilog=_example("prune report runs/sample"))
+@_stage
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a pipeline.", show_default=False)],
+    opts: options.Report,
+    how: Any,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the page; if left out, RUN/report.")
+    ] = None,
+) -> Outcome:
+    """Write a page about a pipeline's folder: results, what methods keep and why, likely wrong labels, the price."""
+    from prune_cli.report.page import report
+
+    return report(run, out, opts, how)
+
+
 @app.command(epilog=_example("prune guide", "prune guide methods"))
 def guide(
     topic: Annotated[str | None, typer.Argument(metavar="TOPIC", help="A page of the guide.")] = None,
