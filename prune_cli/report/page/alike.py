@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,19 @@ def _same_size(size: int, kept: Mapping[str, NDArray[np.bool_]]) -> dict[str, An
     pairs = scores.overlaps(kept)
     marked = [{**pair, "beyond": scores.beyond(pair)} for pair in pairs]
     return {"rows": size, "order": clustered(list(kept), pairs, "overlap"), "pairs": marked}
+
+
+def short(names: Iterable[str]) -> dict[str, str]:
+    """Selections by name -> what they are called beside each other: the method alone where that tells them apart.
+
+    Else with its budget, else the whole name.
+    """
+    parts = {name: name.split("/") for name in names}
+    for ways in (1, 2):
+        called = {name: ", ".join(own[:ways]).replace("keep-", "keep ") for name, own in parts.items()}
+        if len(set(called.values())) == len(called):
+            return called
+    return {name: name for name in parts}
 
 
 def clustered(names: Sequence[str], pairs: Pairs, which: str) -> list[str]:

@@ -17,10 +17,12 @@ LEAST = {"top": 1, "bottom": -1}  # selections that order all rows by their scor
 
 
 def smallest(inputs: Inputs) -> dict[str, Item]:
-    """Of each method the selection of fewest rows, in the order of a run's folder."""
+    """Of each method the selection of fewest rows, in the order of the methods."""
     found: dict[str, Item] = {}
-    for item in sorted(inputs.selections, key=lambda item: int(item.artifact.about["kept"])):
-        found.setdefault(item.name.partition("/")[0], item)
+    for item in inputs.selections:
+        method, kept = item.name.partition("/")[0], item.artifact.about["kept"]
+        if method not in found or kept < found[method].artifact.about["kept"]:
+            found[method] = item
     return found
 
 
@@ -31,9 +33,7 @@ def examples(inputs: Inputs, given: Given, run: Path, n: int) -> list[dict[str, 
     """
     aims = target(run)
     return [
-        _of_method(method, item, given, aims, n)
-        for method, item in sorted(smallest(inputs).items())
-        if method not in MARKED
+        _of_method(method, item, given, aims, n) for method, item in smallest(inputs).items() if method not in MARKED
     ]
 
 
@@ -69,5 +69,3 @@ def _reason(name: str, value: Any, aims: Given | None) -> dict[str, Any]:
     if name == "target" and aims is not None and value < len(aims.rows):
         return {"name": "nearest target", "row": aims.shown(int(value))}
     return {"name": name, "value": value}
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from prune_cli.report.page.training import Given, training
 def facts(run: Path, found: dict[Path, Stage], opts: options.Report) -> dict[str, Any]:
     """What the results, artifacts and manifests of a run say. found: its finished artifacts."""
     report = results.read(run)
-    inputs = gather_run(run)
+    order = list(dict.fromkeys(result["method"] for result in report.results))
+    inputs = _ordered(gather_run(run), order)
     score = scores.scores(inputs)
     given, missing = _given(inputs)
     rows = drawn(inputs.n, opts.seed)
@@ -45,6 +48,13 @@ def facts(run: Path, found: dict[Path, Stage], opts: options.Report) -> dict[str
         "suspects": suspects(inputs, score, given, known) if given else {},
         "price": price(run, found, map(results.trial, report.results)),
     }
+
+
+def _ordered(inputs: Inputs, methods: Sequence[str]) -> Inputs:
+    """The selections in the order of the methods in the table; those without a result yet come last."""
+    place = {name: i for i, name in enumerate(methods)}
+    chosen = sorted(inputs.selections, key=lambda item: place.get(item.name.partition("/")[0], len(place)))
+    return replace(inputs, selections=chosen)
 
 
 def _given(inputs: Inputs) -> tuple[Given | None, str]:

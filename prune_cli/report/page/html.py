@@ -6,14 +6,18 @@ Every value is escaped where it enters the page, and control characters in it ar
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from prune_cli.report.page.alike import short
 from prune_cli.report.page.figures import Picture
 from prune_cli.report.page.figures.heat import largest
 from prune_cli.runtime.terminal import clean
 from prune_cli.version import __version__
+
+PIXELS = 1.9  # of a figure to one of the page, so that the figures' letters are about as large as its notes
 
 
 def page(facts: Mapping[str, Any], pictures: Mapping[str, Picture], folder: Path) -> str:
@@ -35,10 +39,27 @@ def page(facts: Mapping[str, Any], pictures: Mapping[str, Picture], folder: Path
         "size": size,
         "square": square,
         "largest": largest,
+        "short": short,
     }
-    embedded = {name: _embedded(folder / picture.file) for name, picture in pictures.items()}
+    embedded = {name: _embedded(folder / Picture.file(name)) for name in pictures}
     template = environment.get_template("page.html")
-    return template.render(facts=facts, pictures=pictures, embedded=embedded, version=__version__) + "\n"
+    given = {"facts": facts, "lead": lead(facts), "pictures": pictures, "embedded": embedded, "version": __version__}
+    return template.render(given) + "\n"
+
+
+def lead(facts: Mapping[str, Any]) -> str:
+    """The results in one sentence: which methods are better than random somewhere."""
+    better: dict[str, list[str]] = {}
+    for line in facts["lines"]:
+        for column, cell in zip(facts["columns"], line["cells"], strict=True):
+            if not line["marked"] and any(d["verdict"] == "better" for d in cell["differences"]):
+                better.setdefault(line["method"], []).append(f"{column['test']} {column['metric']} at {line['keep']}")
+    if not better:
+        return (
+            "No method is better than a random draw of as many rows, at any budget and on any test set, beyond noise."
+        )
+    told = (f"{method} ({', '.join(where)})" for method, where in better.items())
+    return f"Better than a random draw of as many rows, beyond noise: {'; '.join(told)}."
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,5 +93,8 @@ def square(pairs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[
     return {names: pair for pair in pairs for names in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))}
 
 
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def _embedded(path: Path) -> dict[str, Any]:
+    """A PNG file as the page holds it, and its size there."""
+    data = path.read_bytes()
+    width, height = (round(pixels / PIXELS) for pixels in struct.unpack(">II", data[16:24]))  # where PNG has its size
+    return {"source": "data:image/png;base64," + base64.b64encode(data).decode(), "width": width, "height": height}

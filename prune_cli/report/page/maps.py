@@ -97,7 +97,7 @@ def planes(inputs: Inputs, given: Given | None, rows: NDArray[np.int64], seed: i
     rng = np.random.default_rng(seed)
     chosen, kept = smallest(inputs), scores.selections(inputs)
     placed = {}
-    for method, item in sorted(chosen.items()):
+    for method, item in chosen.items():
         own = np.flatnonzero(kept[item.name])
         some = np.sort(rng.choice(own, min(len(own), KEPT), replace=False))
         placed[method] = {"selection": item.name, "kept": len(own), "places": _places(flat.place(array[some]))}

@@ -82,5 +82,3 @@ def _difference(c: Comparison) -> dict[str, Any]:
         "verdict": c.verdict,
         "reference": c.method in REFERENCES,
     }
-
-

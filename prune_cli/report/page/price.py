@@ -17,7 +17,8 @@ from prune_cli.artifacts.manifest import MANIFEST, Artifact, is_artifact, open_a
 from prune_cli.pipeline import results
 from prune_cli.pipeline.evidence import Trial
 
-ORDER = ("split", "finetune", "represent", "score", "select", "eval")
+KINDS = ("split", "warm-up", "represent", "score", "select", "finetune", "eval")
+WARM_UP = ("warmup", "warmup-rows")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Stage:
 
     place: str
     artifact: Artifact
+
+    @property
+    def kind(self) -> str:
+        """The name of its stage; of what serves the warm-up, that."""
+        return "warm-up" if self.place in WARM_UP else self.artifact.stage
 
     @property
     def seconds(self) -> float:
@@ -43,7 +49,7 @@ class Stage:
         made = self.artifact.manifest["made"]
         return {
             "place": self.place,
-            "stage": self.artifact.stage,
+            "stage": self.kind,
             "seconds": self.seconds,
             "peak_memory_mb": made["peak_memory_mb"],
             "peak_device_memory_mb": made.get("peak_device_memory_mb"),
@@ -59,7 +65,7 @@ def stages(run: Path) -> dict[Path, Stage]:
         place = path.relative_to(run)
         if not any(part.endswith(PART) for part in place.parts) and is_artifact(path):
             stage = Stage(place.as_posix(), open_artifact(path))
-            if stage.artifact.stage in ORDER:
+            if stage.kind in KINDS:
                 found[path.resolve()] = stage
     return found
 
@@ -67,19 +73,15 @@ def stages(run: Path) -> dict[Path, Stage]:
 def price(run: Path, found: Mapping[Path, Stage], trials: Iterable[Trial]) -> dict[str, Any]:
     """Totals of each kind of stage, the stages that methods share, and what each method costs at each budget."""
     of_kind: dict[str, list[Stage]] = {}
-    for stage in sorted(found.values(), key=lambda stage: ORDER.index(stage.artifact.stage)):
-        of_kind.setdefault(_kind(stage), []).append(stage)
+    for stage in sorted(found.values(), key=lambda stage: KINDS.index(stage.kind)):
+        of_kind.setdefault(stage.kind, []).append(stage)
     shared = [stage.facts for stage in found.values() if not stage.place.startswith("methods/")]
     return {
         "stages": [{"stage": name, **_total(several)} for name, several in of_kind.items()],
         "total": _total(list(found.values())),
-        "shared": sorted(shared, key=lambda facts: ORDER.index(facts["stage"])),
+        "shared": sorted(shared, key=lambda facts: KINDS.index(facts["stage"])),
         "methods": _methods(run, found, trials),
     }
-
-
-def _kind(stage: Stage) -> str:
-    return "warm-up" if stage.place == "warmup" else stage.artifact.stage
 
 
 def _total(several: Sequence[Stage]) -> dict[str, Any]:

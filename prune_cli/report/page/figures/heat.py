@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prune_cli.report.page.alike import short
 from prune_cli.runtime.drawing import figure, named
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def overlaps(i: int) -> Draw:
             "overlap",
             lambda pair: f"{pair['overlap']:.2f}{pair['beyond'].replace('-', '−')}",
         )
-        _matrix(path, values, texts, found["order"], found["order"], (0, 1), "share in common")
+        names = list(short(found["order"]).values())
+        _matrix(path, values, texts, names, names, (0, 1), "share in common")
 
     return draw
 
@@ -57,7 +59,7 @@ def shares(what: str) -> Draw:
             ratios = [own["shares"][name] / found["all"][name] if found["all"][name] else 1 for name in names]
             values.append([math.log2(min(max(ratio, 0.25), 4)) for ratio in ratios])
             texts.append([f"{100 * own['shares'][name]:.1f}{'!' if name in flagged else ''}" for name in names])
-        sides = (["all rows", *known], names)
+        sides = (["all rows", *short(known).values()], names)
         _matrix(path, np.array(values), texts, *sides, (-2, 2), "times its share in all rows", doubling=True)
 
     return draw

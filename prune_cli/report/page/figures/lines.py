@@ -50,6 +50,7 @@ def performance(path: Path, facts: Mapping[str, Any]) -> None:
                 own = [line for line in facts["lines"] if line["method"] == method]
                 _series(axes, own, column, COLOURS[i], MARKS[i], (i - (len(methods) - 1) / 2) * 0.012, method)
             _budgets(axes, facts)
+            axes.set_ylim(*_heights(facts, column))
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7.5, borderaxespad=0.2)
             axes.grid(color="0.9", linewidth=0.6)
         for axes in list(grid.flat)[len(panels) :]:
@@ -89,6 +90,15 @@ def _series(
         axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.13, linewidth=0, zorder=1)
 
 
+def _heights(facts: Mapping[str, Any], column: int) -> tuple[float, float]:
+    """From the lowest to the highest that any panel of a column shows, so that they can be read beside each other."""
+    cells = [line["cells"][column] for line in facts["lines"]]
+    reach = [(cell["mean"], cell["deviation"] or 0.0) for cell in cells if cell["mean"] is not None]
+    low, high = min((m - d for m, d in reach), default=0), max((m + d for m, d in reach), default=1)
+    room = 0.05 * (high - low) or 0.01
+    return low - room, high + room
+
+
 def _budgets(axes: Axes, facts: Mapping[str, Any]) -> None:
     """The budgets on the axis, under the number of rows that each one keeps."""
     lines = [line for line in facts["lines"] if line["rows"] and line["method"] not in ("full", "none")]
@@ -113,6 +123,9 @@ def histograms(path: Path, facts: Mapping[str, Any]) -> None:
                 axes.stairs(share, one["edges"], color=_colour(i), linestyle=STYLES[i], linewidth=1.3)
             if one["logarithmic"]:
                 axes.set_xscale("log")
+            else:
+                axes.locator_params(axis="x", nbins=5)
+                axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
             axes.set(title=named(one["score"]), yticks=[])
         key = panels[len(found)]
         for i, name in enumerate(found[0]["counts"]):

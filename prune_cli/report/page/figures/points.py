@@ -55,7 +55,9 @@ def plane(path: Path, facts: Mapping[str, Any]) -> None:
         for i, name in enumerate(found["labels"]):
             own = np.array(found["label"]) == i
             colour = COLOURS[i] if i < len(COLOURS) else "0.4"
-            panels[0].scatter(*places[own].T, s=6, marker=MARKS[i], color=colour, alpha=0.6, linewidths=0, label=named(name))
+            panels[0].scatter(
+                *places[own].T, s=6, marker=MARKS[i], color=colour, alpha=0.6, linewidths=0, label=named(name)
+            )
         panels[0].set_title("all rows, by label")
         panels[0].legend(fontsize=6.5, loc="best", markerscale=1.5, handletextpad=0.1, frameon=True, framealpha=0.8)
         for axes, (method, own) in zip(panels[1:], found["methods"].items(), strict=False):
