@@ -329,7 +329,7 @@ def report(
     ] = None,
 ) -> Outcome:
     """Write a page about a pipeline's folder: results, what methods keep and why, likely wrong labels, the price."""
-    from prune_cli.report.page import report
+    from prune_cli.pipeline.page import report
 
     return report(run, out, opts, how)
 

@@ -264,9 +264,7 @@ class Simulate:
 class Report:
     """Options of `prune report`."""
 
-    known: Annotated[
-        str, Help("Rows that are known to be mislabelled: those whose key KEY is VALUE, as KEY=VALUE.")
-    ] = "kind=mislabelled"
+    known: Annotated[str, Help("KEY=VALUE: rows with this value are known to be mislabelled.")] = "kind=mislabelled"
     examples: Annotated[int, Meta(ge=1, le=100), Help("Rows shown at each end of a method.")] = 5
     seed: Seed = 0
 

@@ -21,11 +21,12 @@ WIDTH = 7.2  # inches: a page's text
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 MARKS = "os^DvPX*<>"
+ON_A_PAGE = 150  # dots an inch of figures that a page holds
 LONGEST = 28  # characters of a name
 
 
 @contextmanager
-def figure(path: Path, height: float, caption: str = "", *, width: float = WIDTH) -> Iterator[Figure]:
+def figure(path: Path, height: float, caption: str = "", *, width: float = WIDTH, dpi: int = 200) -> Iterator[Figure]:
     """A figure of `height` inches, above its caption if it has one; written to `path` when the block ends well."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def figure(path: Path, height: float, caption: str = "", *, width: float = WIDTH
         yield whole
         if lines:
             whole.text(0.02, 0.1 / (height + below), "\n".join(lines), fontsize=8, va="bottom", linespacing=1.3)
-        whole.savefig(path, dpi=200, metadata={"Software": None})
+        whole.savefig(path, dpi=dpi, metadata={"Software": None})
 
 
 def named(text: Any) -> str:

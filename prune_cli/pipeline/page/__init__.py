@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -12,24 +13,25 @@ from prune_cli.artifacts.code import digest_of_module
 from prune_cli.artifacts.manifest import Recipe, digest_file, digest_value, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline import results
-from prune_cli.report.page import facts as gathering
-from prune_cli.report.page import html
-from prune_cli.report.page.figures import draw
-from prune_cli.report.page.price import stages
+from prune_cli.pipeline.page import facts as gathering
+from prune_cli.pipeline.page import html
+from prune_cli.pipeline.page.figures import draw
+from prune_cli.pipeline.page.price import stages
+from prune_cli.report.outcome import FACTS, PAGE
 from prune_cli.stages.common import How, Outcome, done, making, settle
 
 CODE = ("prune_cli.report", "prune_cli.pipeline", "prune_cli.numeric", "prune_cli.runtime")
-PAGE, FACTS = "report.html", "facts.json"
 
 
-def report(run: Path, out: Path | None, opts: options.Report, how: How) -> Outcome:
-    """Write `report.html`, its figures and `facts.json`, all that it tells, into a folder; RUN/report if left out.
+def report(run: Path, asked: Path | None, opts: options.Report, how: How) -> Outcome:
+    """Write `report.html`, its figures, and `facts.json` with all that it tells, into a folder.
 
-    run: the folder of a pipeline, whole or half. A page that is there is made again if the run has changed since.
+    run: the folder of a pipeline, whole or half. asked: where to; if left out, RUN/report, which is made again where
+    the run has changed since.
     """
     if not results.is_run(run):
         raise PruneError(f"{run}: no results of a pipeline in it; allowed: the folder of a pipeline that has begun")
-    out = out or run / "report"
+    out = asked or run / "report"
     if is_artifact(out) and (stage := open_artifact(out).stage) != "report":
         raise PruneError(f"{out}: holds an artifact of prune {stage}; choose another -o")
     found = stages(run)
@@ -43,7 +45,8 @@ def report(run: Path, out: Path | None, opts: options.Report, how: How) -> Outco
         {"artifacts": digest_value(read), "results": told, "name": run.resolve().name},
         code,
     )
-    outcome = settle(out, recipe, {}, How(how.force, replace=True, dry_run=how.dry_run))
+    how = replace(how, replace=how.replace or asked is None)  # a pipeline owns its folder
+    outcome = settle(out, recipe, {}, how)
     if outcome.settled:
         return outcome
     with making(outcome, recipe, {"run": str(run)}) as draft:

@@ -40,8 +40,9 @@ class Stage:
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk, but for its manifest."""
-        return sum(int(entry["bytes"]) for entry in self.artifact.manifest["files"].values())
+        """What its files take on disk, those that are still there."""
+        files = self.artifact.manifest["files"].items()
+        return sum(int(entry["bytes"]) for name, entry in files if (self.artifact.path / name).is_file())
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -56,6 +57,11 @@ class Stage:
             "device": made.get("device", "cpu"),
             "bytes": self.bytes,
         }
+
+
+def is_whole(artifact: Artifact) -> bool:
+    """Whether all its files are there."""
+    return all((artifact.path / name).is_file() for name in artifact.files)
 
 
 def stages(run: Path) -> dict[Path, Stage]:

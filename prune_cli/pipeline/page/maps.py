@@ -12,10 +12,10 @@ from prune_cli.artifacts import tensors
 from prune_cli.numeric.blocks import Array
 from prune_cli.numeric.plane import plane
 from prune_cli.numeric.views import Drawn
+from prune_cli.pipeline.page.examples import smallest
+from prune_cli.pipeline.page.training import Given
 from prune_cli.report.compare import representations, scores
 from prune_cli.report.compare.inputs import Inputs, Item
-from prune_cli.report.page.examples import smallest
-from prune_cli.report.page.training import Given
 
 POINTS = 2000  # rows that are drawn in a figure
 KEPT = 400  # kept rows of a method that are drawn

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.report.page.alike import short
-from prune_cli.runtime.drawing import figure, named
+from prune_cli.pipeline.page.alike import short
+from prune_cli.runtime.drawing import ON_A_PAGE, figure, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def _matrix(
 ) -> None:
     """A heat map with its numbers. doubling: values are logarithms to the base of two."""
     wide = max(CELL, 0.42) * len(columns)
-    with figure(path, NAMES + CELL * len(rows), width=max(4.5, NAMES + wide + 1.2)) as whole:
+    with figure(path, NAMES + CELL * len(rows), width=max(4.5, NAMES + wide + 1.2), dpi=ON_A_PAGE) as whole:
         axes: Axes = whole.subplots()
         image = axes.imshow(values, cmap="cividis", vmin=bounds[0], vmax=bounds[1], aspect="auto")
         middle = (bounds[0] + bounds[1]) / 2

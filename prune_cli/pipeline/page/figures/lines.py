@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prune_cli.pipeline.evidence import BASELINE
-from prune_cli.runtime.drawing import COLOURS, MARKS, figure, named
+from prune_cli.runtime.drawing import COLOURS, MARKS, ON_A_PAGE, figure, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def performance(path: Path, facts: Mapping[str, Any]) -> None:
     panels = [(column, methods) for column in range(len(facts["columns"])) for methods in chunks(facts)]
     across = min(2, len(panels))
     rows = -(-len(panels) // across)
-    with figure(path, 3.4 * rows, width=WIDE if across > 1 else WIDE * 0.7) as whole:
+    with figure(path, 3.4 * rows, width=WIDE if across > 1 else WIDE * 0.7, dpi=ON_A_PAGE) as whole:
         grid = whole.subplots(rows, across, squeeze=False)
         for axes, (column, methods) in zip(grid.flat, panels, strict=False):
             about = facts["columns"][column]
@@ -115,7 +115,7 @@ def histograms(path: Path, facts: Mapping[str, Any]) -> None:
     """A panel for each score, a line for each label."""
     found = facts["histograms"]
     rows = math.ceil((len(found) + 1) / ACROSS)
-    with figure(path, 2.1 * rows, width=WIDE) as whole:
+    with figure(path, 2.1 * rows, width=WIDE, dpi=ON_A_PAGE) as whole:
         panels = list(whole.subplots(rows, ACROSS, squeeze=False).flat)
         for axes, one in zip(panels, found, strict=False):
             for i, (_, counts) in enumerate(one["counts"].items()):

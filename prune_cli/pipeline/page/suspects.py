@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from prune_cli.numeric.auc import auc
 from prune_cli.numeric.correlation import quantiles
+from prune_cli.pipeline.page.training import Given
 from prune_cli.report.compare.inputs import Inputs
-from prune_cli.report.page.training import Given
 
 LISTED = 30
 # what a score's line `Higher:` says if it tells wrong labels
@@ -45,7 +46,7 @@ def suspects(
     found: dict[str, Any] = {"scores": list(telling), "rows": len(together), "listed": listed}
     if known is not None:
         found["known"] = int(known.sum())
-        found["auc"] = {name: auc(telling.get(name, values), known) for name, values in score.items()}
-        found["auc_together"] = auc(together, known)
+        found["auc"] = {name: asdict(auc(telling.get(name, values)[None], known)) for name, values in score.items()}
+        found["auc_together"] = asdict(auc(together[None], known))
         found["first"] = int(known[order[: found["known"]]].sum())
     return found

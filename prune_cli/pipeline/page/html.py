@@ -1,6 +1,6 @@
 """The page: one HTML file that holds its figures and asks for nothing else.
 
-Every value is escaped where it enters the page, and control characters in it are written as escapes: in one place, here.
+Every value is escaped where it enters the page, control characters in it are written as escapes: here, in one place.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prune_cli.report.page.alike import short
-from prune_cli.report.page.figures import Picture
-from prune_cli.report.page.figures.heat import largest
+from prune_cli.pipeline.page.alike import short
+from prune_cli.pipeline.page.figures import Picture
+from prune_cli.pipeline.page.figures.heat import largest
+from prune_cli.runtime.drawing import ON_A_PAGE
 from prune_cli.runtime.terminal import clean
 from prune_cli.version import __version__
 
-PIXELS = 1.9  # of a figure to one of the page, so that the figures' letters are about as large as its notes
+PIXELS = ON_A_PAGE / 105  # of a figure to one of the page, so that its letters are about as large as notes
 
 
 def page(facts: Mapping[str, Any], pictures: Mapping[str, Picture], folder: Path) -> str:
@@ -55,9 +56,7 @@ def lead(facts: Mapping[str, Any]) -> str:
             if not line["marked"] and any(d["verdict"] == "better" for d in cell["differences"]):
                 better.setdefault(line["method"], []).append(f"{column['test']} {column['metric']} at {line['keep']}")
     if not better:
-        return (
-            "No method is better than a random draw of as many rows, at any budget and on any test set, beyond noise."
-        )
+        return "No method is better than a random draw of as many rows beyond noise, at any budget, on any test set."
     told = (f"{method} ({', '.join(where)})" for method, where in better.items())
     return f"Better than a random draw of as many rows, beyond noise: {'; '.join(told)}."
 

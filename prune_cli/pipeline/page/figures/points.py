@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from prune_cli.runtime.drawing import BLUE, COLOURS, MARKS, figure, named
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from prune_cli.runtime.drawing import BLUE, COLOURS, MARKS, ON_A_PAGE, figure, named
 
 ACROSS = 4  # panels beside each other
 WIDE = 9.6  # inches
@@ -25,7 +22,7 @@ def data_map(path: Path, facts: Mapping[str, Any]) -> None:
     correct = np.array(found["correct"])
     most = found["checkpoints"]
     colours = matplotlib.colormaps["viridis"]
-    with figure(path, 4.6, width=6.4) as whole:
+    with figure(path, 4.6, width=6.4, dpi=ON_A_PAGE) as whole:
         axes = whole.subplots()
         for i, times in enumerate(sorted(set(correct.tolist()), reverse=True)):
             own = correct == times
@@ -50,7 +47,7 @@ def plane(path: Path, facts: Mapping[str, Any]) -> None:
     found = facts["plane"]
     places = np.array(found["places"])
     rows = -(-(1 + len(found["methods"])) // ACROSS)
-    with figure(path, 2.5 * rows, width=WIDE) as whole:
+    with figure(path, 2.5 * rows, width=WIDE, dpi=ON_A_PAGE) as whole:
         panels = list(whole.subplots(rows, ACROSS, squeeze=False).flat)
         for i, name in enumerate(found["labels"]):
             own = np.array(found["label"]) == i

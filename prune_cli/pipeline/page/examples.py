@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.data.open import WHY
+from prune_cli.pipeline.page.outcomes import MARKED
+from prune_cli.pipeline.page.training import Given, target
 from prune_cli.report.compare.inputs import Inputs, Item
-from prune_cli.report.page.outcomes import MARKED
-from prune_cli.report.page.training import Given, target
 
 EVERY = ("id", "kept", "rank", "score")  # columns that are no reasons of a method's own
-LEAST = {"top": 1, "bottom": -1}  # selections that order all rows by their scores: which end is valued least
+ORDERED = ("top", "bottom")  # selections that order all rows by their scores
 
 
 def smallest(inputs: Inputs) -> dict[str, Item]:
@@ -38,24 +41,32 @@ def examples(inputs: Inputs, given: Given, run: Path, n: int) -> list[dict[str, 
 
 
 def _of_method(method: str, item: Item, given: Given, aims: Given | None, n: int) -> dict[str, Any]:
-    lines = item.artifact.read(WHY, lambda path: list(read_jsonl(path)))
-    at = range(len(lines)) if item.order is None else item.order.tolist()
-    rows = {i: lines[place] for i, place in enumerate(at)}
-    ranked = sorted((i for i, line in rows.items() if line["kept"]), key=lambda i: int(rows[i]["rank"]))
-    way = LEAST.get(item.artifact.options["method"])
-    if way and all("score" in line for line in rows.values()):
-        least = sorted(rows, key=lambda i: way * float(rows[i]["score"]))[:n]
+    row = range(len(given.rows)) if item.order is None else np.argsort(item.order).tolist()  # of each line
+    way = item.artifact.options["method"]
+    most = item.artifact.read(WHY, lambda path: heapq.nsmallest(n, _kept(path), key=lambda line: line[1]["rank"]))
+    ordered = way in ORDERED and "score" in most[0][1]
+    if ordered:
+        sign = 1 if way == "top" else -1
+        least = item.artifact.read(
+            WHY, lambda path: heapq.nsmallest(n, enumerate(read_jsonl(path)), key=lambda line: sign * line[1]["score"])
+        )
     else:
-        way, least = None, ranked[n:][-n:]
+        last = item.artifact.read(WHY, lambda path: heapq.nlargest(n, _kept(path), key=lambda line: line[1]["rank"]))
+        least = [line for line in reversed(last) if line[1]["rank"] > n]
     return {
         "method": method,
         "selection": item.name,
         "score": item.artifact.about.get("score"),
-        "kept": len(ranked),
-        "ordered": way is not None,
-        "most": [_row(i, rows[i], given, aims) for i in ranked[:n]],
-        "least": [_row(i, rows[i], given, aims) for i in least],
+        "kept": item.artifact.about["kept"],
+        "ordered": ordered,
+        "most": [_row(row[at], line, given, aims) for at, line in most],
+        "least": [_row(row[at], line, given, aims) for at, line in least],
     }
+
+
+def _kept(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of the kept rows, with their places."""
+    return ((at, line) for at, line in enumerate(read_jsonl(path)) if line["kept"])
 
 
 def _row(i: int, line: Mapping[str, Any], given: Given, aims: Given | None) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prune_cli.pipeline.page.figures import heat, lines, points
+from prune_cli.pipeline.page.maps import KEPT
 from prune_cli.report.compare.scores import BEYOND
-from prune_cli.report.page.figures import heat, lines, points
-from prune_cli.report.page.maps import KEPT
 from prune_cli.runtime.progress import progress
 
 Facts = Mapping[str, Any]
