@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.artifacts import tensors
+from prune_cli.errors import PruneError
 from prune_cli.numeric.blocks import Array
 from prune_cli.numeric.plane import plane
 from prune_cli.numeric.views import Drawn
@@ -44,7 +45,7 @@ def groups(given: Given | None, n: int) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def data_map(inputs: Inputs, given: Given | None, rows: NDArray[np.int64]) -> dict[str, Any]:
-    """Confidence, variability and correctness of rows, over the checkpoints of the dynamics; {} where there are none.
+    """Confidence, variability and correctness of rows, over the checkpoints of the dynamics; {} with fewer than two.
 
     correct: at how many of the checkpoints the gold answer was the most probable one.
     """
@@ -52,6 +53,11 @@ def data_map(inputs: Inputs, given: Given | None, rows: NDArray[np.int64]) -> di
         if "dynamics" not in item.artifact.about["kinds"]:
             continue
         stored = item.artifact.read("dynamics.safetensors", tensors.load)
+        if "improbability" not in stored:
+            old = f"{item.artifact.path}: dynamics has no improbability; an older version made it"
+            raise PruneError(old, hint="run the pipeline again")
+        if stored["correct"].shape[1] < 2:
+            continue
         at = rows if item.order is None else item.order[rows]
         p = 1 - np.asarray(stored["improbability"][at], np.float64)
         correct = np.asarray(stored["correct"][at], np.float64)

@@ -53,7 +53,7 @@ def _wanted(facts: Facts) -> Iterator[tuple[str, Draw, Picture]]:
         yield "histograms", lines.histograms, _histograms()
     if facts["plane"]:
         yield "plane", points.plane, _plane(facts["plane"])
-    for what in facts["shares"]:
+    for what in (what for what, found in facts["shares"].items() if found["all"]):
         yield f"{what}-shares", heat.shares(what), _shares(what)
 
 

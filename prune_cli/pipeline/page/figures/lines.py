@@ -40,6 +40,7 @@ def performance(path: Path, facts: Mapping[str, Any]) -> None:
     panels = [(column, methods) for column in range(len(facts["columns"])) for methods in chunks(facts)]
     across = min(2, len(panels))
     rows = -(-len(panels) // across)
+    step = 0.012 if len({line["rows"] for line in facts["lines"] if not line["marked"]}) > 1 else 0.07
     with figure(path, 3.4 * rows, width=WIDE if across > 1 else WIDE * 0.7, dpi=ON_A_PAGE) as whole:
         grid = whole.subplots(rows, across, squeeze=False)
         for axes, (column, methods) in zip(grid.flat, panels, strict=False):
@@ -48,7 +49,7 @@ def performance(path: Path, facts: Mapping[str, Any]) -> None:
             _references(axes, facts, column)
             for i, method in enumerate(methods):
                 own = [line for line in facts["lines"] if line["method"] == method]
-                _series(axes, own, column, COLOURS[i], MARKS[i], (i - (len(methods) - 1) / 2) * 0.012, method)
+                _series(axes, own, column, COLOURS[i], MARKS[i], (i - (len(methods) - 1) / 2) * step, method)
             _budgets(axes, facts)
             axes.set_ylim(*_heights(facts, column))
             axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7.5, borderaxespad=0.2)

@@ -55,8 +55,9 @@ def plane(path: Path, facts: Mapping[str, Any]) -> None:
             panels[0].scatter(
                 *places[own].T, s=6, marker=MARKS[i], color=colour, alpha=0.6, linewidths=0, label=named(name)
             )
-        panels[0].set_title("all rows, by label")
-        panels[0].legend(fontsize=6.5, loc="best", markerscale=1.5, handletextpad=0.1, frameon=True, framealpha=0.8)
+        panels[0].set_title("all rows, by label" if len(found["labels"]) > 1 else "all rows")
+        if len(found["labels"]) > 1:
+            panels[0].legend(fontsize=6.5, loc="best", markerscale=1.5, handletextpad=0.1, frameon=True, framealpha=0.8)
         for axes, (method, own) in zip(panels[1:], found["methods"].items(), strict=False):
             axes.scatter(*places.T, s=4, color="0.8", linewidths=0)
             axes.scatter(*np.array(own["places"]).T, s=7, color=BLUE, alpha=0.8, linewidths=0)
