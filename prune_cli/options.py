@@ -260,6 +260,15 @@ class Simulate:
     seed: Seed = 0
 
 
+@dataclass(frozen=True)
+class Report:
+    """Options of `prune report`."""
+
+    known: Annotated[str, Help("KEY=VALUE: rows with this value are known to be mislabelled.")] = "kind=mislabelled"
+    examples: Annotated[int, Meta(ge=1, le=100), Help("Rows shown at each end of a method.")] = 5
+    seed: Seed = 0
+
+
 def recipe(record: Any, task: str | None = None) -> dict[str, Any]:
     """The options of a record that are part of the recipe, without those that have no say, as far as the task tells.
 

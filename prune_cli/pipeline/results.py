@@ -10,7 +10,7 @@ from typing import Any
 
 from prune_cli import tasks
 from prune_cli.artifacts.jsonl import read_jsonl
-from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.evidence import Comparison, Trial
 from prune_cli.stages.common import Outcome
@@ -100,6 +100,15 @@ def read(out: Path) -> Report:
 def trial(result: dict[str, Any]) -> Trial:
     """The method, budget and seed that a result is of."""
     return result["method"], result["keep"], result["seed"]
+
+
+def of_trial(out: Path, method: str, keep: str, seed: int | None) -> tuple[list[Path], Path]:
+    """Where a run has the selection of a trial, none for the model as it is, and its evaluation."""
+    if seed is None:
+        return [], out / "methods" / method / "eval"
+    budget = out / "methods" / method / f"keep-{keep}"
+    own = budget / f"seed-{seed}"
+    return [path for path in (own / "select", budget / "select") if is_artifact(path)][:1], own / "eval"
 
 
 def summary(report: Report) -> list[dict[str, Any]]:
