@@ -29,7 +29,9 @@ def main() -> None:
     distance = np.linalg.norm(features[:, None] - features, axis=2)
     bound = 2 * np.linalg.norm(features - features.mean(axis=0), axis=1).max()
     picks = {
-        "apricot facility_location cosine": apricot.FacilityLocationSelection(10, metric="precomputed", optimizer="lazy")
+        "apricot facility_location cosine": apricot.FacilityLocationSelection(
+            10, metric="precomputed", optimizer="lazy"
+        )
         .fit(cosine)
         .ranking.tolist(),
         "apricot facility_location euclidean": apricot.FacilityLocationSelection(

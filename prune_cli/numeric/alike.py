@@ -22,9 +22,9 @@ class Alike:
 
     def __init__(self, rows: Array, metric: str) -> None:
         self.rows = held(rows)
-        self._cosine = metric == "cosine"
+        self.cosine = metric == "cosine"
         self._squares = np.concatenate([(block**2).sum(axis=1) for _, block in single_blocks(self.rows)])
-        self.most = 1.0 if self._cosine else 2 * float(np.sqrt(self._squares.max()))
+        self.most = 1.0 if self.cosine else 2 * float(np.sqrt(self._squares.max()))
 
     def __len__(self) -> int:
         """Rows."""
@@ -42,7 +42,7 @@ class Alike:
 
     def _similarity(self, inner: NDArray[np.float32], rows: slice, some: NDArray[np.int64]) -> NDArray[np.float32]:
         """From inner products [rows, some], in place."""
-        if self._cosine:
+        if self.cosine:
             inner += 1
             inner *= 0.5
             return inner

@@ -17,7 +17,9 @@ MISSED = 0.01  # ε of stochastic greedy: its expected value is at least 1 − 1
 Gains = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
-def lazy(n: int, n_keep: int, gains: Gains, take: Callable[[int], None]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def lazy(
+    n: int, n_keep: int, gains: Gains, take: Callable[[int], None]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The picks in order, int64 [n_keep], and what each one's gain was: those of the plain greedy rule.
 
     gains: what rows would gain now. take: picks a row. Of equal gains the first row is taken.

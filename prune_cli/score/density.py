@@ -30,7 +30,9 @@ def score(
     learning_rate: NDArray[np.float64] | None = None,
     scale: NDArray[Any] | None = None,
     *,
-    how: Annotated[Literal["neighbours", "kernel"], "By nearest neighbours, or by a kernel over all rows."] = "neighbours",
+    how: Annotated[
+        Literal["neighbours", "kernel"], "By nearest neighbours, or by a kernel over all rows."
+    ] = "neighbours",
     k: Annotated[int, "With how=neighbours: their number, at most all other rows."] = 10,
     bandwidth: Annotated[float, "With how=kernel: h; 0 for the spread times n^(−1/(d + 4)) (Scott's rule)."] = 0.0,
     checkpoints: Checkpoints = "side",

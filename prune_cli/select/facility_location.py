@@ -92,6 +92,7 @@ def _sparse(alike: Alike, n_keep: int) -> tuple[NDArray[np.int64], NDArray[np.fl
     n = len(alike)
     k = min(n - 1, max(LEAST, min(MOST, KNOWN * n // n_keep)))
     near, distance = neighbours(alike.rows, k)
+    distance = distance**2 / 4 if alike.cosine else distance  # 1 − (1 + cos) / 2
     near = np.concatenate([np.arange(n)[:, None], near], axis=1)  # i knows near[i]
     better = distance[:, -1:] - np.concatenate([np.zeros((n, 1)), distance], axis=1)  # than its farthest: [n, k + 1]
     by_column = np.argsort(near, axis=None, kind="stable")

@@ -32,7 +32,9 @@ def select(
     learning_rate: NDArray[np.float64] | None = None,
     scale: NDArray[Any] | None = None,
     *,
-    epsilon: Annotated[float, Meta(ge=0, lt=2), "ε: a cosine above 1 − ε is a duplicate's; 0: as the budget asks."] = 0.0,
+    epsilon: Annotated[
+        float, Meta(ge=0, lt=2), "ε: a cosine above 1 − ε is a duplicate's; 0: as the budget asks."
+    ] = 0.0,
     k: Annotated[int, "Number of clusters; 0: the square root of the number of rows."] = 0,
     keep: Annotated[Literal["hard", "easy"], "Of duplicates, the one farthest from the centroid, or nearest."] = "hard",
     checkpoints: Checkpoints = "side",

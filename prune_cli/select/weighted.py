@@ -24,7 +24,9 @@ def select(
     n_keep: int,
     rng: np.random.Generator,
     *,
-    weight: Annotated[Literal["score", "exp"], "What a row's weight is: its score, or e^(score / temperature)."] = "score",
+    weight: Annotated[
+        Literal["score", "exp"], "What a row's weight is: its score, or e^(score / temperature)."
+    ] = "score",
     temperature: Annotated[float, "With weight=exp: the lower, the more the highest scores are drawn."] = 1.0,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Select n_keep of n rows by score [n]: int64 [n_keep]. Column `chance`: that of being the first row drawn."""
