@@ -68,6 +68,7 @@ def test_the_seed_is_in_the_recipe_of_what_draws(
     """Another seed is another artifact for each method that draws: told as such, and made with --replace."""
     command = [stage, made / "train", "-o", tmp_path / "out", "--method", method]
     command += ["--on", "hidden"] if methods.load(stage, method).wants_representation else []
+    command += [made / "score"] if "score" in methods.load(stage, method).inputs else []
     command += ["--keep", 5] if stage == "select" else []
     assert prune(*command).code == 0
     assert "up to date" in prune(*command, "--seed", 0).err

@@ -1,4 +1,4 @@
-"""Selections and scores of features against brute force, closed forms, examples worked out by hand and peer libraries."""
+"""Selections and scores of features against brute force, closed forms, worked examples and peer libraries."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def facility(similarity: NDArray[Any]) -> Any:
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("how", ["exact", "sparse"])
 def test_facility_location_is_the_greedy_maximum(metric: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lazily or over known neighbours (here all), in small blocks: the plain rule's picks; each row is served by its best.
+    """Lazily or over known neighbours (here all), in small blocks: the plain rule's picks.
 
-    Weights are the numbers of rows served, as CRAIG's.
+    Each row is served by its best. Weights are the numbers of rows served, as CRAIG's.
     """
     monkeypatch.setattr(alike, "CELLS", 30)
     monkeypatch.setattr(lazy, "BATCH", 5)
@@ -208,7 +208,7 @@ def test_graph_cut_is_the_greedy_maximum() -> None:
 @truth("select/k_dpp", by="brute force: numpy.linalg.det of every set with one more row")
 @pytest.mark.parametrize("normalize", [True, False])
 def test_k_dpp_multiplies_the_determinant_most(normalize: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each pick is the argmax of det(L_S + εI); the gains' product is the determinant, with gains computed anew or not."""
+    """Each pick is the argmax of det(L_S + εI); the gains' product is the determinant, computed anew or not."""
     x = rows(12, 7).astype(np.float32)
     y = unit(x) if normalize else x.astype(float)
     kernel = y @ y.T
@@ -383,7 +383,7 @@ def test_semdedup_leaves_out_the_later_of_like_rows(keep: str, monkeypatch: pyte
 
 @truth("select/d4", by="worked example: copies go first, then prototypes")
 def test_d4_takes_no_copies_and_then_the_farthest() -> None:
-    """Of rows of which a quarter are copies, no row is kept with its copy; what is kept is farthest from its centroid."""
+    """Of rows of which a quarter are copies, no row is kept with its copy; what is kept is far from the centroid."""
     x = rows(30, 3).astype(np.float32)
     x = np.concatenate([x, x[:10]])
     kept, columns = run("d4", x, 12, rng(), k=1, dedup=0.75)

@@ -16,8 +16,8 @@ CELLS = 2**18  # of a block of similarities: 1 MiB, which stays in a processor's
 class Alike:
     """Similarities s_ij of n rows.
 
-    `cosine`: (1 + cos) / 2. `euclidean`: D − ‖x_i − x_j‖, D twice the largest distance from the mean of all rows, so that
-    none is negative. Rows are vectors of length one for the first, and have mean zero for the second.
+    `cosine`: (1 + cos) / 2. `euclidean`: D − ‖x_i − x_j‖, D twice the largest distance from the mean of all rows, so
+    that none is negative. Rows are vectors of length one for the first, and have mean zero for the second.
     """
 
     def __init__(self, rows: Array, metric: str) -> None:

@@ -11,7 +11,7 @@ BLOCK = 8192  # rows
 
 
 def neighbours(rows: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The k nearest other rows of each row [n, d] by Euclidean distance: int64 [n, k], and the distances, nearest first.
+    """The k nearest other rows of each row [n, d]: int64 [n, k], and their Euclidean distances, nearest first.
 
     k is below n. Every pair is looked at, a block at a time, on a float32 copy.
     """

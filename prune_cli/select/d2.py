@@ -1,12 +1,13 @@
 """The highest scores, where a row's score is raised by its neighbours' and lowered by each neighbour that is kept.
 
-On the graph of each row's k nearest rows, with e_ij = exp(−γ ‖x_i − x_j‖²): first each score becomes
-u_i + Σ_{j ∈ N(i)} e_ij u_j, γ that of the forward pass, from the scores as given. Then the row i of the highest score is
-kept, and its neighbours' scores fall: u_j − e_ij u_i for j ∈ N(i), γ that of the reverse pass; and so on.
+On the graph of each row's k nearest rows, with e_ij = exp(−γ ‖x_i − x_j‖²): first each score becomes u_i + Σ_{j ∈ N(i)}
+e_ij u_j, γ that of the forward pass, from the scores as given. Then the row i of the highest score is kept, and its
+neighbours' scores fall: u_j − e_ij u_i for j ∈ N(i), γ that of the reverse pass; and so on.
 
 Source: D2 pruning, Maharana et al. 2024, arXiv 2310.07931, section 3.2.
 Differs: the authors' code has exp(−distance), not its square, in the forward pass, and in one mode takes off the whole
-score. Rows have length one by default here, as γ has another meaning at each scale; k and γ, which the paper searches
+score; a row's neighbours are its own k nearest, as there, where the paper speaks of an undirected graph. Rows have
+length one by default here, as γ has another meaning at each scale; k and γ, which the paper searches
 for each data set, have defaults of ours.
 
 Scores are to be 0 or more. It runs on any representation, all checkpoints side by side or averaged. Rows come in the

@@ -1,8 +1,8 @@
 """The highest scores first, skipping every row that is too much like one already kept.
 
 Rows are visited from the highest score, of equal scores the first; a row is kept if its cosine to each kept row is at
-most the threshold. Where all rows are visited and the budget is not filled, the skipped ones follow, highest first. With
-scores 3, 2, 1 and the first two rows alike, two rows are the first and the third.
+most the threshold. Where all rows are visited and the budget is not filled, the skipped ones follow, highest first.
+With scores 3, 2, 1 and the first two rows alike, two rows are the first and the third.
 
 Source: DEITA, Liu et al. 2024, arXiv 2312.15685, section 2.4 (score first, diversity aware; threshold 0.9).
 Differs: the paper's selection may end with fewer rows than asked for; here the budget is filled.

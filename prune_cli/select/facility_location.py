@@ -50,8 +50,8 @@ def select(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Select n_keep of n rows by features [n, e × d]: int64 [n_keep].
 
-    Columns: `gain`, what a kept row added to f; `cluster`, which pick, counted from 0, a row is most like; `weight`, how
-    many rows are most like a kept row. With a balance they are within the row's label or group.
+    Columns: `gain`, what a kept row added to f; `cluster`, which pick, counted from 0, a row is most like; `weight`,
+    how many rows are most like a kept row. With a balance they are within the row's label or group.
     """
     n = len(features)
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=metric == "cosine")

@@ -5,13 +5,13 @@ score on and taken if they are at least d from all taken. The best f of all thes
 (ε / 2) D (1 + ε)^i up to the largest distance.
 
 Source: GIST, Fahrbach et al. 2025, arXiv 2405.18754, algorithm 1, with a utility that is a sum of scores.
-Differs: the paper's set may have fewer rows than asked for; here each is filled with the highest scores left before f is
-taken, so the paper's pair of the two rows farthest apart is not tried. D, their distance, is known within a factor of 2
-from the largest distance to the mean: the sweep begins and ends where both bounds ask. The paper takes any monotone
-submodular utility.
+Differs: the paper's set may have fewer rows than asked for; here each is filled with the highest scores left before f
+is taken, so the paper's pair of the two rows farthest apart is not tried. D, their distance, is known within a factor
+of 2 from the largest distance to the mean: the sweep begins and ends where both bounds ask. The paper takes any
+monotone submodular utility.
 
-It runs on any representation, all checkpoints side by side or averaged; normalize=true has chords of the unit sphere for
-distances. Rows come in the order of taking. A smaller budget is not the beginning of a larger one.
+It runs on any representation, all checkpoints side by side or averaged; normalize=true has chords of the unit sphere
+for distances. Rows come in the order of taking. A smaller budget is not the beginning of a larger one.
 """
 
 from __future__ import annotations

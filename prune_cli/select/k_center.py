@@ -1,8 +1,8 @@
 """The row farthest from all that are kept, again and again: every row ends up near some kept row.
 
-The first is the row nearest to the mean of all. Then each pick is argmax_i min_{j ∈ S} ‖x_i − x_j‖. The largest distance
-of a row to the kept ones is at most twice the smallest that as many rows can have. Of the points 0, 1, 5, 6 and 10 on
-a line, whose mean is 4.4: first 5, then 0 or 10, which are equally far, then the other.
+The first is the row nearest to the mean of all. Then each pick is argmax_i min_{j ∈ S} ‖x_i − x_j‖. The largest
+distance of a row to the kept ones is at most twice the smallest that as many rows can have. Of the points 0, 1, 5, 6
+and 10 on a line, whose mean is 4.4: first 5, then 0 or 10, which are equally far, then the other.
 
 Source: Gonzalez 1985; as core-set selection, Sener and Savarese 2018, arXiv 1708.00489, algorithm 1.
 Differs: the paper starts from rows that are already labelled, and its robust version, a mixed integer program that may

@@ -1,16 +1,16 @@
 """High scores over all topics: each pick is the row whose score adds most information to a graph of topics.
 
-Each row puts its score s_i on its topic c; a topic shares what is put on it with topics like it: A = W / (column sums of
-W), W the cosines of topics from the threshold on, and 1 for a topic with itself. The next pick is
-argmax_i s_i Σ_c′ A_{c c′} φ′(z_c′), z what the topics hold of the rows kept so far, φ(z) = z^b.
+Each row puts its score s_i on its topic c; a topic shares what is put on it with topics like it: A = W / (column sums
+of W), W the cosines of topics from the threshold on, and 1 for a topic with itself. The next pick is argmax_i s_i Σ_c′
+A_{c c′} φ′(z_c′), z what the topics hold of the rows kept so far, φ(z) = z^b.
 
 Source: MIG, Chen et al. 2025, arXiv 2504.13835, algorithm 1 (threshold 0.9, b = 0.8); the small number added to z
 before φ′, and A, as in the authors' code.
 Differs: topics are the clusters of k-means on rows of length one, and the cosines are those of centroids, where the
 paper has a language model tag each row with several topics and compares the tags' embeddings.
 
-A score below 0 puts nothing on its topic. It runs on any representation, all checkpoints side by side or averaged. Rows come in the
-order of picking, and a smaller budget is the beginning of a larger one with the same seed.
+A score below 0 puts nothing on its topic. It runs on any representation, all checkpoints side by side or averaged. Rows
+come in the order of picking, and a smaller budget is the beginning of a larger one with the same seed.
 """
 
 from __future__ import annotations

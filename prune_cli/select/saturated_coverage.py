@@ -4,11 +4,11 @@ f(S) = Σ_i min(C_i(S), α C_i(V)), C_i(S) = Σ_{j ∈ S} s_ij, s = (1 + cos) / 
 
 Source: Lin and Bilmes 2011, ACL (A class of submodular functions for document summarization), section 3.1.
 
-f never falls with a further row, and each adds less the later it comes; once all rows are covered to their part, further
-rows add nothing and the first in order are taken: a small budget needs a small α, by default the budget's share of the
-rows. Picks are those of the plain greedy rule, found lazily, with no matrix of pairs in memory; all pairs are looked at
-once, and more where gains change much. It runs on any representation, all checkpoints side by side or averaged. Rows
-come in the order of picking; with α given, a smaller budget is the beginning of a larger one.
+f never falls with a further row, and each adds less the later it comes; once all rows are covered to their part,
+further rows add nothing and the first in order are taken: a small budget needs a small α, by default the budget's share
+of the rows. Picks are those of the plain greedy rule, found lazily, with no matrix of pairs in memory; all pairs are
+looked at once, and more where gains change much. It runs on any representation, all checkpoints side by side or
+averaged. Rows come in the order of picking; with α given, a smaller budget is the beginning of a larger one.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Rows that do not repeat another: of each pair that is too much alike within a cluster, one is left out.
 
 k-means on rows of length one; within a cluster, from the row least like its centroid to the one most like it, each row
-has the highest cosine to a row before it. A row is a duplicate if that is above 1 − ε. Without ε the budget decides: the
-rows with the lowest are kept, that is, ε is the one that leaves as many rows as asked for.
+has the highest cosine to a row before it. A row is a duplicate if that is above 1 − ε. Without ε the budget decides:
+the rows with the lowest are kept, that is, ε is the one that leaves as many rows as asked for.
 
 Source: SemDeDup, Abbas et al. 2023, arXiv 2303.09540, section 3 and appendix A.
 Differs: with ε given, the budget is drawn at random from the rows that are no duplicates; where these are too few,
 duplicates follow, those least alike first. The number of clusters is by default the square root of that of the rows;
 the paper has 50,000 of 440 million.
 
-It runs on any representation, all checkpoints side by side or averaged. Without ε rows come from the least alike on, and
-a smaller budget is the beginning of a larger one with the same seed; with ε too.
+It runs on any representation, all checkpoints side by side or averaged. Without ε rows come from the least alike on,
+and a smaller budget is the beginning of a larger one with the same seed; with ε too.
 """
 
 from __future__ import annotations

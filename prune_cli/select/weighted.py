@@ -30,9 +30,8 @@ def select(
     temperature: Annotated[float, "With weight=exp: the lower, the more the highest scores are drawn."] = 1.0,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Select n_keep of n rows by score [n]: int64 [n_keep]. Column `chance`: that of being the first row drawn."""
-    if weight == "exp":
-        logs = score / temperature
-    else:
+    logs = score / temperature
+    if weight == "score":
         logs = np.log(score, out=np.full(len(score), -np.inf), where=score > 0)
     noise = -np.log(rng.exponential(size=len(score)))
     order = np.lexsort((-noise, -(logs + noise)))
