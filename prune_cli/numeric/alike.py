@@ -50,7 +50,8 @@ class Alike:
         inner += self._squares[rows, None]
         inner += self._squares[some]
         np.maximum(inner, 0, out=inner)
-        inner[np.arange(rows.start, rows.stop)[:, None] == some] = 0
+        own = np.flatnonzero((some >= rows.start) & (some < rows.stop))
+        inner[some[own] - rows.start, own] = 0
         np.sqrt(inner, out=inner)
         return np.subtract(np.float32(self.most), inner, out=inner)
 
