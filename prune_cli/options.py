@@ -57,7 +57,7 @@ Target = Annotated[str | None, Help("Represent artifact of the target set, for m
 class Represent:
     """Options of `prune represent`, beside those of the kinds (represent/kinds/), which stand in `kind_options`."""
 
-    model: Annotated[str, Help("Hub name, model folder, or finetune artifact.")]
+    model: Annotated[str | None, Help("Hub name, model folder, or finetune artifact; lexical needs none.")] = None
     kind: Annotated[str, Help("Kinds of representation, with commas.")] = "hidden"
     task: Task = "auto"
     checkpoints: Annotated[str, Help("Which checkpoints of a finetune artifact: all, last, or numbers as in 1,3.")] = (
