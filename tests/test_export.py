@@ -3,11 +3,11 @@
 LLaMA-Factory's converter, axolotl's loader and TRL's SFTTrainer were run on these exports once. Asked here is what the
 documentation of the first two says, and what TRL made of its own (trl_export.json).
 
-axolotl 0.19 (transformers 5.16, no GPU): the lines of axolotl.yaml with a base_model, SmolLM2 or one whose template has
-tools, through `load_cfg`, then `load_datasets` or, with `rl`, `load_preference_datasets`. All rows of each form came out.
-Chats have the tokens that prune trains on, texts and pairs of texts the labels too. In chats axolotl's labels lack what a
-template puts around a turn: the line end behind its last token, an empty <think>. Alpaca comes in Alpaca's own prompt. It
-knows a template's variables, such as tool_calls, only where its loop calls a message `message`.
+axolotl 0.19 (transformers 5.16, no GPU): the lines of axolotl.yaml with a base_model, SmolLM2 or one whose template
+has tools, through `load_cfg`, then `load_datasets` or, with `rl`, `load_preference_datasets`. All rows of each form
+came out. Chats have the tokens that prune trains on, texts and pairs of texts the labels too. In chats axolotl's labels
+lack what a template puts around a turn: the line end behind its last token, an empty <think>. Alpaca comes in Alpaca's
+own prompt. Of messages it reads tool_calls only where the template's loop calls a message `message`.
 """
 
 from __future__ import annotations
