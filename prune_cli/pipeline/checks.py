@@ -12,7 +12,7 @@ import numpy as np
 
 from prune_cli import options, tasks
 from prune_cli.data.groups import groups
-from prune_cli.data.open import open_rows
+from prune_cli.data.open import Reading, open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.data.split import digests
 from prune_cli.errors import PruneError
@@ -46,9 +46,14 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
 
 def rows_of(plan: Plan) -> dict[str, Rows]:
     """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
-    check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
+    check, reading = tasks.load(plan.task).check, _reading(plan)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
+
+
+def _reading(plan: Plan) -> Reading:
+    """How rows are read; it names the file of bad rows, which must be none of the data."""
+    return replace(tasks.reading_of(plan.task, plan.reading), bad_rows=plan.bad_rows)
 
 
 def overlap(plan: Plan) -> str | None:
@@ -180,7 +185,7 @@ def _targets(plan: Plan) -> Iterator[str]:
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
     """The data files themselves: every row, every label, every budget."""
-    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    task, reading = tasks.load(plan.task), _reading(plan)
     mistakes: list[str] = []
 
     def opened(data: str) -> Rows | None:
