@@ -51,6 +51,13 @@ def rows_of(plan: Plan) -> dict[str, Rows]:
     return {name: open_rows(name, reading, check) for name in names}
 
 
+def n_train(plan: Plan) -> int:
+    """How many rows there are to train on, without those that are split off."""
+    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    rows, own = open_rows(plan.train, reading, task.check), plan.parts.shares
+    return int((tasks.parted(task, rows, plan.parts) == len(own)).sum()) if own else len(rows)
+
+
 def overlap(plan: Plan) -> str | None:
     """How many training rows have a text that stands in a test set too, in words; None where none has."""
     if not plan.tests_of_rows:
@@ -203,11 +210,10 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
     if train is None:
         return
     n = len(train)
-    if own:
-        try:
-            n = int((tasks.parted(task, train, plan.parts) == len(own)).sum())
-        except PruneError as mistake:
-            yield f"{file}{mistake.message}"
+    try:
+        n = n_train(plan)
+    except PruneError as mistake:
+        yield f"{file}{mistake.message}"
     for keep in plan.keep:
         try:
             parse_keep(keep, n)
