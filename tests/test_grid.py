@@ -253,7 +253,7 @@ def test_some_steps_alone(folder: Path, prune: Prune) -> None:
     ]
     assert not (folder / "runs/results.jsonl").exists()
     so_far = prune("show", folder / "runs")
-    assert "under way; 1 trials have ended" in so_far.err and "mine" in so_far.out
+    assert "under way; 1 of 4 trials have ended" in so_far.err and "mine" in so_far.out
     checked = (folder / "runs/warmup/manifest.json").stat().st_mtime_ns
     steps = prune(*command, "--only", "methods/random", "--json").json()["steps"]
     assert [step["step"].split()[1] for step in steps] == ["random"] * 6

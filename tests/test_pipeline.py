@@ -120,7 +120,7 @@ def test_an_interrupted_run_leaves_its_results(
     assert (out / "results.jsonl").read_bytes() == before
     so_far = prune("show", out)
     assert [line["seed"] for line in prune("show", out, "--json").json()["results"]] == [1, 2]
-    assert so_far.err == f"{out}: under way; 2 trials have ended\n" and "random" in so_far.out
+    assert so_far.err == f"{out}: under way; 2 of 3 trials have ended\n" and "random" in so_far.out
     assert prune("pipeline", file, "-o", out).code == 0
     assert [line["seed"] for line in read_rows(out / "results.jsonl")] == [1, 2, 3]
     assert not (out / "results.jsonl.part").exists()

@@ -44,7 +44,8 @@ def show_artifact(
     if results.is_run(artifact):
         found = results.read(artifact)
         if (artifact / results.UNDER_WAY).is_file():
-            tell(f"{artifact}: under way; {len({*map(results.trial, found.results)})} trials have ended")
+            ended = len({*map(results.trial, found.results)})
+            tell(f"{artifact}: under way; {ended} of {results.planned(artifact)} trials have ended")
         show(found.facts, "\n".join([*table(list(results.table(found))), *evidence.told(found.comparisons)]), as_json)
         return
     facts = report.facts(artifact)

@@ -102,6 +102,8 @@ def pipeline(
 
     folder = out or Path("runs", file.stem)
     if print_as:
+        if only or jobs or devices or dry_run or as_json:
+            raise typer.BadParameter("stands alone, but for --out and --device", param_hint="--print")
         print(run.script(file, folder, device=device, form=print_as))
         return
     report = run.run(
@@ -112,7 +114,7 @@ def pipeline(
         tell=tell,
         only=only,
         at_once=jobs,
-        devices=devices.split(",") if devices else (),
+        devices=_listed(devices),
     )
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
@@ -123,3 +125,13 @@ def pipeline(
     for warning in report.warnings:
         tell(f"warning: {warning}")
     show(report.facts, "\n".join(lines), as_json)
+
+
+def _listed(devices: str | None) -> list[str]:
+    """`"cuda:0,cuda:1"` -> ["cuda:0", "cuda:1"]."""
+    listed = [name.strip() for name in devices.split(",")] if devices is not None else []
+    if not all(listed):
+        raise typer.BadParameter(
+            f"{devices}; allowed: devices with commas, as in cuda:0,cuda:1", param_hint="--devices"
+        )
+    return listed

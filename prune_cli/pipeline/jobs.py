@@ -87,6 +87,8 @@ def run(
                         ended(job.step, outcome, time.monotonic() - job.began)
                     else:
                         failures.append((job.step, problem))
+                        if jobs:
+                            note(f"{job.step.label}: failed; no other is begun, waiting for the {len(jobs)} under way")
                 time.sleep(POLL)
             for job in jobs:
                 job.process.send_signal(signal.SIGINT)

@@ -135,7 +135,12 @@ def check_ours(out: Path) -> None:
 
 def is_run(out: Path) -> bool:
     """Whether a folder is one of a pipeline that has results, or is to come to them."""
-    return any((out / name).is_file() for name in (RESULTS, UNDER_WAY)) and (out / "methods").is_dir()
+    return (out / UNDER_WAY).is_file() or ((out / RESULTS).is_file() and (out / "methods").is_dir())
+
+
+def planned(out: Path) -> int:
+    """How many trials a run under way is to come to."""
+    return sum(1 for _ in read_jsonl(out / UNDER_WAY))
 
 
 def read(out: Path) -> Report:
@@ -167,8 +172,8 @@ def _ended(out: Path) -> dict[Trial, Made]:
     began = (out / UNDER_WAY).stat().st_mtime_ns
     found = {}
     for line in read_jsonl(out / UNDER_WAY):
-        paths = {name: out / line[name] for name in ("judged", "trained", "selected") if line[name]}
-        checked = paths["judged"] / MANIFEST
+        paths = {name: out / line[name] for name in ("judged", "trained", "selected") if line.get(name)}
+        checked = paths.get("judged", out) / MANIFEST  # none in what an older version left
         if checked.is_file() and checked.stat().st_mtime_ns >= began:
             found[trial(line)] = Made(**paths)
     return found

@@ -21,7 +21,7 @@ from prune_cli.pipeline.pace import Pace
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.spare import spare_models, spare_representations
-from prune_cli.pipeline.steps import WOULD_RUN, Step, Work, look, work_of
+from prune_cli.pipeline.steps import WOULD_RUN, Step, Work, look, spared, work_of
 from prune_cli.report.outcome import happened
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import note
@@ -70,10 +70,15 @@ def run(
     if not only or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
         results.begin(out, work.trials)
     if len(slots) > 1:
-        command = lambda step, slot: command_of(file, out, slot)(only=work.name(step))  # noqa: E731
-        jobs.run(steps, course.current, slots, command, course.ended)
+        jobs.run(
+            steps,
+            course.current,
+            slots,
+            lambda step, slot: command_of(file, out, slot)(only=work.name(step)),
+            course.ended,
+        )
     else:
-        _one_by_one(steps, course.current, course.ended)
+        _one_by_one(steps, out, course.current, course.ended)
     return report if only else _finish(plan, work, report)
 
 
@@ -140,7 +145,7 @@ class _Course:
         self.tell(f"step {len(self.report.steps)} of {self.count}, {step.label}: {told}{self.pace.told}")
 
 
-def _one_by_one(steps: Sequence[Step], current: Mapping[Path, Outcome], ended: jobs.Ended) -> None:
+def _one_by_one(steps: Sequence[Step], folder: Path, current: Mapping[Path, Outcome], ended: jobs.Ended) -> None:
     """Make steps in order. One that another process makes is left to it, and looked at again after the others."""
     left = {step.out: step for step in steps}
     told: set[Path] = set()
@@ -151,7 +156,7 @@ def _one_by_one(steps: Sequence[Step], current: Mapping[Path, Outcome], ended: j
                 continue
             began = time.monotonic()
             try:
-                done = current.get(step.out) or step.make()
+                done = current.get(step.out) or spared(step, left.values(), folder) or step.make()
             except Taken:
                 continue
             del left[step.out]
@@ -174,5 +179,5 @@ def _finish(plan: Plan, work: Work, report: Report) -> Report:
     report.warnings = [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
     results.end(report)
     spare_models(plan, work, {made.judged for made in work.trials.values()})
-    spare_representations(plan, work.steps)
+    spare_representations(plan, work)
     return report

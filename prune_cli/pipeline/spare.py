@@ -5,15 +5,16 @@ Manifests stay, so that what was made of them can be told to be up to date.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from pathlib import Path
 
 from prune_cli.artifacts.drafts import remove_files
+from prune_cli.artifacts.files import alone
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.pipeline.evidence import LOWER, Trial
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
-from prune_cli.pipeline.steps import Step, Work
+from prune_cli.pipeline.steps import Work
 from prune_cli.stages.represent import represent
 
 
@@ -24,15 +25,21 @@ def spare_models(plan: Plan, work: Work, done: Container[Path]) -> None:
     trials = {trial: made for trial, made in work.trials.items() if made.judged in done}
     best = best_trial(Report.of(work.out, plan.task, trials)) if plan.keep_models == "best" else None
     for trial, made in trials.items():
-        if made.trained and trial != best and not open_artifact(made.trained).removed:
-            remove_files(made.trained)
+        if made.trained and trial != best:
+            _remove(work, made.trained)
 
 
-def spare_representations(plan: Plan, steps: Iterable[Step]) -> None:
+def spare_representations(plan: Plan, work: Work) -> None:
     """Remove the tensors of representations that nothing is to be made of any more; their rows stay."""
-    for step in () if plan.keep_representations else steps:
-        if step.stage is represent and not open_artifact(step.out).removed:
-            remove_files(step.out, ".safetensors")
+    for step in () if plan.keep_representations else work.steps:
+        if step.stage is represent:
+            _remove(work, step.out, ".safetensors")
+
+
+def _remove(work: Work, path: Path, ending: str = "") -> None:
+    with alone(work.out):  # other runs over the folder do the same
+        if not open_artifact(path).removed:
+            remove_files(path, ending)
 
 
 def best_trial(report: Report) -> Trial | None:

@@ -144,6 +144,20 @@ def look(steps: Sequence[Step], folder: Path, known: Mapping[Path, Outcome] = {}
     return found
 
 
+def spared(step: Step, steps: Iterable[Step], folder: Path) -> Outcome | None:
+    """That a step is up to date, where its files were removed after their use and none of the steps needs them again.
+
+    None where they are there, or needed.
+    """
+    with suppress(PruneError):
+        if is_artifact(step.out) and open_artifact(step.out).removed:
+            users = [other for other in steps if step.out in other.needs]
+            others = {path: Outcome(path, "", "current") for known in (step, *users) for path in known.needs}
+            found = look([step, *users], folder, others)[step.out]
+            return None if found.state == WOULD_RUN else found
+    return None
+
+
 class _Planner:
     """Collects the steps, each once."""
 
