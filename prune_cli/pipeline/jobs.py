@@ -67,15 +67,13 @@ def run(
             while (left and not failures) or jobs:
                 if stopped():
                     break
-                for step in [step for step in left.values() if step.out in current]:
-                    if not left.keys() & {*step.needs}:
+                begun = {job.step.out for job in jobs}
+                ready = [step for step in left.values() if not left.keys() & {*step.needs} and step.out not in begun]
+                for step in ready:
+                    if step.out in current:
                         del left[step.out]
                         ended(step, current[step.out], 0.0)
-                under_way = {job.step.out for job in jobs}
-                for step in left.values() if free and not failures else ():
-                    if not free:
-                        break
-                    if step.out not in under_way and not left.keys() & {*step.needs} and not is_taken(step.out):
+                    elif free and not failures and not is_taken(step.out):
                         slot = free.pop(0)
                         jobs.append(_begun(step, slot, command(step, slot), environment))
                 for job in [job for job in jobs if job.process.poll() is not None]:
