@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pytest
 
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
+from prune_cli.pipeline import results
 from prune_cli.pipeline.checks import read_plan
 from prune_cli.pipeline.jobs import slots_of
 from prune_cli.pipeline.pace import Pace
@@ -311,8 +313,7 @@ def test_the_best_model_is_kept(folder: Path, prune: Prune) -> None:
     change(folder, "seeds", 'keep_models = "best"\nseeds')
     done = prune("pipeline", folder / "p.toml", "-o", folder / "runs", "--json")
     assert done.code == 0, done.err
-    results = done.json()["results"]
-    best = max(results, key=lambda line: line["accuracy"])
+    best = max(done.json()["results"], key=lambda line: line["accuracy"])
     assert models(folder) == [f"{best['method']}/keep-0.5/seed-{best['seed']}"]
     change(folder, '"best"', '"most"')
     assert prune("pipeline", folder / "p.toml", "-o", folder / "runs").errors == [
@@ -324,20 +325,24 @@ def test_the_best_trial() -> None:
     """By the first metric of the table on the first test set: the highest, of losses the lowest; none that is null."""
     lines = [("none", 0, 0.9), ("a", 5, None), ("b", 5, 0.2), ("c", 5, 0.5), ("d", 5, 0.5)]
     for metric, best in (("accuracy", "c"), ("loss", "b")):
-        results = [
-            {
-                "method": name,
-                "keep": "0.1",
-                "kept": kept,
-                "seed": 0,
-                "test": test,
-                metric: value if test == "x" else 0.1,
-            }
+        found = [
+            {"method": name, "keep": "1", "kept": kept, "seed": 0, "test": test, metric: value if test == "x" else 0.1}
             for test in ("x", "y")
             for name, kept, value in lines
         ]
-        assert best_trial(Report(Path("runs"), (metric,), results=results)) == (best, "0.1", 0)
+        assert best_trial(Report(Path("runs"), (metric,), results=found)) == (best, "1", 0)
     assert best_trial(Report(Path("runs"), ("accuracy",))) is None
+
+
+def test_what_is_being_made(tmp_path: Path) -> None:
+    """A draft that a process holds, and none that one left behind."""
+    for name in ("score/less.part", "methods/a/keep-1/select.part"):
+        (tmp_path / name).mkdir(parents=True)
+    held = os.open(tmp_path / "score/less.part", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert results.making(tmp_path) == ["score/less"]
+    os.close(held)
+    assert results.making(tmp_path) == []
 
 
 def test_time_left() -> None:

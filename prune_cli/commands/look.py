@@ -42,6 +42,8 @@ def show_artifact(
     from prune_cli.report.table import table
 
     if results.is_run(artifact):
+        for name in results.making(artifact):
+            tell(f"{artifact}: {name} is being made")
         found = results.read(artifact)
         if (artifact / results.UNDER_WAY).is_file():
             ended = len({*map(results.trial, found.results)})

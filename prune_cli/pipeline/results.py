@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import tasks
+from prune_cli.artifacts.drafts import PART, is_taken
 from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
 from prune_cli.artifacts.manifest import MANIFEST, open_artifact
@@ -141,6 +142,13 @@ def is_run(out: Path) -> bool:
 def planned(out: Path) -> int:
     """How many trials a run under way is to come to."""
     return sum(1 for _ in read_jsonl(out / UNDER_WAY))
+
+
+def making(out: Path) -> list[str]:
+    """What is being made in the folder now."""
+    drafts = (path for path in sorted(out.rglob(f"*{PART}")) if path.is_dir())
+    places = (path.with_name(path.name.removesuffix(PART)) for path in drafts)
+    return [path.relative_to(out).as_posix() for path in places if is_taken(path)]
 
 
 def read(out: Path) -> Report:
