@@ -46,9 +46,12 @@ def show_artifact(
     from prune_cli.report.table import table
 
     if results.is_run(artifact):
+        for name in results.making(artifact):
+            tell(f"{artifact}: {name} is being made")
         found = results.read(artifact)
         if (artifact / results.UNDER_WAY).is_file():
-            tell(f"{artifact}: under way; {len({*map(results.trial, found.results)})} trials have ended")
+            ended = len({*map(results.trial, found.results)})
+            tell(f"{artifact}: under way; {ended} of {results.planned(artifact)} trials have ended")
         show(found.facts, "\n".join([*table(list(results.table(found))), *evidence.told(found.comparisons)]), as_json)
         return
     facts = report.facts(artifact)

@@ -56,6 +56,13 @@ def _reading(plan: Plan) -> Reading:
     return replace(tasks.reading_of(plan.task, plan.reading), bad_rows=plan.bad_rows)
 
 
+def n_train(plan: Plan) -> int:
+    """How many rows there are to train on, without those that are split off."""
+    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    rows, own = open_rows(plan.train, reading, task.check), plan.parts.shares
+    return int((tasks.parted(task, rows, plan.parts) == len(own)).sum()) if own else len(rows)
+
+
 def overlap(plan: Plan) -> str | None:
     """How many training rows have a text that stands in a test set too, in words; None where none has."""
     if not plan.tests_of_rows:
@@ -208,11 +215,10 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
     if train is None:
         return
     n = len(train)
-    if own:
-        try:
-            n = int((tasks.parted(task, train, plan.parts) == len(own)).sum())
-        except PruneError as mistake:
-            yield f"{file}{mistake.message}"
+    try:
+        n = n_train(plan)
+    except PruneError as mistake:
+        yield f"{file}{mistake.message}"
     for keep in plan.keep:
         try:
             parse_keep(keep, n)

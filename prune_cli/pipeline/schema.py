@@ -23,10 +23,11 @@ from prune_cli.represent import kinds
 
 KEYS = (
     "task train validation tests split_seed model proxy reference fields format drop skip_bad methods keep seeds "
-    "random_seeds warmup represent finetune eval"
+    "random_seeds keep_models keep_representations warmup represent finetune eval"
 ).split()
 VALIDATION, TESTS = "validation", "tests/"
 MOST_SEEDS = 1000
+KEEP_MODELS = ("none", "best", "all")
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
     "warmup": ("model", "task"),
@@ -59,6 +60,8 @@ class Plan:
     keep: tuple[str, ...]
     seeds: tuple[int, ...]
     random_seeds: int
+    keep_models: str
+    keep_representations: bool
     warmup: options.Finetune
     fraction: float
     represent: options.Represent
@@ -209,6 +212,8 @@ class Reader:
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=self.seeds(),
             random_seeds=self.random_seeds(),
+            keep_models=self.one_of("keep_models", KEEP_MODELS, "all"),
+            keep_representations=self.one_of("keep_representations", (False, True), True),
             warmup=self.stage("warmup", options.Finetune, model=proxy, task=task, keep_checkpoints="epoch"),
             fraction=self.fraction(),
             represent=self.represent(task),
@@ -222,6 +227,14 @@ class Reader:
         if not isinstance(value, str) or not value:
             self.wrong(f"{name}: {shown(value)}; allowed: text")
             return ""
+        return value
+
+    def one_of(self, name: str, allowed: tuple[Any, ...], default: Any) -> Any:
+        """A key that holds one of a few values."""
+        value = self.table.get(name, default)
+        if type(value) is not type(default) or value not in allowed:
+            self.wrong(f"{name}: {shown(value)}; allowed: {', '.join(map(shown, allowed))}")
+            return default
         return value
 
     def list_of(self, name: str, types: tuple[type, ...], example: str) -> list[Any]:
