@@ -256,15 +256,14 @@ def show_artifact(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an artifact is, how it was made, and whether it is whole; of a pipeline's folder, its table so far."""
-    from prune_cli.pipeline import evidence, results
+    from prune_cli.pipeline import results
     from prune_cli.report import artifact as report
-    from prune_cli.report.table import table
 
     if results.is_run(artifact):
         found = results.read(artifact)
         if (artifact / results.UNDER_WAY).is_file():
             tell(f"{artifact}: under way; {len({*map(results.trial, found.results)})} trials have ended")
-        _show(found.facts, "\n".join([*table(list(results.table(found))), *evidence.told(found.comparisons)]), as_json)
+        _show(found.facts, results.text(found), as_json)
         return
     facts = report.facts(artifact)
     _show(facts, report.text(facts), as_json)
@@ -380,9 +379,8 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import evidence, results, run
+    from prune_cli.pipeline import results, run
     from prune_cli.report.outcome import happened
-    from prune_cli.report.table import table
 
     def ended(step: str, done: Outcome) -> None:
         tell(f"{step}: {happened(done.state, done.reason, done.seconds)}")
@@ -391,7 +389,6 @@ def pipeline(
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    lines = [str(report.out)] if dry_run else [*table(list(results.table(report))), *evidence.told(report.comparisons)]
     for warning in report.warnings:
         tell(f"warning: {warning}")
-    _show(report.facts, "\n".join(lines), as_json)
+    _show(report.facts, str(report.out) if dry_run else results.text(report), as_json)

@@ -202,12 +202,21 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
             yield mistake.message
     if train is None:
         return
-    n = len(train)
+    rest = np.arange(len(train))
     if own:
         try:
-            n = int((tasks.parted(task, train, plan.parts) == len(own)).sum())
+            rest = np.flatnonzero(tasks.parted(task, train, plan.parts) == len(own))
         except PruneError as mistake:
             yield f"{file}{mistake.message}"
+    n = len(rest)
+    if not plan.corruption.idle:
+        try:
+            drawn = plan.corruption.draw(tasks.classes(task, train)[rest])
+            if len(drawn.flipped):
+                task.flips(train, rest[drawn.flipped[:1]], np.random.default_rng(0))  # whether there is another answer
+            n = len(drawn)
+        except PruneError as mistake:
+            yield f"{file}corrupt: {mistake.message}"
     for keep in plan.keep:
         try:
             parse_keep(keep, n)

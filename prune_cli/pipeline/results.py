@@ -12,7 +12,9 @@ from prune_cli import tasks
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.evidence import Comparison, Trial
+from prune_cli.pipeline.evidence import Comparison, Trial, told
+from prune_cli.report import corruption
+from prune_cli.report.table import table as aligned
 from prune_cli.stages.common import Outcome
 
 RESULTS, COMPARISONS = "results.jsonl", "comparisons.jsonl"
@@ -24,6 +26,7 @@ class Report:
     """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
 
     selected, judged: the selection and the evaluation of each trial. comparisons: of methods with random, at the end.
+    corruption: what became of training rows that were corrupted on purpose.
     """
 
     out: Path
@@ -34,6 +37,7 @@ class Report:
     judged: dict[Trial, Path] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    corruption: dict[str, Any] | None = None
 
     def count(self, state: str) -> int:
         """Number of steps with a state."""
@@ -70,6 +74,7 @@ class Report:
             "results": self.results,
             "comparisons": comparisons,
             "warnings": self.warnings,
+            **({"corruption": self.corruption} if self.corruption else {}),
         }
 
 
@@ -94,6 +99,7 @@ def read(out: Path) -> Report:
             report.comparisons += map(Comparison.of, read_jsonl(out / COMPARISONS))
         except (KeyError, TypeError) as failure:
             raise PruneError(f"{out / COMPARISONS}: damaged; run the pipeline again") from failure
+    report.corruption = corruption.facts(out, dict.fromkeys(map(trial, report.results)))
     return report
 
 
@@ -122,6 +128,11 @@ def summary(report: Report) -> list[dict[str, Any]]:
             deviation = statistics.stdev(numbers) if whole and len(numbers) > 1 else None
             line.setdefault(test, {})[metric] = (statistics.fmean(numbers) if whole else None, deviation)
     return list(lines.values())
+
+
+def text(report: Report) -> str:
+    """The table, and under it what it shows beyond chance, and of corrupted rows."""
+    return "\n".join([*aligned(list(table(report))), *told(report.comparisons), *corruption.lines(report.corruption)])
 
 
 def table(report: Report) -> Iterator[list[str]]:

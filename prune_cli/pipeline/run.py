@@ -31,9 +31,12 @@ from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.evidence import compare, of_artifacts, row_values, warned
 from prune_cli.pipeline.results import COMPARISONS, RESULTS, UNDER_WAY, Report
 from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
+from prune_cli.report import corruption
+from prune_cli.report.corruption import CORRUPT
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
 from prune_cli.stages.common import How, Outcome
+from prune_cli.stages.corrupt import corrupt
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
 from prune_cli.stages.represent import represent
@@ -79,6 +82,7 @@ def run(file: Path, out: Path, *, device: str | None, dry_run: bool, tell: Tell)
         report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
         made = {trial: [*report.selected.get(trial, []), path] for trial, path in report.judged.items()}
         report.warnings = [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
+        report.corruption = corruption.facts(out, report.judged)
         write_jsonl(out / COMPARISONS, (comparison.facts for comparison in report.comparisons))
         runner.partial.replace(out / RESULTS)
     return runner.report
@@ -133,6 +137,15 @@ class _Runner:
             make = partial(split, plan.train, out, part, plan.parts, plan.task, plan.reading, self.how)
             made.append(self.step(f"split {part}", out, [], make))
         self.plan, self.parts = plan.placed(folder), made
+        self.corrupt()
+
+    def corrupt(self) -> None:
+        """The training rows made worse, where the file says so, in place of those that there are."""
+        plan, out = self.plan, self.out / CORRUPT
+        if not plan.corruption.idle:
+            make = partial(corrupt, plan.train, out, plan.corruption, plan.task, self.reading(plan.train), self.how)
+            self.parts = [*self.parts, self.step(CORRUPT, out, [], make)]
+            self.plan = replace(plan, train=str(out))
 
     def prepare(self) -> None:
         """What all methods share: warm-up training, representations of the training rows and of the target set.

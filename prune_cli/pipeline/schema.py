@@ -11,6 +11,7 @@ from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.artifacts.manifest import digest_value
+from prune_cli.data.corrupt import Corruption
 from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.sources import files_of
@@ -19,11 +20,12 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.options import Option, shown
 from prune_cli.pipeline.entries import Entry, read_entry
+from prune_cli.report.corruption import CORRUPT
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests split_seed model proxy reference fields format drop skip_bad methods keep seeds "
-    "random_seeds warmup represent finetune eval"
+    "task train validation tests split_seed corrupt model proxy reference fields format drop skip_bad methods keep "
+    "seeds random_seeds warmup represent finetune eval"
 ).split()
 VALIDATION, TESTS = "validation", "tests/"
 MOST_SEEDS = 1000
@@ -42,13 +44,15 @@ class Plan:
 
     The proxy is warmed up on `fraction` of the training rows, and rows are represented with it; those of methods that
     ask for the reference with that model before any training. `model` is what the selections train. `parts` are split
-    off the training rows: `validation`, and test sets as tests/NAME; `placed` says where they are.
+    off the training rows: `validation`, and test sets as tests/NAME; `placed` says where they are. What is left is
+    then made worse by `corruption`, where that changes anything.
     """
 
     train: str
     validation: str | None
     tests: dict[str, str]
     parts: Parts
+    corruption: Corruption
     model: str
     proxy: str
     reference: str
@@ -199,6 +203,7 @@ class Reader:
             validation=self.data("validation", table["validation"]) if _is_path(table, "validation") else None,
             tests={name: self.data(f"tests.{name}", tests[name]) for name in tests if _is_path(tests, name)},
             parts=self.parts(tests),
+            corruption=Corruption(**self.options(CORRUPT, options.declared(Corruption))),
             model=model,
             proxy=proxy,
             reference=reference,
