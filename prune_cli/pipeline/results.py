@@ -12,7 +12,8 @@ from prune_cli import tasks
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.evidence import Comparison, Trial, told
+from prune_cli.pipeline import attribution
+from prune_cli.pipeline.evidence import Comparison, Trial, is_without, told
 from prune_cli.report import corruption
 from prune_cli.report.table import table as aligned
 from prune_cli.stages.common import Outcome
@@ -26,7 +27,7 @@ class Report:
     """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
 
     selected, judged: the selection and the evaluation of each trial. comparisons: of methods with random, at the end.
-    corruption: what became of training rows that were corrupted on purpose.
+    lds: how scores predict what training on halves does. corruption: what became of training rows that were corrupted on purpose.
     """
 
     out: Path
@@ -37,6 +38,7 @@ class Report:
     judged: dict[Trial, Path] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    lds: list[dict[str, Any]] = field(default_factory=list)
     corruption: dict[str, Any] | None = None
 
     def count(self, state: str) -> int:
@@ -74,6 +76,7 @@ class Report:
             "results": self.results,
             "comparisons": comparisons,
             "warnings": self.warnings,
+            **({"lds": self.lds} if self.lds else {}),
             **({"corruption": self.corruption} if self.corruption else {}),
         }
 
@@ -99,6 +102,8 @@ def read(out: Path) -> Report:
             report.comparisons += map(Comparison.of, read_jsonl(out / COMPARISONS))
         except (KeyError, TypeError) as failure:
             raise PruneError(f"{out / COMPARISONS}: damaged; run the pipeline again") from failure
+    if not under_way and (out / attribution.FILE).is_file():
+        report.lds += read_jsonl(out / attribution.FILE)
     report.corruption = corruption.facts(out, dict.fromkeys(map(trial, report.results)))
     return report
 
@@ -131,15 +136,24 @@ def summary(report: Report) -> list[dict[str, Any]]:
 
 
 def text(report: Report) -> str:
-    """The table, and under it what it shows beyond chance, and of corrupted rows."""
-    return "\n".join([*aligned(list(table(report))), *told(report.comparisons), *corruption.lines(report.corruption)])
+    """The tables, and under them what they show beyond chance, how scores predict, and what of corrupted rows."""
+    lines = aligned(list(table(report)))
+    if any(is_without(result["method"]) for result in report.results):
+        lines += ["", *aligned(list(table(report, without=True)))]
+    under = (*told(report.comparisons), *attribution.lines(report.lds), *corruption.lines(report.corruption))
+    return "\n".join([*lines, *under])
 
 
-def table(report: Report) -> Iterator[list[str]]:
-    """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test set."""
+def table(report: Report, *, without: bool = False) -> Iterator[list[str]]:
+    """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test set.
+
+    without: of the trials without a method's picks, in place of all others.
+    """
     columns = [(test, metric) for test, metrics in report.shown.items() for metric in metrics]
     yield ["method", "keep", "rows", *(f"{test} {metric}" for test, metric in columns)]
     for line in summary(report):
+        if is_without(line["method"]) != without:
+            continue
         cells = [line["method"], line["keep"], str(line["kept"])]
         for test, metric in columns:
             mean, deviation = line[test][metric]
