@@ -27,7 +27,7 @@ class Report:
     """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
 
     selected, judged: the selection and the evaluation of each trial. comparisons: of methods with random, at the end.
-    lds: how scores predict what training on halves does. corruption: what became of training rows that were corrupted on purpose.
+    lds: how scores predict what training on halves does. corruption: what became of rows corrupted on purpose.
     """
 
     out: Path
