@@ -11,10 +11,13 @@ from prune_cli.pipeline.entries import kinds_read, represent_options
 from prune_cli.represent import kinds
 
 NAMES = [
-    *("random", "full", "none", "longest", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
+    *("random", "full", "none", "longest", "hard-to-learn", "ambiguous", "el2n"),
+    *("easy-to-learn", "forgetting", "threshold-closeness", "aum", "grand", "tailsft", "entropy", "upd"),
+    *("knn-label", "perplexity", "ifd", "memorization"),
     *("memorization-adam", "influential", "prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
     *("less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"),
+    *("tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"),
 ]
 each_method = pytest.mark.parametrize("method", published().values(), ids=lambda method: method.name)
 
@@ -65,7 +68,7 @@ def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was()
     """RDS+ pools a pretrained model's states with weights that grow with position; perplexity and IFD ask it too."""
     assert published()["rds"].represent_options == {"pooling": "position"}
     asking = [name for name, method in published().items() if method.model == "reference"]
-    assert asking == ["perplexity", "ifd", "rds", "rds-max"]
+    assert asking == ["knn-label", "perplexity", "ifd", "rds", "rds-max"]
 
 
 @each_method
@@ -80,6 +83,7 @@ def test_relevance_alone_needs_a_target_set():
     """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [m for m in published().values() if m.wants_target]
     names = ["less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"]
+    names += ["tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"]
     assert [m.name for m in wanting] == names
     assert {m.objective for m in wanting} == {"relevance"}
 

@@ -100,9 +100,14 @@ class Inputs:
             raise PruneError(f"{' and '.join(str(a.path) for a in self.scored)}: both are scores; allowed: one")
         return self.scored[0]
 
-    def label(self) -> NDArray[np.int64]:
-        """Index of each row's label in the label list [n]."""
-        return self._label("this method")
+    def score_artifacts(self) -> list[Artifact]:
+        """The score artifacts, in the order they were given, one or more."""
+        return self.scored if len(self.scored) > 1 else [self.score_artifact()]
+
+    def label(self) -> NDArray[np.int64] | None:
+        """Index of each row's label in the label list [n]; None where the task's rows have no labels of one list."""
+        label = self._label("this method")
+        return label if self.labels else None
 
     def _label(self, who: str) -> NDArray[np.int64]:
         indices = self.task.label_indices(self.rows, self.labels)

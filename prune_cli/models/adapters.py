@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.models.find import NamedModel, dtype_of, find, has_adapters, head_labels, place
-from prune_cli.models.libraries import first_line, one_line, quiet
+from prune_cli.models.libraries import one_line, quiet
+from prune_cli.runtime.running import first_line
 from prune_cli.tasks import Task
 
 if TYPE_CHECKING:

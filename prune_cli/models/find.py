@@ -17,8 +17,9 @@ from prune_cli import tasks
 from prune_cli.artifacts import manifest
 from prune_cli.artifacts.manifest import Artifact, digest_value, open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.models.libraries import first_line, one_line
+from prune_cli.models.libraries import one_line
 from prune_cli.options import shown
+from prune_cli.runtime.running import first_line
 
 CONFIG = "config.json"
 ADAPTERS = "adapter_config.json"  # of a folder that peft wrote, which holds adapters and no model

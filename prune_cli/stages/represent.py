@@ -211,6 +211,8 @@ def _walk(
     tokenizer = load.load_tokenizer(given.named, given.template)
     headless = not any("head" in entry.kind.needs for entry in walked)
     model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
+    config: Any = model.config
+    config.use_cache = False  # rows do not go on from one another; rwkv's kept state has no backward
 
     def setup_of(role: str, rows: Rows) -> Setup:
         encoded = given.task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(given.task, opts))

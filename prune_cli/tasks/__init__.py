@@ -115,11 +115,20 @@ class Task(Protocol):
     ) -> dict[str, torch.Tensor]:
         """The model's inputs and `labels` for the rows at `positions`, padded on the right to the longest of them."""
 
+    def answers(self, labels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Where in each row the logits are needed, int64 [b, a], and the labels of these; None: everywhere.
+
+        The other functions take such logits and labels as they take those of whole rows.
+        """
+
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """float32 [b]: each row's own loss, in nats; lower means easier. Differentiable."""
 
     def dynamics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`logprob`, `correct`, `margin`, `el2n`, `improbability`, each float32 [b]. `logprob` is minus the loss."""
+        """`logprob`, `correct`, `margin`, `el2n`, `improbability`, `entropy`, `upd`, each float32 [b].
+
+        `logprob` is minus the loss.
+        """
 
     def predictions(
         self, judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor
