@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 from prune_cli.artifacts.jsonl import write_columns
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.methods.published import published
-from prune_cli.pipeline.attribution import Half, facts, lines, predicts
+from prune_cli.pipeline.attribution import facts, lines, predicts
+from prune_cli.pipeline.results import Made
 from prune_cli.stages.common import How, making, settle
 
 N, HALVES = 20, 15
@@ -38,7 +39,7 @@ def test_scores_that_speak_of_the_target_set() -> None:
 
 
 @pytest.fixture
-def halves(tmp_path: Path) -> tuple[list[Half], np.ndarray, np.ndarray]:
+def halves(tmp_path: Path) -> tuple[list[Made], np.ndarray, np.ndarray]:
     """Halves of 20 rows, and a loss on two sets of rows for each; one set's is infinite once."""
     rng = np.random.default_rng(0)
     kept = rng.permuted(np.tile(np.arange(N) < N // 2, (HALVES, 1)), axis=1)
@@ -48,12 +49,14 @@ def halves(tmp_path: Path) -> tuple[list[Half], np.ndarray, np.ndarray]:
         why = {"id": list(range(N)), "kept": kept[j].tolist()}
         metrics = {"target set": {"loss": losses[j, 0]}, "test": {"loss": losses[j, 1] if j else None}}
         selected = artifact(tmp_path / f"half-{j}", "select", "why.jsonl", why)
-        found.append(Half(selected, artifact(tmp_path / f"eval-{j}", "eval", "metrics.json", json.dumps(metrics))))
+        found.append(
+            Made(artifact(tmp_path / f"eval-{j}", "eval", "metrics.json", json.dumps(metrics)), selected=selected)
+        )
     losses[0, 1] = 1e9
     return found, kept, losses
 
 
-def test_predicted_and_real(halves: tuple[list[Half], np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_predicted_and_real(halves: tuple[list[Made], np.ndarray, np.ndarray], tmp_path: Path) -> None:
     """The correlation is scipy's, of the sums of scores with the negative loss; an infinite loss is the largest."""
     judged, kept, losses = halves
     rng = np.random.default_rng(1)

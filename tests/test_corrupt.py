@@ -23,7 +23,7 @@ from prune_cli.options import Score, Select
 from prune_cli.pipeline.checks import read_plan
 from prune_cli.report.corruption import facts, lines
 from prune_cli.stages.common import How
-from prune_cli.stages.corrupt import corrupt
+from prune_cli.stages.corrupt import Corrupt, corrupt
 from prune_cli.stages.score import score
 from prune_cli.stages.select import select
 from tests.conftest import Prune, read_rows, sentences, write_rows
@@ -130,9 +130,9 @@ def test_rows_stay_as_they_came(own_ids: bool, tmp_path: Path) -> None:
     came = [json.dumps(row, separators=(" ,", ":  ")) for row in rows]
     (tmp_path / "rows.jsonl").write_text("\n".join(came) + "\n")
     fields = {"text": "t", "label": "y", **({"id": "key"} if own_ids else {})}
-    corruption = Corruption(flip=0.2, imbalance=0.5, duplicate=0.3, seed=4)
+    opts = Corrupt(Corruption(flip=0.2, imbalance=0.5, duplicate=0.3, seed=4), "classification")
     for name in ("a", "b"):
-        corrupt(str(tmp_path / "rows.jsonl"), tmp_path / name, corruption, "classification", Reading(fields), How())
+        corrupt(str(tmp_path / "rows.jsonl"), tmp_path / name, opts, Reading(fields), How())
     for file in ("rows.jsonl", "why.jsonl", "ids.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -165,7 +165,7 @@ def run(tmp_path: Path) -> Path:
     """A pipeline's folder by hand: corrupted rows, a score of them, two random selections and one of the longest."""
     rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(sentences(60))]
     data, out = str(write_rows(tmp_path / "train.jsonl", rows)), tmp_path / "run"
-    corrupt(data, out / "corrupt", Corruption(0.25, 0.5, 0.5), "classification", Reading(), How())
+    corrupt(data, out / "corrupt", Corrupt(Corruption(0.25, 0.5, 0.5), "classification"), Reading(), How())
     score([str(out / "corrupt")], out / "score/longest", Score("length"), Reading(), How())
     for name, opts, source in (
         ("random/keep-30/seed-0", Select("random", "30"), "corrupt"),
@@ -217,7 +217,7 @@ def test_what_selections_and_scores_make_of_corrupted_rows(run: Path) -> None:
 def test_selections_of_other_rows_are_not_told_of(run: Path) -> None:
     """Those that an earlier run left are about rows that were not corrupted, or otherwise."""
     data = str(run.parent / "train.jsonl")
-    corrupt(data, run / "corrupt", Corruption(0.1), "classification", Reading(), How(replace=True))
+    corrupt(data, run / "corrupt", Corrupt(Corruption(0.1), "classification"), Reading(), How(replace=True))
     assert facts(run, TRIALS) is None
     assert list(lines(None)) == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,8 +24,7 @@ from prune_cli.parameters import (
 )
 from prune_cli.runtime.terminal import clean
 
-if TYPE_CHECKING:
-    from prune_cli.stages.common import Outcome
+Printed = Literal["make", "slurm", "commands"]
 
 
 @app.command(
@@ -76,22 +75,60 @@ def pipeline(
     device: Annotated[
         str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS",
+            help="Make these alone, and what they rest on: shared (what all methods share), a step by what it is "
+            "called, or a path in the folder that steps make.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Steps to make side by side; if left out, one, or one a device.", min=1)
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Devices to make them on, one at a time on each, as in cuda:0,cuda:1.")
+    ] = None,
+    print_as: Annotated[
+        Printed | None,
+        typer.Option("--print", help="Only print the steps: as a Makefile, job arrays, or commands."),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import evidence, results, run
-    from prune_cli.report.outcome import happened
-    from prune_cli.report.table import table
+    from prune_cli.pipeline import run
+    from prune_cli.pipeline.text import text
 
-    def ended(step: str, done: Outcome) -> None:
-        tell(f"{step}: {happened(done.state, done.reason, done.seconds)}")
-
-    report = run.run(file, out or Path("runs", file.stem), device=device, dry_run=dry_run, tell=ended)
+    folder = out or Path("runs", file.stem)
+    if print_as:
+        if only or jobs or devices or dry_run or as_json:
+            raise typer.BadParameter("stands alone, but for --out and --device", param_hint="--print")
+        print(run.script(file, folder, device=device, form=print_as))
+        return
+    report = run.run(
+        file,
+        folder,
+        device=device,
+        dry_run=dry_run,
+        tell=tell,
+        only=only,
+        at_once=jobs,
+        devices=_listed(devices),
+    )
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    lines = [str(report.out)] if dry_run else [*table(list(results.table(report))), *evidence.told(report.comparisons)]
     for warning in report.warnings:
         tell(f"warning: {warning}")
-    show(report.facts, "\n".join(lines), as_json)
+    show(report.facts, text(report) if report.results else str(report.out), as_json)
+
+
+def _listed(devices: str | None) -> list[str]:
+    """`"cuda:0,cuda:1"` -> ["cuda:0", "cuda:1"]."""
+    listed = [name.strip() for name in devices.split(",")] if devices is not None else []
+    if not all(listed):
+        raise typer.BadParameter(
+            f"{devices}; allowed: devices with commas, as in cuda:0,cuda:1", param_hint="--devices"
+        )
+    return listed

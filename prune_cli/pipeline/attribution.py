@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,12 @@ from prune_cli.data.open import WHY
 from prune_cli.methods import method as methods
 from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.numeric.lds import lds
+from prune_cli.pipeline.results import Made
 from prune_cli.report.table import table
 
-FILE = "lds.jsonl"
 TARGET = "target set"  # in the evaluation of a half, beside the test sets
 LEAST = 10  # halves
 SAYS = "helps the target set"  # what a score's line `Higher:` says where it can be held against trainings
-
-
-@dataclass(frozen=True)
-class Half:
-    """A random half of the training rows, and the evaluation of a model trained on it."""
-
-    selected: Path
-    judged: Path
 
 
 def predicts(method: PublishedMethod) -> bool:
@@ -38,12 +29,12 @@ def predicts(method: PublishedMethod) -> bool:
     return method.score != NONE and SAYS in methods.load("score", method.score, method.main).summary
 
 
-def facts(halves: Sequence[Half], scores: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """For each score and set of rows the linear datamodeling score: its rows are the halves, their losses, negative.
+def facts(halves: Sequence[Made], scores: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """For each score and set of rows the linear datamodeling score; models are measured by their negative loss.
 
     scores: name -> score artifact of the rows that the halves are of. An estimate is None where nothing varies.
     """
-    subsets = np.array([_column(half.selected, WHY, "kept") for half in halves])
+    subsets = np.array([_column(half.selected, WHY, "kept") for half in halves if half.selected])
     losses = [json.loads(open_artifact(half.judged).file("metrics.json").read_text("utf-8")) for half in halves]
     found = []
     for name, path in scores.items():

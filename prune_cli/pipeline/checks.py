@@ -20,6 +20,7 @@ from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.models import find, harness
 from prune_cli.options import raise_all
+from prune_cli.pipeline.attribution import SAYS, predicts
 from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, read_table, value_of
 from prune_cli.represent import kinds
 
@@ -49,6 +50,22 @@ def rows_of(plan: Plan) -> dict[str, Rows]:
     check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
+
+
+def n_train(plan: Plan) -> int:
+    """How many rows there are to train on, without those that are split off, and corrupted where the file says so."""
+    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    rows, own = open_rows(plan.train, reading, task.check), plan.parts.shares
+    rest = np.flatnonzero(tasks.parted(task, rows, plan.parts) == len(own)) if own else np.arange(len(rows))
+    if plan.corruption.idle:
+        return len(rest)
+    try:
+        drawn = plan.corruption.draw(tasks.classes(task, rows)[rest])
+        if len(drawn.flipped):
+            task.flips(rows, rest[drawn.flipped[:1]], np.random.default_rng(0))  # whether there is another answer
+    except PruneError as mistake:
+        raise PruneError(f"corrupt: {mistake.message}") from mistake
+    return len(drawn)
 
 
 def overlap(plan: Plan) -> str | None:
@@ -176,6 +193,8 @@ def _targets(plan: Plan) -> Iterator[str]:
     names = [entry.name for entry in plan.entries if entry.method.wants_target]
     if names and not plan.has_target:
         yield f"validation: missing; it is the target set of {', '.join(names)}"
+    if plan.lds and not any(predicts(method) for method in plan.methods.values()):
+        yield f"lds: {plan.lds}; no method has a score that says what {SAYS}, as less has"
 
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
@@ -202,24 +221,15 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
             yield mistake.message
     if train is None:
         return
-    rest = np.arange(len(train))
-    if own:
-        try:
-            rest = np.flatnonzero(tasks.parted(task, train, plan.parts) == len(own))
-        except PruneError as mistake:
-            yield f"{file}{mistake.message}"
-    n = len(rest)
-    if not plan.corruption.idle:
-        try:
-            drawn = plan.corruption.draw(tasks.classes(task, train)[rest])
-            if len(drawn.flipped):
-                task.flips(train, rest[drawn.flipped[:1]], np.random.default_rng(0))  # whether there is another answer
-            n = len(drawn)
-        except PruneError as mistake:
-            yield f"{file}corrupt: {mistake.message}"
+    n = len(train)
+    try:
+        n = n_train(plan)
+    except PruneError as mistake:
+        yield f"{file}{mistake.message}"
     for keep in plan.keep:
         try:
-            parse_keep(keep, n)
+            if parse_keep(keep, n) == n and plan.removal:
+                yield f"{file}removal: keep {keep} is all rows, so that none is left to train on"
         except PruneError as mistake:
             yield f"{file}{mistake.message}"
     labels = task.label_list(train)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,26 @@ CODE = ("prune_cli.data.corrupt",)
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def corrupt(data: str, out: Path, corruption: Corruption, task_name: str, reading: Reading, how: How) -> Outcome:
+@dataclass(frozen=True)
+class Corrupt:
+    """How rows of a task are corrupted."""
+
+    corruption: Corruption
+    task: str
+
+
+def corrupt(data: str, out: Path, opts: Corrupt, reading: Reading, how: How) -> Outcome:
     """Make an artifact of the rows in their order, as they came but for what is changed; copies stand at the end.
 
     A line of `why.jsonl` says for each row of the data, and then for each copy, what was done: {"id", "kept", "was",
     "copy_of"}; `was` holds the keys that were changed with their values before, null where none was.
     """
-    task = tasks.load(task_name)
-    rows = open_rows(data, tasks.reading_of(task_name, reading), task.check)
+    task, corruption = tasks.load(opts.task), opts.corruption
+    rows = open_rows(data, tasks.reading_of(opts.task, reading), task.check)
     labels = task.label_list(rows)
-    made_by = {"corrupt": code.digest_of_module("prune_cli.data.corrupt", CODE), **task_code(task_name)}
-    opts = {**asdict(corruption), "task": task_name, "labels": labels}
-    recipe = Recipe("corrupt", opts, {"rows": rows.digest}, made_by)
+    made_by = {"corrupt": code.digest_of_module("prune_cli.data.corrupt", CODE), **task_code(opts.task)}
+    decided = {**asdict(corruption), "task": opts.task, "labels": labels}
+    recipe = Recipe("corrupt", decided, {"rows": rows.digest}, made_by)
     places = {"rows": data}
     outcome = settle(out, recipe, places, how)
     if outcome.settled:

@@ -19,7 +19,6 @@ from typing import Any
 from prune_cli.pipeline import results
 from prune_cli.pipeline.run import run
 from prune_cli.report.table import table
-from prune_cli.stages.common import Outcome
 
 SLICES = {
     "instructions": {
@@ -125,9 +124,9 @@ def renamed(row: dict[str, Any]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in row.items()}
 
 
-def told(label: str, done: Outcome) -> None:
+def told(line: str) -> None:
     """Print a step when it ends."""
-    print(f"{label}: {done.state} {done.seconds:.0f} s", flush=True)
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
