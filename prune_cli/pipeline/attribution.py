@@ -20,7 +20,6 @@ from prune_cli.pipeline.results import Made
 from prune_cli.report.table import table
 
 TARGET = "target set"  # in the evaluation of a half, beside the test sets
-LEAST = 10  # halves
 SAYS = "helps the target set"  # what a score's line `Higher:` says where it can be held against trainings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from prune_cli.methods.published import PublishedMethod
 from prune_cli.models import find, harness
 from prune_cli.options import raise_all
 from prune_cli.pipeline.attribution import SAYS, predicts
-from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, read_table, value_of
+from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, value_of
 from prune_cli.represent import kinds
 
 
@@ -50,6 +51,18 @@ def rows_of(plan: Plan) -> dict[str, Rows]:
     check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """The TOML of a pipeline file."""
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+        repr(table)  # a hexadecimal number may be too long to be told
+        return table
+    except OSError as failure:
+        raise PruneError(f"{file}: cannot be read ({failure.strerror}); allowed: a TOML file") from failure
+    except (ValueError, RecursionError) as failure:
+        raise PruneError(f"{file}: broken TOML ({failure})") from failure
 
 
 def n_train(plan: Plan) -> int:

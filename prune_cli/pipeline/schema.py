@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -20,7 +19,6 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.options import Option, shown
 from prune_cli.pipeline.entries import Entry, read_entry
-from prune_cli.report.corruption import CORRUPT
 from prune_cli.represent import kinds
 
 KEYS = (
@@ -171,18 +169,6 @@ def represent_table() -> dict[str, Option]:
     return {name: o for name, o in both.items() if name not in (*SET_BY_PIPELINE["represent"], *of_methods)}
 
 
-def read_table(file: Path) -> dict[str, Any]:
-    """The TOML of a pipeline file."""
-    try:
-        table = tomllib.loads(file.read_text("utf-8"))
-        repr(table)  # a hexadecimal number may be too long to be told
-        return table
-    except OSError as failure:
-        raise PruneError(f"{file}: cannot be read ({failure.strerror}); allowed: a TOML file") from failure
-    except (ValueError, RecursionError) as failure:
-        raise PruneError(f"{file}: broken TOML ({failure})") from failure
-
-
 class Reader:
     """Turns a TOML table into a plan, collecting mistakes on the way."""
 
@@ -209,7 +195,7 @@ class Reader:
             validation=self.data("validation", table["validation"]) if _is_path(table, "validation") else None,
             tests={name: self.data(f"tests.{name}", tests[name]) for name in tests if _is_path(tests, name)},
             parts=self.parts(tests),
-            corruption=Corruption(**self.options(CORRUPT, options.declared(Corruption))),
+            corruption=Corruption(**self.options("corrupt", options.declared(Corruption))),
             model=model,
             proxy=proxy,
             reference=reference,
@@ -272,8 +258,8 @@ class Reader:
         """A key that holds how many of something there are: 0, as where it is left out, or `least` and more."""
         value = self.table.get(name, 0)
         if type(value) is not int or not (value == 0 or least <= value <= MOST_SEEDS):
-            allowed = f"0, or {least} to {MOST_SEEDS}" if least else f"a whole number up to {MOST_SEEDS}"
-            self.wrong(f"{name}: {shown(value)}; allowed: {allowed}")
+            first = f"0, or {least}" if least else "a whole number"
+            self.wrong(f"{name}: {shown(value)}; allowed: {first} up to {MOST_SEEDS}")
             return 0
         return value
 
