@@ -41,9 +41,9 @@ def show_artifact(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an artifact is, how it was made, and whether it is whole; of a pipeline's folder, its table so far."""
-    from prune_cli.pipeline import evidence, results
+    from prune_cli.pipeline import results
+    from prune_cli.pipeline.text import text
     from prune_cli.report import artifact as report
-    from prune_cli.report.table import table
 
     if results.is_run(artifact):
         for name in results.making(artifact):
@@ -52,7 +52,7 @@ def show_artifact(
         if (artifact / results.UNDER_WAY).is_file():
             ended = len({*map(results.trial, found.results)})
             tell(f"{artifact}: under way; {ended} of {results.planned(artifact)} trials have ended")
-        show(found.facts, "\n".join([*table(list(results.table(found))), *evidence.told(found.comparisons)]), as_json)
+        show(found.facts, text(found), as_json)
         return
     facts = report.facts(artifact)
     show(facts, report.text(facts), as_json)

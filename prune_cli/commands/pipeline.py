@@ -101,8 +101,8 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import evidence, results, run
-    from prune_cli.report.table import table
+    from prune_cli.pipeline import run
+    from prune_cli.pipeline.text import text
 
     folder = out or Path("runs", file.stem)
     if print_as:
@@ -123,12 +123,9 @@ def pipeline(
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    lines = [str(report.out)]
-    if report.results:
-        lines = [*table(list(results.table(report))), *evidence.told(report.comparisons)]
     for warning in report.warnings:
         tell(f"warning: {warning}")
-    show(report.facts, "\n".join(lines), as_json)
+    show(report.facts, text(report) if report.results else str(report.out), as_json)
 
 
 def _listed(devices: str | None) -> list[str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prune_cli import tasks
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import groups
-from prune_cli.data.open import Reading, open_rows, rows_behind
+from prune_cli.data.open import HOLDING, Reading, open_rows, rows_behind
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
@@ -39,7 +39,7 @@ class Inputs:
     place: str  # where the rows are, for those who look for them later
     represented: list[Artifact]
     scored: list[Artifact]
-    selected: list[Artifact]
+    selected: list[Artifact]  # and those of `corrupt`
     task_name: str
     role: str = ""  # put before the roles of its digests
 
@@ -147,9 +147,10 @@ def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role:
     artifacts; where there are none it is `task`, and classification if that is auto.
     """
     given = [name for name in names if is_artifact(Path(name))]
-    artifacts = {name: open_artifact(Path(name), "represent", "score", "select") for name in given}
-    of = {stage: [a for a in artifacts.values() if a.stage == stage] for stage in ("select", "represent", "score")}
-    data = [name for name in names if name not in artifacts or artifacts[name].stage == "select"]
+    artifacts = {name: open_artifact(Path(name), "score", *HOLDING) for name in given}
+    stages = {"represent": ["represent"], "score": ["score"], "select": ["select", "corrupt"]}
+    of = {name: [a for a in artifacts.values() if a.stage in some] for name, some in stages.items()}
+    data = [name for name in names if name not in artifacts or artifacts[name].stage in stages["select"]]
     if len(data) > 1:
         raise PruneError(f"more than one data file: {', '.join(data)}; allowed: one")
     task = _task([*of["select"], *of["represent"], *of["score"]], task)

@@ -90,6 +90,16 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
     return indices
 
 
+def flips(rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """Another label of the rows' for each row at `positions`."""
+    labels = label_list(rows)
+    if len(labels) < 2:
+        raise PruneError(f"{rows.where(0)}: all rows have one label; another one is needed to change it to")
+    own = label_indices(rows, labels)[positions]
+    drawn = (own + rng.integers(1, len(labels), len(own))) % len(labels)
+    return [{"label": labels[j]} for j in drawn.tolist()]
+
+
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[int | str]) -> Encoded:
     """Tokenise `text` (and `text_pair`), special tokens included, the longer text cut first; `gold` is the class [n].
 

@@ -37,6 +37,7 @@ TABLE_METRICS = ("loss", "rougeL", "exact_match")
 OPTIONS: tuple[str, ...] = ("format", "loss_on", "chat_template", "max_new_tokens", "count_eos")
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
+TRIES = 1000  # rows that are drawn to find one with another response
 PART = 256  # tokens whose probabilities over the vocabulary are held at a time
 
 
@@ -65,6 +66,19 @@ def label_list(rows: Rows) -> list[Any]:
 def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
     """int64 [n]: zeros, as there are no labels."""
     return np.zeros(len(rows), np.int64)
+
+
+def flips(rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """The response of another row that says something else for each row at `positions`."""
+    changes = []
+    for row in (rows[i] for i in positions.tolist()):
+        others = (rows[int(i)] for i in rng.integers(0, len(rows), TRIES))
+        changed = (formats.exchanged(row, other, rows.format or formats.detected(row)) for other in others)
+        found = next((change for change in changed if any(row[key] != value for key, value in change.items())), None)
+        if found is None:
+            raise PruneError(f"{rows.name}: of {TRIES} rows none has another response than row {row['id']}")
+        changes.append(found)
+    return changes
 
 
 def encode(
