@@ -16,7 +16,9 @@ import typer
 from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.parameters import (
+    Advised,
     AsJson,
+    Budget,
     Data,
     Drop,
     DryRun,
@@ -24,9 +26,19 @@ from prune_cli.parameters import (
     Files,
     Format,
     Inputs,
+    Margin,
+    Metric,
     Out,
+    SomeMethods,
     SomeModel,
+    TargetRows,
     TestRows,
+    TrialsDevice,
+    TrialsKeep,
+    TrialsModel,
+    TrialsOut,
+    TrialsSeed,
+    TrialsTest,
     ValidationRows,
     Written,
     reading_of,
@@ -395,3 +407,37 @@ def pipeline(
     for warning in report.warnings:
         tell(f"warning: {warning}")
     _show(report.facts, "\n".join(lines), as_json)
+
+
+@app.command(
+    epilog=_example(
+        "prune advise runs/sample",
+        "prune advise sample_data/train.jsonl -o runs/advice --model sample_data/model \\\n"
+        "      --target sample_data/validation.jsonl --keep 10% --budget 5m",
+    )
+)
+def advise(
+    given: Advised,
+    metric: Metric = None,
+    margin: Margin = None,
+    out: TrialsOut = None,
+    model: TrialsModel = None,
+    target: TargetRows = None,
+    test: TrialsTest = None,
+    keep: TrialsKeep = None,
+    budget: Budget = None,
+    methods: SomeMethods = None,
+    seed: TrialsSeed = None,
+    device: TrialsDevice = None,
+    fields: Fields = None,
+    format: Format = "auto",
+    drop: Drop = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which method to use and how much to keep, or that a random draw, all rows or no training is as good."""
+    from prune_cli.pipeline.advise import ask
+
+    reading = reading_of(fields, format, drop, None) if fields or drop or format != "auto" else None
+    asked = ask.Asked(out, model, target, test, keep, budget, methods, seed, device, reading)
+    answer = ask.answer(given, metric, margin, asked)
+    _show(answer.facts, "\n".join(answer.lines), as_json)
