@@ -122,10 +122,10 @@ def _place(artifact: Artifact, role: str, names: Mapping[Path, str], places: _Pl
     if path.resolve() in places.data:
         return places.data[path.resolve()]
     given = str(artifact.manifest["made"]["inputs"][role])
-    return names.get(path.resolve(), _short(path) if path.exists() else given)
+    return names.get(path.resolve(), short(path) if path.exists() else given)
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """A path as seen from here, where it is below here."""
     here = Path.cwd()
     return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path.resolve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 from prune_cli import tasks
 from prune_cli.artifacts.files import replace_file
 from prune_cli.data.open import LM_EVAL, SELECTED, Reading, open_rows
+from prune_cli.data.sources import HUB
 from prune_cli.data.split import REST, Parts
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import PublishedMethod, published
 from prune_cli.models import find
+from prune_cli.pipeline.advise.behind import short
 from prune_cli.pipeline.advise.choice import FULL, NONE
 from prune_cli.pipeline.checks import can_be_judged, read_plan
 from prune_cli.pipeline.entries import read_entry
@@ -62,7 +65,8 @@ class Ground:
 
     def original(self, rows: str) -> str:
         """What the user gave, and a file of rows was made of."""
-        return self.originals.get(Path(rows), rows)
+        given = self.originals.get(Path(rows), rows)
+        return short(Path(given)) if Path(given).exists() else given
 
     def share(self, keep: str) -> str:
         """What --keep says as a share, which a sub-pool keeps too."""
@@ -98,11 +102,10 @@ def ground(file: Path, names: str | None, out: Path, seed: int, *, halve: bool) 
         half = Parts({MEASURED: 0.5}, seed)
         for part in half.names:
             split(target, out / "target" / part, part, half, plan.task, plan.reading, QUIETLY)
-        note(
-            f"advise: no --test: one half of {plan.validation}, drawn at random, is the target set, the other measures"
-        )
+        note(f"advise: no --test given: one half of {short(Path(plan.validation or ''))} is the target set")
+        note("advise: the other half, drawn at random, is what trials are measured on")
         name, test = MEASURED, str(out / "target" / MEASURED)
-        target = str(out / "target" / REST / SELECTED)
+        target = _file(str(out / "target" / REST))
         originals[Path(target)] = placed.validation or ""
     elif not name:
         raise PruneError(f"{file}: tests: only tasks of lm-eval; allowed: rows to measure on")
@@ -154,9 +157,10 @@ def _fits(method: PublishedMethod, task: str) -> bool:
 
 
 def _file(data: str) -> str:
-    """Data as a pipeline file names it: the file with the rows, where it is an artifact of ours."""
+    """Data as any pipeline file may name it: an absolute path; of an artifact of ours the file with its rows."""
     path = Path(data)
-    return str((path / SELECTED).resolve() if (path / SELECTED).is_file() else data)
+    rows = path / SELECTED if (path / SELECTED).is_file() else path
+    return data if data.startswith(HUB) else str(Path.cwd() / os.path.normpath(rows))
 
 
 def _entries(plan: Plan, file: Path, names: str | None, *, has_target: bool, listed: bool) -> dict[str, Any]:

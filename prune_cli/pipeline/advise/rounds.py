@@ -31,11 +31,14 @@ Runs = NDArray[np.float64]  # [n]: a value of each test row, the mean over the s
 
 @dataclass(frozen=True)
 class Round:
-    """What one round measured: a method's values of the test rows and its metric; how long it took."""
+    """What one round measured: a method's values of the test rows and its metric.
+
+    The model as it is stands in the first round alone. again: seconds that another round takes.
+    """
 
     values: Mapping[str, Runs]
     metrics: Mapping[str, float]
-    seconds: float
+    again: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def decide(
 
     methods: those of the last round. used: seconds. spent: of the 5% by earlier looks.
     """
-    out_of_time = used + rounds[-1].seconds > question.budget
+    out_of_time = used + rounds[-1].again > question.budget
     if len(rounds) < FEWEST and not out_of_time:
         return Decision(tuple(methods), spent, 0.0, ""), None
     by_now = LEVEL if out_of_time else LEVEL * min(used / question.budget, 1.0) ** 2
@@ -102,14 +105,16 @@ def measured(question: Question, rounds: Sequence[Round], methods: Sequence[str]
     """What the rounds come to: each method's mean, and its differences round by round."""
     keys: dict[str, Key] = {BASELINE: (BASELINE, question.keep), FULL: (FULL, "100%"), NONE: (NONE, "0%")}
     keys |= {method: (method, question.keep) for method in question.methods}
-    tried = {name for entry in rounds for name in entry.values}
+    untrained = {NONE: rounds[0].values[NONE]} if NONE in rounds[0].values else {}
+    values_of = [{**untrained, **entry.values} for entry in rounds]
+    tried = {name for values in values_of for name in values}
     kept = {FULL: question.pool, NONE: 0}
 
     def against(line: Key, by: float) -> Mapping[Key, Difference | None]:
         zero = np.zeros((1, len(rounds[0].values[BASELINE])))
         apart: dict[Key | None, NDArray[np.float64]] = {None: zero}
         for name in tried - {line[0]}:
-            both = [entry.values for entry in rounds if name in entry.values and line[0] in entry.values]
+            both = [values for values in values_of if name in values and line[0] in values]
             if both:
                 apart[keys[name]] = np.stack([values[name] - values[line[0]] - by for values in both])
         found = differences(apart, None, fixed=[None], compared=len(question.methods))

@@ -1,8 +1,9 @@
 """Trials of its own: rounds of small pipelines on sub-pools of the rows, until the question is decided or time is up.
 
 A sub-pool is drawn at random, in the ratio of the labels, and each selection keeps the share of it that is to be kept
-of all rows. A first small one, the probe, says how long things take: sub-pools are then as large as leaves time for
-ROUNDS of them. Where that is all rows, all rounds share one, and what is made of it.
+of all rows. A first round on a small one says how long things take: sub-pools are then as large as leaves time for
+ROUNDS of them, and unless they are as small that round is no more than a probe. Where there is time for all rows, all
+rounds share them, and what is made of them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from prune_cli.pipeline.advise.finished import evaluation
 from prune_cli.pipeline.advise.ground import QUIETLY, Ground
 from prune_cli.pipeline.advise.journal import Journal
 from prune_cli.pipeline.advise.rounds import DRAWS, Question, Round, decide, measured
+from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE, Trial, row_values
 from prune_cli.pipeline.propose import quoted
 from prune_cli.pipeline.run import run
+from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
 from prune_cli.stages.select import select
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from prune_cli.stages.common import Outcome
 
 JOURNAL = "journal.jsonl"
+SHARED = ("warmup", "select warmup", "represent", "score")  # steps that methods and rounds on the same rows share
 ROUNDS = 5  # that sub-pools are made small enough for
 LEAST_KEPT = 32  # rows that a selection keeps of the smallest sub-pool
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -65,8 +69,8 @@ class Trials:
     device: str | None
 
     def folder(self, number: int, pool: int) -> Path:
-        """The folder of a round; the probe is round 0."""
-        return self.out / ("probe" if number == 0 else "all" if pool == self.ground.n else f"round-{number}")
+        """The folder of a round."""
+        return self.out / ("all" if pool == self.ground.n else f"round-{number}")
 
     def rows(self, number: int, pool: int) -> Path:
         """The sub-pool of a round as a file of rows."""
@@ -88,8 +92,8 @@ class Trials:
         folder = self.folder(number, pool)
         rows = self.rows(number, pool)
         first = self.seed + DRAWS * number
-        others = [FULL, *([NONE] if self.ground.untrained else []), BASELINE]
-        draws = list(range(first, first + (DRAWS if number else 1)))
+        others = [FULL, *([NONE] if self.ground.untrained and number <= 1 else []), BASELINE]
+        draws = list(range(first, first + DRAWS))
         told = {
             f"random-{number}.toml": ([BASELINE], draws),
             f"round-{number}.toml": ([*others, *(self.ground.entries[name] for name in methods)], [first]),
@@ -108,28 +112,36 @@ class Trials:
                 "keep": [self.question.keep],
                 "seeds": seeds,
             }
+            table["represent"] = _of_kinds(table.get("represent", {}), entries)
             text = toml({key: value for key, value in table.items() if value is not None})
             replace_file(folder / name, partial(_write, text))
             run(folder / name, folder / "run", device=self.device, dry_run=False, tell=ended)
         return folder / "run"
 
-    def read(self, number: int, run_folder: Path, methods: Sequence[str]) -> Round:
-        """What a round measured."""
+    def read(self, number: int, run_folder: Path, methods: Sequence[str], again: float) -> Round:
+        """What a round measured; of the model as it is the first alone. again: seconds that another round takes."""
         first, keep = self.seed + DRAWS * number, self.question.keep
         test, metric = self.question.test, self.question.metric
         trials: dict[str, list[Trial]] = {name: [(name, keep, first)] for name in methods}
         trials[BASELINE] = [(BASELINE, keep, first + draw) for draw in range(DRAWS)]
         trials[FULL] = [(FULL, "100%", first)]
-        if self.ground.untrained:
+        if self.ground.untrained and number <= 1:
             trials[NONE] = [(NONE, "0%", None)]
         values = {
             name: np.mean([self._values(run_folder, trial)[test, metric] for trial in own], axis=0)
             for name, own in trials.items()
         }
-        return Round(values, {name: float(array.mean()) for name, array in values.items()}, 0.0)
+        return Round(values, {name: float(array.mean()) for name, array in values.items()}, again)
 
     def _values(self, run_folder: Path, trial: Trial) -> Any:
         return row_values(evaluation(run_folder, trial), self.ground.task)
+
+
+def _of_kinds(represent: Mapping[str, Any], entries: Sequence[Any]) -> dict[str, Any]:
+    """The options of `represent` but for those of kinds that no method reads."""
+    read = {kind for entry in entries for kind in read_entry(entry, Path()).method.kinds}
+    idle = {name for name in kinds.options() if not read & set(kinds.users(name))}
+    return {name: value for name, value in represent.items() if name not in idle}
 
 
 def _write(text: str, path: Path) -> None:
@@ -154,16 +166,21 @@ def _value(value: Any) -> str:
 
 
 def pool_size(ground: Ground, smallest: int, probed: Sequence[tuple[str, float]], left: float) -> int:
-    """Rows of a sub-pool of which there is time for ROUNDS rounds, by what a probe of the smallest took.
+    """Rows of a sub-pool of which there is time for ROUNDS rounds, by what one of the smallest took.
 
-    Evaluations, and the target set's representation, take as long for any sub-pool; all else grows with it.
+    Evaluations, and the target set's representation, take as long for any sub-pool, and so do trainings of so many
+    steps; all else grows with it. Of all rows, what methods share is made once.
     """
-    constant = [s for step, s in probed if step.startswith(("eval", "represent validation"))]
-    growing = sum(s for _, s in probed) - sum(constant)
-    draws = [(step, s) for step, s in probed if f" {BASELINE} " in step and not step.startswith("select")]
-    fixed = sum(constant) + (DRAWS - 1) * sum(s for step, s in draws if step.startswith("eval"))
-    growing += (DRAWS - 1) * sum(s for step, s in draws if not step.startswith("eval"))
-    room = (left / ROUNDS - fixed) / max(growing, 1e-9)
+    constant = ("eval", "represent validation", *(("finetune",) if ground.steps else ()))
+    every, once = np.zeros(2), np.zeros(2)  # seconds of a round, of what is shared: constant, growing
+    for step, seconds in probed:
+        grows = int(not step.startswith(constant))
+        every[grows] += seconds
+        once[grows] += seconds if step.startswith(SHARED) else 0
+    times = np.array([1, ground.n / smallest])
+    if float((once + ROUNDS * (every - once)) @ times) <= left:
+        return ground.n
+    room = (left / ROUNDS - every[0]) / max(every[1], 1e-9)
     return int(min(max(smallest, math.floor(smallest * room)), ground.n))
 
 
@@ -173,22 +190,28 @@ def smallest_pool(ground: Ground, keep: str) -> int:
     return min(ground.n, max(math.ceil(LEAST_KEPT / share), math.ceil(ground.n / ground.rarest)))
 
 
-def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Advice, int, int]:
-    """Run the rounds. Returns the advice, the last round's number and the rows of its sub-pool."""
-    pool = _pool(trials, journal)
-    question = replace(trials.question, pool=pool, kept=parse_keep(trials.question.keep, pool))
+def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Advice, int, int, int]:
+    """Run the rounds. Returns the advice, how many rounds it rests on, the last one's number, rows of a sub-pool."""
+    ground, question = trials.ground, trials.question
+    pool = smallest_pool(ground, question.keep)
     methods, rounds, spent, number = question.methods, [], 0.0, 0
     while True:
-        number += 1
+        question = replace(question, pool=pool, kept=parse_keep(question.keep, pool))
         if not journal.find("tried", number):
             journal.add(round=number, tried=list(methods), pool=pool)
             note(f"advise: round {number}: {pool:,} rows, {question.kept:,} kept; {', '.join(methods)}")
         folder = trials.folder(number, pool) / "run"
         if not journal.find("ended", number):
-            folder = trials.make(number, pool, methods, journal)
+            trials.make(number, pool, methods, journal)
             journal.add(round=number, ended=True)
-        took = sum(seconds for _, seconds in journal.steps(number))
-        rounds.append(replace(trials.read(number, folder, methods), seconds=took))
+        if number == 0:
+            smallest, pool = pool, _pool(trials, journal, pool)
+            if pool != smallest:
+                number += 1
+                continue
+        shared = SHARED if pool == ground.n else ()
+        again = sum(seconds for step, seconds in journal.steps(number) if not step.startswith(shared))
+        rounds.append(trials.read(number, folder, methods, again))
         found = journal.find("decided", number)
         if not found:
             used = sum(s for i in range(number + 1) for _, s in journal.steps(i))
@@ -206,21 +229,21 @@ def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Ad
             dropped = "".join(f"; dropped {name}: {why}" for name, why in decision.dropped.items())
             note(f"advise: round {number}: {used:.0f} of {question.budget:.0f} s used; {found['decided']}{dropped}")
         if found["stop"]:
-            return advise(measured(question, rounds, methods, found["level"]), margin), number, pool
+            advice = advise(measured(question, rounds, methods, found["level"]), margin)
+            return advice, len(rounds), number, pool
         methods, spent = tuple(found["methods"]), found["spent"]
+        number += 1
 
 
-def _pool(trials: Trials, journal: Journal) -> int:
-    """The rows of a sub-pool, from a probe."""
+def _pool(trials: Trials, journal: Journal, smallest: int) -> int:
+    """The rows of a sub-pool, by what the first round took."""
     if line := journal.find("rows", 0):
         return int(line["rows"])
-    ground, question = trials.ground, trials.question
-    pool = smallest = smallest_pool(ground, question.keep)
-    if smallest < ground.n:
-        note(f"advise: probe: {smallest:,} of {ground.n:,} rows, to see how long things take")
-        trials.make(0, smallest, question.methods, journal)
-        pool = pool_size(ground, smallest, journal.steps(0), question.budget - journal.used)
+    left = trials.question.budget - journal.used
+    pool = pool_size(trials.ground, smallest, journal.steps(0), left)
     journal.add(round=0, rows=pool)
+    if pool != smallest:
+        note(f"advise: round 0: took {journal.used:.0f} s; there is time for larger sub-pools, and it counts no more")
     return pool
 
 
@@ -253,7 +276,7 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
         budget=budget,
     )
     made = Trials(ground, question, out, seed, asked.device)
-    advice, number, pool = answered(made, journal, margin)
+    advice, count, number, pool = answered(made, journal, margin)
     folder = made.folder(number, pool)
     data = {folder / "pool" / SELECTED: ground.original(ground.train)}
     if ground.target:
@@ -261,12 +284,12 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     answer = put(given, [advice], folder / "run", str(out / "full"), Whole(ground.n / pool, not ground.steps, data))
     last = journal.find("decided", number) or {}
     facts = {
-        "rounds": number,
+        "rounds": count,
         "pool": pool,
         "rows": ground.n,
         "seconds": round(journal.used, 1),
         "stop": last["decided"],
     }
-    rounds = f"{number} round{'s' * (number > 1)} on {pool:,} of {ground.n:,} rows"
+    rounds = f"{count} round{'s' * (count > 1)} on {pool:,} of {ground.n:,} rows"
     told = f"{rounds} in {journal.used:.0f} s: {last['decided']}"
     return Answer({**answer.facts, "trials": facts}, [told, *answer.lines])
