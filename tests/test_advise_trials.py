@@ -71,7 +71,7 @@ def lines(folder: Path, kind: str, out: str = "out") -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each round has its own sub-pool; a run killed in the second goes on to the same advice, and a third does nothing."""
+    """Each round has its own sub-pool; a run killed in the second goes on to the same advice, a third does nothing."""
     # a round: warm-up, two representations, score, then selection, training and evaluation of three methods,
     # random thrice, and full: about 25 steps; so there is time for about three rounds of the smallest sub-pool
     whole = advise(folder, prune, "700s", "--json", out="whole")
@@ -83,8 +83,9 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
     kept = open_artifact(folder / "whole/round-0/run/methods/less-keep/keep-50%/select")
     assert kept.about["kept"] == 4
 
-    made = trials.run
-    calls = []
+    from prune_cli.pipeline.run import run as made
+
+    calls: list[str] = []
 
     def killed(file: Path, out: Path, **how: Any) -> Any:
         calls.append(file.name)
@@ -97,7 +98,12 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
         prune("advise", folder / "my.toml", "-o", folder / "out", "--keep", "50%", "--budget", "700s")
     assert calls == ["random-0.toml", "round-0.toml", "random-1.toml", "round-1.toml"]
     calls.clear()
-    monkeypatch.setattr(trials, "run", lambda file, out, **how: (calls.append(file.name), made(file, out, **how))[1])
+
+    def counted(file: Path, out: Path, **how: Any) -> Any:
+        calls.append(file.name)
+        return made(file, out, **how)
+
+    monkeypatch.setattr(trials, "run", counted)
     resumed = advise(folder, prune, "700s", "--json").json()
     assert calls == ["random-1.toml", "round-1.toml"]
     for one, other in zip(resumed["advice"], answer["advice"], strict=True):

@@ -40,6 +40,6 @@ def put(given: str, found: list[Advice], run: Path, out: str, whole: Whole) -> A
         prices[pick.method, pick.keep] = Price(
             cost=own.grown(whole.times, training=whole.training) if own else None,
             commands=cost.how_to_select(run, pick, out, whole.data),
-            rows=None if whole.data else str(cost.selection(run, pick)),
+            rows=str(cost.selection(run, pick)) if whole.times == 1 else None,
         )
     return Answer(text.facts(given, found, prices), text.lines(found, prices))

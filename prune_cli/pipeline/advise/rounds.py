@@ -79,7 +79,7 @@ def decide(
     by_now = LEVEL if out_of_time else LEVEL * min(used / question.budget, 1.0) ** 2
     level = max(by_now - spent, 0.0)
     found = advise(measured(question, rounds, methods, level), question.margin)
-    own = [line for line in found.lines if line.method in methods]
+    own = [line for line in found.lines if line.method in methods and line.method in rounds[-1].values]
     sign, margin = (-1 if found.lower else 1), found.margin or 0.0
 
     def chance(line: Line) -> float:
@@ -96,7 +96,9 @@ def decide(
     else:
         ranked = sorted(own, key=lambda line: -sign * line.mean)
         going = ranked[: max(LEAST, (len(ranked) + 1) // 2)]
-        dropped = {line.method: f"{line.mean:.3f}, less than the better half" for line in ranked[len(going) :]}
+        dropped = {line.method: f"{line.mean:.3f}, not in the better half" for line in ranked[len(going) :]}
+        gone = [method for method in methods if method not in {line.method for line in own}]
+        dropped |= dict.fromkeys(gone, "its runs diverged")
         methods = [method for method in methods if method not in dropped]
     return Decision(tuple(methods), max(spent, by_now), level, stop, dropped), found
 

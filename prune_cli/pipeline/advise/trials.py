@@ -8,6 +8,7 @@ rounds share them, and what is made of them.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 
 from prune_cli import options
 from prune_cli.artifacts.files import replace_file
-from prune_cli.artifacts.manifest import digest_value, is_artifact
+from prune_cli.artifacts.manifest import digest_value, is_artifact, open_artifact
 from prune_cli.data.open import SELECTED, Reading
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
@@ -127,14 +128,20 @@ class Trials:
         trials[FULL] = [(FULL, "100%", first)]
         if self.ground.untrained and number <= 1:
             trials[NONE] = [(NONE, "0%", None)]
-        values = {
-            name: np.mean([self._values(run_folder, trial)[test, metric] for trial in own], axis=0)
-            for name, own in trials.items()
-        }
-        return Round(values, {name: float(array.mean()) for name, array in values.items()}, again)
+        values, metrics = {}, {}
+        for name, own in trials.items():
+            paths = [evaluation(run_folder, trial) for trial in own]
+            stacked = np.stack([row_values(path, self.ground.task)[test, metric] for path in paths])
+            if np.isfinite(stacked).all():  # a model that diverged has no say, and goes on no further
+                values[name] = stacked.mean(axis=0)
+                metrics[name] = float(np.mean([_metrics(path)[test][metric] for path in paths]))
+        if BASELINE not in values:
+            raise PruneError(f"{run_folder}: {metric} of random is no finite number; methods are held against it")
+        return Round(values, metrics, again)
 
-    def _values(self, run_folder: Path, trial: Trial) -> Any:
-        return row_values(evaluation(run_folder, trial), self.ground.task)
+
+def _metrics(path: Path) -> Any:
+    return json.loads(open_artifact(path, "eval").file("metrics.json").read_text("utf-8"))
 
 
 def _of_kinds(represent: Mapping[str, Any], entries: Sequence[Any]) -> dict[str, Any]:
