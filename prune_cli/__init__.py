@@ -252,9 +252,9 @@ def advise(
     """
     from prune_cli.pipeline.advise.ask import Asked, answer
 
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
-    if "out" in values:
-        values["out"] = Path(values["out"])
+    values: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
+    if "out" in asked:
+        values["out"] = Path(asked["out"])
     return answer(str(given), metric, margin, Asked(**values)).facts
 
 

@@ -20,6 +20,11 @@ from prune_cli.runtime.progress import note
 
 def advice_of(run: Path, metric: str | None, margin: float | None) -> list[Advice]:
     """The advice for each test set of a run. metric: in place of the first of the table."""
+    return [advise(measured, margin) for measured in measured_in(run, metric)]
+
+
+def measured_in(run: Path, metric: str | None) -> list[Measured]:
+    """What a run measured on each test set, by a metric, or by the first of the table."""
     report = results.read(run)
     trials = list(dict.fromkeys(map(results.trial, report.results)))
     if not any(method == BASELINE for method, *_ in trials):
@@ -35,7 +40,7 @@ def advice_of(run: Path, metric: str | None, margin: float | None) -> list[Advic
         if not shown:
             note(f"warning: {test}: no metric that all its results have; no advice on it")
             continue
-        found.append(advise(_measured(values, test, metric or shown[0], lines), margin))
+        found.append(_measured(values, test, metric or shown[0], lines))
     return found
 
 

@@ -31,7 +31,7 @@ from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, advise
 from prune_cli.pipeline.advise.finished import evaluation
 from prune_cli.pipeline.advise.ground import QUIETLY, Ground
 from prune_cli.pipeline.advise.journal import Journal
-from prune_cli.pipeline.advise.rounds import DRAWS, Question, Round, decide, measured
+from prune_cli.pipeline.advise.rounds import DRAWS, FEWEST, Question, Round, decide, measured
 from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE, Trial, row_values
 from prune_cli.pipeline.propose import quoted
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from prune_cli.pipeline.advise.ask import Asked
     from prune_cli.stages.common import Outcome
 
-JOURNAL = "journal.jsonl"
+JOURNAL, ADVICE = "journal.jsonl", "advice.json"
 SHARED = ("warmup", "select warmup", "represent", "score")  # steps that methods and rounds on the same rows share
 ROUNDS = 5  # that sub-pools are made small enough for
 LEAST_KEPT = 32  # rows that a selection keeps of the smallest sub-pool
@@ -299,4 +299,9 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     }
     rounds = f"{count} round{'s' * (count > 1)} on {pool:,} of {ground.n:,} rows"
     told = f"{rounds} in {journal.used:.0f} s: {last['decided']}"
-    return Answer({**answer.facts, "trials": facts}, [told, *answer.lines])
+    if count < FEWEST:
+        told += f"; fewer than {FEWEST} rounds say nothing of chance, a longer --budget does"
+    answer = Answer({**answer.facts, "trials": facts}, [told, *answer.lines])
+    text = json.dumps(answer.facts, indent=1, ensure_ascii=False) + "\n"
+    replace_file(out / ADVICE, partial(_write, text))
+    return answer
