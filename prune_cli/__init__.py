@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "advise",
     "compare",
     "evaluate",
     "export",
@@ -227,7 +228,7 @@ def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) ->
     """
     from prune_cli.pipeline.run import run
 
-    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda line: None)
+    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda _, line: None)
 
 
 def report(
@@ -252,6 +253,21 @@ def compare(
     from prune_cli.report.compare.representations import Drawing
 
     return facts(_names(artifacts), Drawing(k, sample, seed), all_seeds=all_seeds)
+
+
+def advise(
+    given: str | Path, *, metric: str | None = None, margin: float | None = None, **asked: Any
+) -> dict[str, Any]:
+    """Which method to use and how much to keep, or neither: from a run, or by trials. See `prune advise --help`.
+
+    asked: out, model, target, test, keep, budget, methods, seed, device of trials. Returns what `--json` prints.
+    """
+    from prune_cli.pipeline.advise.ask import Asked, answer
+
+    values: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
+    if "out" in asked:
+        values["out"] = Path(asked["out"])
+    return answer(str(given), metric, margin, Asked(**values)).facts
 
 
 def open_artifact(path: str | Path) -> Artifact:

@@ -115,7 +115,7 @@ def pipeline(
         folder,
         device=device,
         dry_run=dry_run,
-        tell=tell,
+        tell=lambda _, line: tell(line),
         only=only,
         at_once=jobs,
         devices=_listed(devices),

@@ -107,7 +107,7 @@ def _models(plan: Plan, reader: Reader) -> Iterator[str]:
         if getattr(plan, name) and name in reader.table:
             try:
                 named = find.find(getattr(plan, name))
-                if name == "model" and judged and not _can_be_judged(named, plan.task):
+                if name == "model" and judged and not can_be_judged(named, plan.task):
                     yield f"methods: {judged[0]}: {plan.model} has no trained head to judge; leave {judged[0]} out"
             except PruneError as mistake:
                 yield f"{name}: {mistake.message}"
@@ -122,7 +122,7 @@ def _benchmarks(plan: Plan) -> Iterator[str]:
             yield f"tests: {mistake.message}"
 
 
-def _can_be_judged(named: find.NamedModel, task: str) -> bool:
+def can_be_judged(named: find.NamedModel, task: str) -> bool:
     """Whether a model has all that its task needs before any training; of an unknown task that is not known."""
     return task not in tasks.names() or find.has_head(named, tasks.load(task).AUTO_MODEL)
 

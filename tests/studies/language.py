@@ -124,7 +124,7 @@ def renamed(row: dict[str, Any]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in row.items()}
 
 
-def told(line: str) -> None:
+def told(_: str, line: str) -> None:
     """Print a step when it ends."""
     print(line, flush=True)
 
