@@ -7,6 +7,7 @@ methods (methods/method.py) and of kinds of representation (represent/kinds/) ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -192,6 +193,19 @@ class Finetune:
     seed: Seed = 0
     trust_remote_code: TrustRemoteCode = False
     device: Device = "auto"
+
+    def per_epoch(self, n: int) -> int:
+        """Optimizer steps of an epoch over n rows."""
+        batches = -(-n // self.batch_size)
+        return -(-batches // self.accumulate)
+
+    def passes(self, n: int) -> float:
+        """Epochs of the whole training on n rows, the last perhaps only in part."""
+        return self.steps / self.per_epoch(n) if self.steps else self.epochs
+
+    def optimizer_steps(self, n: int) -> int:
+        """Optimizer steps of the whole training on n rows."""
+        return self.steps or math.ceil(self.epochs * self.per_epoch(n))
 
     def recipe(self) -> dict[str, Any]:
         """The options that decide what is trained: those of LoRA only with LoRA, epochs only without steps."""

@@ -357,7 +357,7 @@ def test_what_is_being_made(tmp_path: Path) -> None:
 def test_time_left() -> None:
     """By steps of the same kind, by their rows; nothing before most kinds are measured, at least before all are."""
     kinds = ["finetune", "finetune", "finetune", "eval", "eval", "score"]
-    steps: Any = [SimpleNamespace(out=i, kind=kind, rows=1) for i, kind in enumerate(kinds)]
+    steps: Any = [SimpleNamespace(out=i, kind=kind, weight=1) for i, kind in enumerate(kinds)]
     steps[0].rows, steps[1].rows, steps[2].rows = 100, 300, 200
     pace = Pace(steps, 1)
     assert pace.told == ""

@@ -1,4 +1,4 @@
-"""The commands about a pipeline file: write one, run one."""
+"""The commands about a pipeline file: write one, run one, say what that will take."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ from prune_cli.parameters import (
 from prune_cli.runtime.terminal import clean
 
 Printed = Literal["make", "slurm", "commands"]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of all that is made; if left out, runs/ and the file's stem."),
+]
+RunDevice = Annotated[
+    str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")
+]
 
 
 @app.command(
@@ -72,13 +79,8 @@ def init(
 @app.command(epilog=example("prune pipeline sample_data/pipeline.toml -o runs/sample"))
 def pipeline(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to run.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder of all that is made; if left out, runs/ and the file's stem."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")
-    ] = None,
+    out: RunFolder = None,
+    device: RunDevice = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +128,23 @@ def pipeline(
     for warning in report.warnings:
         tell(f"warning: {warning}")
     show(report.facts, text(report) if report.results else str(report.out), as_json)
+
+
+@app.command(epilog=example("prune estimate sample_data/pipeline.toml -o runs/sample"))
+def estimate(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What is to be run.", show_default=False)],
+    out: RunFolder = None,
+    device: RunDevice = None,
+    seconds: Annotated[float, typer.Option(help="About how long to measure.", min=0.0)] = 60.0,
+    seed: Annotated[int, typer.Option(help="Draws the rows to measure with.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a pipeline will take before it is run: rows, tokens, steps, time, peak memory and disk of each stage."""
+    from prune_cli.pipeline.estimate import estimate as estimated
+    from prune_cli.pipeline.estimate.text import text
+
+    found = estimated(file, out or Path("runs", file.stem), device=device, seconds=seconds, seed=seed)
+    show(found.facts, text(found), as_json)
 
 
 def _listed(devices: str | None) -> list[str]:

@@ -15,22 +15,22 @@ class Pace:
         self.to_make = {step.out: step for step in to_make}
         self.at_once = at_once
         self.seconds: Counter[str] = Counter()
-        self.rows: Counter[str] = Counter()
+        self.weight: Counter[str] = Counter()
 
     def ended(self, step: Step, seconds: float | None) -> None:
         """Take down a step that has ended, and how long it took where it was made."""
         self.to_make.pop(step.out, None)
         if seconds is not None:
             self.seconds[step.kind] += seconds  # type: ignore[assignment]  # a Counter adds up any numbers
-            self.rows[step.kind] += step.rows
+            self.weight[step.kind] += step.weight
 
     @property
     def told(self) -> str:
         """The time left, in words: at least that of steps of a measured kind, if those are most; else nothing."""
-        known = [step for step in self.to_make.values() if step.kind in self.rows]
+        known = [step for step in self.to_make.values() if step.kind in self.weight]
         if 2 * len(known) <= len(self.to_make):
             return ""
-        seconds = sum(step.rows * self.seconds[step.kind] / self.rows[step.kind] for step in known) / self.at_once
+        seconds = sum(step.weight * self.seconds[step.kind] / self.weight[step.kind] for step in known) / self.at_once
         return f", {'about' if len(known) == len(self.to_make) else 'at least'} {_in_words(seconds)} left"
 
 

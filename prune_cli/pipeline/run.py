@@ -52,7 +52,7 @@ def run(
     result for each method, keep, seed and test set; these are written to `results.jsonl` too.
     """
     slots = jobs.slots_of(at_once, devices, device)
-    plan = _plan(file, device if len(slots) > 1 else slots[0], tokenise=dry_run)
+    plan = plan_of(file, device if len(slots) > 1 else slots[0], tokenise=dry_run)
     results.check_ours(out)
     if not only:
         if plan.bad_rows and not dry_run:
@@ -86,7 +86,7 @@ def run(
 
 def script(file: Path, out: Path, *, device: str | None, form: str) -> str:
     """The steps of a pipeline file for another engine; nothing is made."""
-    return scripts.FORMS[form](work_of(_plan(file, device), out), command_of(file, out, device), file)
+    return scripts.FORMS[form](work_of(plan_of(file, device), out), command_of(file, out, device), file)
 
 
 def command_of(file: Path, out: Path, device: str | None) -> scripts.Command:
@@ -99,7 +99,7 @@ def command_of(file: Path, out: Path, device: str | None) -> scripts.Command:
     return command
 
 
-def _plan(file: Path, device: str | None, *, tokenise: bool = False) -> Plan:
+def plan_of(file: Path, device: str | None, *, tokenise: bool = False) -> Plan:
     plan = read_plan(file, tokenise=tokenise)
     if device is None:
         return plan

@@ -215,7 +215,7 @@ class _Planner:
             folder / "finetune",
             replace(self.plan.finetune, seed=seed),
             needs=(selected,),
-            rows=1 if self.plan.finetune.steps else n,
+            rows=n,
         )
         judged = self.judge(f"eval {label}", str(trained), folder / "eval", self.plan.eval, (trained,), tests)
         return Made(judged, trained, selected)

@@ -29,7 +29,7 @@ class Step:
     """A stage with all that it is called with: `stage(*given, out, opts, reading, how)`.
 
     needs: what other steps make and it rests on. replaces: artifacts to remove once it is made. rows: how many it
-    trains on, where its time goes with them.
+    trains on.
     """
 
     label: str
@@ -46,6 +46,11 @@ class Step:
     def kind(self) -> str:
         """What steps that take about as long have in common: the stage, and of represent the side."""
         return " ".join(self.label.split()[: 2 if self.stage is represent else 1])
+
+    @property
+    def weight(self) -> int:
+        """What its time goes with, among steps of its kind: the rows it trains on, but for a fixed number of steps."""
+        return 1 if getattr(self.opts, "steps", 0) else self.rows
 
     def make(self, how: How = HOW) -> Outcome:
         """Run the stage."""

@@ -13,9 +13,23 @@ from prune_cli.runtime.terminal import clean
 PLAIN_SECONDS = 15.0
 
 
+_hushed = False
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Say nothing in this block: what is made in it is for a measurement alone."""
+    global _hushed  # noqa: PLW0603 (stderr is one, and so is this)
+    before, _hushed = _hushed, True
+    try:
+        yield
+    finally:
+        _hushed = before
+
+
 def note(text: str, *, everyone: bool = False) -> None:
     """Tell what a user should know but need not act on: once, not from each of several processes unless `everyone`."""
-    if everyone or processes.first():
+    if not _hushed and (everyone or processes.first()):
         print(clean(text), file=sys.stderr, flush=True)
 
 
@@ -38,7 +52,7 @@ def progress(what: str, total: int, start: int = 0) -> Iterator[Callable[[int], 
 
 @contextmanager
 def _shown(what: str, total: int, start: int) -> Iterator[Callable[[int], None]]:
-    if not processes.first():
+    if _hushed or not processes.first():
         yield lambda more: None
     elif sys.stderr.isatty():
         with _bar(what, total, start) as show:

@@ -179,7 +179,7 @@ def train(
     if opts.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise PruneError(f"gradient_checkpointing: true; {type(model).__name__} does not have it; allowed: false")
     n = len(encoded.lengths)
-    record = Record(n, math.ceil(_epochs(n, opts)))
+    record = Record(n, math.ceil(opts.passes(n)))
     start = processes.agreed(lambda: resume.last_whole(out))
     if start:
         record.load(start)
@@ -193,7 +193,7 @@ def train(
         with_moments = opts.tune == "lora" if opts.keep_moments is None else opts.keep_moments
         checkpoints.keep(out, epoch, model, trainer.optimizer if with_moments else None)
 
-    total = _steps(n, opts)
+    total = opts.optimizer_steps(n)
     with (
         progress("finetune, steps", total, resume.step_of(start) if start else 0) as advance,
         interrupt.deferred() as interrupted,
@@ -232,22 +232,6 @@ def part_of(batch: list[int], *, task: Task, encoded: Encoded, pad: int) -> dict
     mine = batch[processes.rank() :: processes.count()]
     inputs = task.collate(encoded, np.asarray(mine or batch[:1], np.int64), pad, "cpu")
     return {**inputs, "row": torch.tensor(mine, dtype=torch.int64), "of": len(batch)}
-
-
-def _per_epoch(n: int, opts: options.Finetune) -> int:
-    """Optimizer steps in an epoch."""
-    batches = -(-n // opts.batch_size)
-    return -(-batches // opts.accumulate)
-
-
-def _epochs(n: int, opts: options.Finetune) -> float:
-    """Epochs of the whole training, the last perhaps only in part."""
-    return opts.steps / _per_epoch(n, opts) if opts.steps else opts.epochs
-
-
-def _steps(n: int, opts: options.Finetune) -> int:
-    """Optimizer steps of the whole training."""
-    return opts.steps or math.ceil(opts.epochs * _per_epoch(n, opts))
 
 
 def _arguments(folder: Path, opts: options.Finetune, device: torch.device, logs: Path) -> TrainingArguments:

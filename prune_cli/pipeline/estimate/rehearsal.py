@@ -1,0 +1,199 @@
+"""The steps of a pipeline on few rows, in a folder that is gone afterwards: what they take is measured there."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli import options, tasks
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data.open import LM_EVAL, Reading
+from prune_cli.errors import PruneError
+from prune_cli.methods.budget import parse_keep
+from prune_cli.pipeline.estimate.amounts import Amount, Amounts, Positions
+from prune_cli.pipeline.work import Step, Work
+from prune_cli.runtime.progress import hushed, note
+from prune_cli.stages.evaluate import evaluate
+from prune_cli.stages.finetune import finetune
+from prune_cli.stages.represent import represent
+
+MOST_TIMES = 16  # that the last rehearsal is larger than the first
+FEWEST = 16  # rows
+WARMUP, WARMUP_ROWS = "warmup", "select warmup rows"
+NO_LOG: dict[str, Any] = {name: options.declared(options.Finetune)[name].default for name in ("log", "log_steps")}
+CONTENT = ("model", "target", "target_data")  # options that name what a step reads
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step took."""
+
+    amount: Amount
+    seconds: float
+    bytes: int
+    memory: int  # MB
+    device_memory: int | None  # MB
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured. taken: group of steps -> what one of it took, with few rows and with more.
+
+    failed: group -> why it could not be measured. rows: training rows of each rehearsal.
+    """
+
+    taken: dict[str, list[Taken]]
+    failed: dict[str, str]
+    rows: list[int]
+    seconds: float
+
+
+def group(step: Step) -> str:
+    """What steps that do the same with other rows or seeds have in common."""
+    if step.stage is finetune:
+        return f"finetune {replace(step.opts, seed=0)}"
+    if step.stage is evaluate:
+        return f"eval {step.opts} {step.given[1]}"
+    return re.sub(r"( seed \d+|(?<=^select half) \d+)$", "", step.label)
+
+
+def rehearse(work: Work, to_make: Sequence[Step], amounts: Amounts, seconds: float, seed: int, clock: Clock) -> Measured:
+    """Run one step of each group that is to be made, with few rows and then with as many as there is time for.
+
+    The first run is left out: it loads libraries and warms the device up.
+    """
+    began = clock()
+    firsts = {group(step): step for step in reversed(to_make)}
+    taken: dict[str, list[Taken]] = {}
+    failed: dict[str, str] = {}
+    rows = []
+    times = 1.0
+    with TemporaryDirectory(prefix="prune-estimate-") as scratch:
+        for turn in range(3):
+            start = clock()
+            drawn = sample(amounts, list(firsts.values()), times, seed + turn)
+            rows.append(len(drawn[amounts.plan.train]))
+            note(f"estimate: rehearsing on {rows[-1]:,} training rows{', not counted' if turn == 0 else ''}")
+            with hushed():
+                one = _Rehearsal(work, amounts, drawn, Path(scratch) / str(turn), clock).run(firsts)
+            failed |= one.failed
+            for name, what in one.taken.items() if turn else ():
+                taken.setdefault(name, []).append(what)
+            if turn == 1:
+                left, spent = seconds - (clock() - began), clock() - start
+                times = min(max(left / max(spent, 1e-9), 2.0), MOST_TIMES)
+    return Measured(taken, failed, rows[1:], clock() - began)
+
+
+def sample(amounts: Amounts, steps: Sequence[Step], times: float, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Positions of rows of each data file: a row of each label, the longest, and others at random.
+
+    times: as few as fill the batches of all who read them, or so many times more.
+    """
+    rng = np.random.default_rng(seed)
+    found = {}
+    for file, rows in amounts.rows.items():
+        readers = [(name, step) for step in steps for name in amounts.read(step) if amounts.sources[name][0] == file]
+        order = rng.permutation(len(rows))
+        first = [int(amounts.lengths(name, step.opts, None).argmax()) for name, step in readers]
+        if amounts.labels:
+            first += order[np.unique(tasks.classes(amounts.task, rows)[order], return_index=True)[1]].tolist()
+        first = list(dict.fromkeys(first))
+        fill = [step.opts.batch_size * getattr(step.opts, "accumulate", 1) for _, step in readers]
+        n = round(times * max([FEWEST, 2 * len(first), *fill]))
+        rest = order[~np.isin(order, first)]
+        found[file] = np.sort(np.array([*first, *rest[: max(0, n - len(first))].tolist()], np.int64))
+    return found
+
+
+class _Rehearsal:
+    """One run over some of the rows in a folder of its own."""
+
+    def __init__(self, work: Work, amounts: Amounts, drawn: Positions, folder: Path, clock: Clock) -> None:
+        self.work, self.amounts, self.drawn, self.folder, self.clock = work, amounts, drawn, folder, clock
+        self.moved = {name: str(folder / f"rows-{i}.jsonl") for i, name in enumerate(drawn)}
+        self.taken: dict[str, Taken] = {}
+        self.failed: dict[str, str] = {}
+        folder.mkdir()
+        for name, positions in drawn.items():
+            amounts.rows[name].write(self.moved[name], positions.tolist())
+
+    def run(self, firsts: Mapping[str, Step]) -> _Rehearsal:
+        """Measure a step of each group: what all share, scores and selections, then trainings and evaluations."""
+        trials = (finetune, evaluate)
+        chosen = [step for step in firsts.values() if step.stage not in trials or step.label == WARMUP]
+        names = {step.out: name for name, step in firsts.items()}
+        for step in self.work.with_needs(chosen):
+            self.measure(names.get(step.out, ""), step, self.small(step))
+        judged = [step for step in firsts.values() if step.stage is evaluate]
+        models = {group(self.step(path)): self.step(path) for step in judged for path in step.needs}
+        trained = {name: step for name, step in firsts.items() if step.stage is finetune and step.label != WARMUP}
+        for i, (name, step) in enumerate({**models, **trained}.items()):
+            models[name] = replace(self.small(step), given=(self.place(self.amounts.train),), out=self.folder / f"model-{i}")
+            self.measure(name, step, models[name])
+        for i, step in enumerate(judged):
+            tests = {name: test for name, test in step.given[1].items() if not test.startswith(LM_EVAL)}
+            model = str(models[group(self.step(step.needs[0]))].out) if step.needs else step.given[0]
+            small = self.small(step)
+            self.measure(
+                group(step), step, replace(small, given=(model, self.place(tests)), out=self.folder / f"eval-{i}")
+            )
+        return self
+
+    def step(self, path: Path) -> Step:
+        """The step that makes an artifact."""
+        return next(step for step in self.work.steps if step.out == path)
+
+    def measure(self, name: str, step: Step, small: Step) -> None:
+        """Run a step as it is with few rows, and take down what it took."""
+        began = self.clock()
+        try:
+            small.make()
+        except PruneError as failure:
+            self.failed[name or group(step)] = failure.message
+            return
+        seconds = self.clock() - began
+        manifest = open_artifact(small.out).manifest
+        made = manifest["made"]
+        size = sum(int(file["bytes"]) for file in manifest["files"].values())
+        amount = self.amounts.of(replace(step, opts=small.opts) if step.stage is finetune else step, self.drawn)
+        self.taken[name] = Taken(amount, seconds, size, made["peak_memory_mb"], made.get("peak_device_memory_mb"))
+
+    def place(self, value: Any) -> Any:
+        """Where in this folder something is that a step is given."""
+        if isinstance(value, Mapping):
+            return {name: self.place(entry) for name, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.place(entry) for entry in value)
+        if not isinstance(value, str | Path):
+            return value
+        if str(value) in self.moved:
+            return type(value)(self.moved[str(value)])
+        inside = Path(value).is_relative_to(self.work.out)
+        return type(value)(self.folder / Path(value).relative_to(self.work.out)) if inside else value
+
+    def small(self, step: Step) -> Step:
+        """A step as it is with few rows."""
+        opts, amounts = step.opts, self.amounts
+        if is_dataclass(opts):
+            opts = replace(opts, **{name: self.place(getattr(opts, name)) for name in CONTENT if hasattr(opts, name)})
+        if isinstance(opts, options.Select):  # of a count the share; and a training needs rows of all labels
+            share = parse_keep(opts.keep, amounts.n) / amounts.n if step.label != WARMUP_ROWS else 1.0
+            opts = replace(opts, keep=f"{share:.9f}")
+        if isinstance(opts, options.Finetune):  # as many checkpoints as there will be, and no log
+            passes = math.ceil(opts.passes(step.rows)) if opts.keep_checkpoints == "epoch" else 1
+            opts = replace(opts, epochs=float(passes), steps=0, **NO_LOG)
+        given = self.place(step.given)
+        reads = any(path in str(given) for path in self.moved.values())
+        reading = amounts.reading if reads else Reading()
+        return replace(step, given=given, opts=opts, out=self.place(step.out), reading=reading, replaces=())
