@@ -31,9 +31,7 @@ RunFolder = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Folder of all that is made; if left out, runs/ and the file's stem."),
 ]
-RunDevice = Annotated[
-    str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")
-]
+RunDevice = Annotated[str | None, typer.Option(help="Where to run, in place of the file's: auto, cpu, cuda or cuda:N.")]
 
 
 @app.command(

@@ -100,6 +100,7 @@ def command_of(file: Path, out: Path, device: str | None) -> scripts.Command:
 
 
 def plan_of(file: Path, device: str | None, *, tokenise: bool = False) -> Plan:
+    """The plan of a pipeline file; device: in place of the file's."""
     plan = read_plan(file, tokenise=tokenise)
     if device is None:
         return plan

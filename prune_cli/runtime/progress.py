@@ -19,7 +19,7 @@ _hushed = False
 @contextmanager
 def hushed() -> Iterator[None]:
     """Say nothing in this block: what is made in it is for a measurement alone."""
-    global _hushed  # noqa: PLW0603 (stderr is one, and so is this)
+    global _hushed
     before, _hushed = _hushed, True
     try:
         yield

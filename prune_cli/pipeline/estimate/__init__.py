@@ -1,14 +1,14 @@
 """`prune estimate`: what a pipeline file will take, before it is run.
 
-Rows and tokens are counted, all of them; the file's own steps are rehearsed with few rows, and what that took is carried
-on to all of them. What is up to date already counts nothing.
+Rows and tokens are counted, all of them. The file's own steps are rehearsed with few rows, and from what that took
+follows what all take. What is up to date already counts nothing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,19 @@ from prune_cli.pipeline import results
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts
 from prune_cli.pipeline.estimate.growth import line
 from prune_cli.pipeline.estimate.rehearsal import Clock, Measured, Taken, group, rehearse
+from prune_cli.pipeline.page.price import WARM_UP
 from prune_cli.pipeline.run import plan_of
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.steps import work_of
 from prune_cli.pipeline.work import WOULD_RUN, Step, Work, look
+from prune_cli.report.corruption import CORRUPT
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.represent import represent
+from prune_cli.stages.score import score
+from prune_cli.stages.select import select
 
 MODELS_THERE = {"none": 1, "best": 2}  # at a time: the one under way, and the best so far
-WARM_UP = ("warmup", "warmup-rows")
+ORDER = ("split", CORRUPT, "warm-up", "represent", "score", "select", "finetune", "eval")
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,16 @@ class Stage:
         if cost.device_memory is not None:
             self.peak_device_memory_mb = max(self.peak_device_memory_mb or 0.0, cost.device_memory)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        rounded = {
+            "seconds": round(self.seconds, 2),
+            "bytes": round(self.bytes),
+            "peak_memory_mb": round(self.peak_memory_mb),
+        }
+        return {**asdict(self), **rounded}
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -98,10 +112,10 @@ class Estimate:
     def facts(self) -> dict[str, Any]:
         """All of it as JSON values."""
         return {
-            "stages": [asdict(stage) for stage in self.stages],
-            "total": asdict(self.total),
+            "stages": [stage.facts for stage in self.stages],
+            "total": self.total.facts,
             "up_to_date": self.current,
-            "measured": {"seconds": self.seconds_measured, "rows": self.rehearsed},
+            "measured": {"seconds": round(self.seconds_measured, 1), "rows": self.rehearsed},
             "notes": self.notes,
         }
 
@@ -119,9 +133,10 @@ def estimate(
         return Estimate([], len(work.steps))
     amounts = Amounts(plan, out)
     measured = rehearse(work, to_make, amounts, seconds, seed, clock)
-    costs = {step.out: cost_of(step, amounts.of(step), measured.taken.get(group(step), [])) for step in to_make}
+    costs = {step.out: cost_of(amounts.of(step), measured.taken.get(group(step), [])) for step in to_make}
+    costs |= {step.out: with_what_is_read(step, costs) for step in to_make if step.stage in (score, select)}
     stages: dict[str, Stage] = {}
-    for step in to_make:
+    for step in sorted(to_make, key=lambda step: ORDER.index(stage_name(work, step).split()[0])):
         name = stage_name(work, step)
         stages.setdefault(name, Stage(name)).add(amounts.of(step), costs[step.out])
     spare(plan, work, stages, costs)
@@ -137,7 +152,7 @@ def stage_name(work: Work, step: Step) -> str:
     return step.label if step.stage is represent else step.label.split()[0]
 
 
-def cost_of(step: Step, amount: Amount, taken: Sequence[Taken]) -> Cost | None:
+def cost_of(amount: Amount, taken: Sequence[Taken]) -> Cost | None:
     """What a step takes, by what a few rows and some more took; None where they were not measured.
 
     Time goes with the work and disk with the rows, each beside what any number takes. Memory is that of the longest
@@ -152,6 +167,18 @@ def cost_of(step: Step, amount: Amount, taken: Sequence[Taken]) -> Cost | None:
         max(one.memory for one in taken),
         max(on_device, default=None),
     )
+
+
+def with_what_is_read(step: Step, costs: Mapping[Path, Cost | None]) -> Cost | None:
+    """The cost of a score or selection with the memory of all that it reads, of which a few rows have little."""
+    cost = costs[step.out]
+    read = sum(costs[path].bytes if costs.get(path) else _bytes(path) for path in step.needs)  # type: ignore[union-attr]
+    return cost and replace(cost, memory=cost.memory + read / 2**20)
+
+
+def _bytes(path: Path) -> int:
+    """What the files of an artifact take; of one that is not there, nothing."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def spare(plan: Plan, work: Work, stages: Mapping[str, Stage], costs: Mapping[Path, Cost | None]) -> None:

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli import tasks
-from prune_cli.data.open import LM_EVAL, Reading, open_rows
-from prune_cli.data.rows import Rows
+from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.split import REST
 from prune_cli.models import find
-from prune_cli.pipeline.checks import n_train
+from prune_cli.pipeline.checks import n_train, rows_of
 from prune_cli.pipeline.estimate import growth
 from prune_cli.pipeline.schema import Plan, as_trained
 from prune_cli.pipeline.work import Step
@@ -42,15 +41,13 @@ class Amounts:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan, self.out, self.task = plan, out, tasks.load(plan.task)
-        reading = tasks.reading_of(plan.task, plan.reading)
         placed = plan.placed(out / "split")
-        named = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
-        self.rows: dict[str, Rows] = {name: open_rows(name, reading, self.task.check) for name in named}
+        self.rows = rows_of(plan)
         self.labels = self.task.label_list(self.rows[plan.train])
         self.train = placed.train if plan.corruption.idle else str(out / CORRUPT)
         self.n = n_train(plan)
         # where rows come from: a data file, and the share of its rows
-        self.sources = {name: (name, 1.0) for name in named}
+        self.sources = {name: (name, 1.0) for name in self.rows}
         self.sources |= {str(out / "split" / name): (plan.train, share) for name, share in plan.parts.shares.items()}
         self.sources[str(out / "split" / REST)] = (plan.train, 1 - sum(plan.parts.shares.values()))
         self.sources[self.train] = (plan.train, self.n / len(self.rows[plan.train]))
@@ -75,9 +72,7 @@ class Amounts:
         if key not in self._lengths:
             from prune_cli.models.load import load_tokenizer
 
-            tokenizer = load_tokenizer(
-                find.find(model), tasks.chat_template(self.plan.task, encoded.chat_template)
-            )
+            tokenizer = load_tokenizer(find.find(model), tasks.chat_template(self.plan.task, encoded.chat_template))
             how = tasks.how_encoded(self.task, encoded)
             found = self.task.encode(self.rows[file], tokenizer, encoded.max_length, self.labels, **how)
             self._lengths[key] = found.lengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,6 @@ from prune_cli.pipeline.work import Step, Work
 from prune_cli.runtime.progress import hushed, note
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
-from prune_cli.stages.represent import represent
 
 MOST_TIMES = 16  # that the last rehearsal is larger than the first
 FEWEST = 16  # rows
@@ -67,7 +66,9 @@ def group(step: Step) -> str:
     return re.sub(r"( seed \d+|(?<=^select half) \d+)$", "", step.label)
 
 
-def rehearse(work: Work, to_make: Sequence[Step], amounts: Amounts, seconds: float, seed: int, clock: Clock) -> Measured:
+def rehearse(
+    work: Work, to_make: Sequence[Step], amounts: Amounts, seconds: float, seed: int, clock: Clock
+) -> Measured:
     """Run one step of each group that is to be made, with few rows and then with as many as there is time for.
 
     The first run is left out: it loads libraries and warms the device up.
@@ -77,7 +78,7 @@ def rehearse(work: Work, to_make: Sequence[Step], amounts: Amounts, seconds: flo
     taken: dict[str, list[Taken]] = {}
     failed: dict[str, str] = {}
     rows = []
-    times = 1.0
+    times = 1
     with TemporaryDirectory(prefix="prune-estimate-") as scratch:
         for turn in range(3):
             start = clock()
@@ -91,14 +92,15 @@ def rehearse(work: Work, to_make: Sequence[Step], amounts: Amounts, seconds: flo
                 taken.setdefault(name, []).append(what)
             if turn == 1:
                 left, spent = seconds - (clock() - began), clock() - start
-                times = min(max(left / max(spent, 1e-9), 2.0), MOST_TIMES)
-    return Measured(taken, failed, rows[1:], clock() - began)
+                times = min(max(math.floor(left / max(spent, 1e-9)), 2), MOST_TIMES)
+    whole = {name: several for name, several in taken.items() if name not in failed}
+    return Measured(whole, failed, rows[1:], clock() - began)
 
 
-def sample(amounts: Amounts, steps: Sequence[Step], times: float, seed: int) -> dict[str, NDArray[np.int64]]:
+def sample(amounts: Amounts, steps: Sequence[Step], times: int, seed: int) -> dict[str, NDArray[np.int64]]:
     """Positions of rows of each data file: a row of each label, the longest, and others at random.
 
-    times: as few as fill the batches of all who read them, or so many times more.
+    times: as few as fill the batches of all who read them, or so many times as many.
     """
     rng = np.random.default_rng(seed)
     found = {}
@@ -110,7 +112,8 @@ def sample(amounts: Amounts, steps: Sequence[Step], times: float, seed: int) -> 
             first += order[np.unique(tasks.classes(amounts.task, rows)[order], return_index=True)[1]].tolist()
         first = list(dict.fromkeys(first))
         fill = [step.opts.batch_size * getattr(step.opts, "accumulate", 1) for _, step in readers]
-        n = round(times * max([FEWEST, 2 * len(first), *fill]))
+        batch = max([FEWEST, *fill])
+        n = times * batch * math.ceil(2 * len(first) / batch)  # whole batches: a smaller one takes about as long
         rest = order[~np.isin(order, first)]
         found[file] = np.sort(np.array([*first, *rest[: max(0, n - len(first))].tolist()], np.int64))
     return found
@@ -124,6 +127,7 @@ class _Rehearsal:
         self.moved = {name: str(folder / f"rows-{i}.jsonl") for i, name in enumerate(drawn)}
         self.taken: dict[str, Taken] = {}
         self.failed: dict[str, str] = {}
+        self.lacking: dict[Path, str] = {}  # what could not be made
         folder.mkdir()
         for name, positions in drawn.items():
             amounts.rows[name].write(self.moved[name], positions.tolist())
@@ -139,14 +143,18 @@ class _Rehearsal:
         models = {group(self.step(path)): self.step(path) for step in judged for path in step.needs}
         trained = {name: step for name, step in firsts.items() if step.stage is finetune and step.label != WARMUP}
         for i, (name, step) in enumerate({**models, **trained}.items()):
-            models[name] = replace(self.small(step), given=(self.place(self.amounts.train),), out=self.folder / f"model-{i}")
+            models[name] = replace(
+                self.small(step), given=(self.place(self.amounts.train),), out=self.folder / f"model-{i}", needs=()
+            )
             self.measure(name, step, models[name])
         for i, step in enumerate(judged):
             tests = {name: test for name, test in step.given[1].items() if not test.startswith(LM_EVAL)}
             model = str(models[group(self.step(step.needs[0]))].out) if step.needs else step.given[0]
             small = self.small(step)
             self.measure(
-                group(step), step, replace(small, given=(model, self.place(tests)), out=self.folder / f"eval-{i}")
+                group(step),
+                step,
+                replace(small, given=(model, self.place(tests)), out=self.folder / f"eval-{i}", needs=()),
             )
         return self
 
@@ -156,11 +164,16 @@ class _Rehearsal:
 
     def measure(self, name: str, step: Step, small: Step) -> None:
         """Run a step as it is with few rows, and take down what it took."""
+        name = name or group(step)
+        lacking = [self.lacking[path] for path in step.needs if path in self.lacking]
         began = self.clock()
         try:
+            if lacking and small.needs:
+                raise PruneError(f"it rests on {lacking[0]}")
             small.make()
         except PruneError as failure:
-            self.failed[name or group(step)] = failure.message
+            self.failed[name] = failure.message
+            self.lacking[step.out] = step.label
             return
         seconds = self.clock() - began
         manifest = open_artifact(small.out).manifest
@@ -194,6 +207,15 @@ class _Rehearsal:
             passes = math.ceil(opts.passes(step.rows)) if opts.keep_checkpoints == "epoch" else 1
             opts = replace(opts, epochs=float(passes), steps=0, **NO_LOG)
         given = self.place(step.given)
-        reads = any(path in str(given) for path in self.moved.values())
-        reading = amounts.reading if reads else Reading()
+        data = {*self.moved.values()} & {*_strings(given)}
+        reading = amounts.reading if data else Reading()
         return replace(step, given=given, opts=opts, out=self.place(step.out), reading=reading, replaces=())
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in what a stage is given."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prune_cli.pipeline.estimate import Estimate, Stage
 from prune_cli.report.table import table
 
@@ -52,8 +54,6 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes in words: 12 kB, 1.2 GB."""
-    for unit in UNITS:
-        count /= 1000
-        if count < 1000:
-            break
-    return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+    power = min(max(int(math.log10(max(count, 1)) / 3), 1), len(UNITS))
+    count /= 1000**power
+    return f"{count:.1f} {UNITS[power - 1]}" if count < 10 else f"{count:.0f} {UNITS[power - 1]}"

@@ -1,0 +1,164 @@
+"""`prune estimate`: its arithmetic by brute force, and what it says of a run held against the run."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prune_cli import options
+from prune_cli.models.batching import batches
+from prune_cli.pipeline.estimate import Cost, cost_of
+from prune_cli.pipeline.estimate.amounts import Amount
+from prune_cli.pipeline.estimate.growth import Line, expected_longest, line, trained, walked
+from prune_cli.pipeline.estimate.rehearsal import Taken
+from prune_cli.pipeline.estimate.text import duration, size
+from tests.conftest import Prune, read_rows, sentences, write_rows
+
+LENGTHS = np.array([3, 9, 4, 4, 7, 12, 5])
+FILE = """
+train = "train.jsonl"
+validation = "validation.jsonl"
+model = "{model}"
+methods = ["full", "random", "less"]
+keep = [0.5]
+seeds = [0, 1]
+{more}
+
+[tests]
+test = "test.jsonl"
+
+[warmup]
+epochs = 2
+batch_size = 4
+
+[represent]
+dim = 64
+
+[finetune]
+epochs = 3
+batch_size = 8
+"""
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 6, 7])
+def test_the_longest_of_a_draw(rows: int) -> None:
+    """The expected length of a draw's longest row is the mean over all draws."""
+    every = [max(drawn) for drawn in combinations(LENGTHS.tolist(), rows)]
+    assert expected_longest(LENGTHS, rows) == pytest.approx(np.mean(every))
+
+
+def test_tokens_of_a_training() -> None:
+    """Batches of random rows, each as long as its longest, the last one smaller; over shuffles the mean is that."""
+    opts = options.Finetune(model="", batch_size=3, epochs=2.0)
+    rng = np.random.default_rng(0)
+    shuffled = [rng.permutation(LENGTHS) for _ in range(20_000)]
+    epoch = np.mean([sum(len(rows[i : i + 3]) * rows[i : i + 3].max() for i in (0, 3, 6)) for rows in shuffled])
+    assert trained(LENGTHS, 7, opts) == pytest.approx(2 * epoch, rel=0.01)
+    fixed = options.Finetune(model="", batch_size=7, steps=5)
+    assert trained(LENGTHS, 7, fixed) == 5 * 7 * 12
+
+
+def test_tokens_of_a_pass() -> None:
+    """Those of the batches that a pass walks; of twice the rows with the same lengths about twice as many."""
+    real = sum(len(batch) * LENGTHS[batch].max() for batch in batches(LENGTHS, 3, 24))
+    assert walked(LENGTHS, 7, 3, 24) == real
+    assert walked(LENGTHS, 14, 1, 24) == 2 * LENGTHS.sum()
+    assert walked(LENGTHS, 0, 3, 24) == 0
+
+
+def test_lines() -> None:
+    """Two points give their line; what does not grow is the last; no part of it is below 0."""
+    assert line([(2, 7), (4, 11)]) == Line(3, 2)
+    assert line([(2, 7), (2, 8)]) == Line(8, 0)
+    assert line([(2, 7), (4, 6)]) == Line(6, 0)
+    assert line([(2, 1), (4, 6)]) == Line(0, 1.5)
+
+
+def test_the_cost_of_a_step() -> None:
+    """Time goes with the work, disk with the rows, memory is the most that was seen; unmeasured is unknown."""
+    taken = [
+        Taken(Amount(10, 0, 0, 100.0), 3.0, 1010, 500, None),
+        Taken(Amount(20, 0, 0, 300.0), 5.0, 1020, 600, None),
+    ]
+    assert cost_of(Amount(1000, 0, 0, 10_000.0), taken) == Cost(2.0 + 100.0, 2000.0, 600, None)
+    assert cost_of(Amount(1000, 0, 0, 10_000.0), []) is None
+
+
+def test_figures_in_words() -> None:
+    """Seconds and bytes are rounded to what is read."""
+    assert [duration(seconds) for seconds in (1.26, 59.6, 150, 9000)] == ["1.3 s", "60 s", "2.5 min", "2.5 h"]
+    assert [size(count) for count in (900, 12_300, 1_260_000_000)] == ["0.9 kB", "12 kB", "1.3 GB"]
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_model: Path) -> Path:
+    """A pipeline file with its rows."""
+    write_rows(tmp_path / "train.jsonl", sentences(96))
+    write_rows(tmp_path / "validation.jsonl", sentences(8, start=100))
+    write_rows(tmp_path / "test.jsonl", sentences(12, start=200))
+    (tmp_path / "my.toml").write_text(FILE.format(model=tiny_model, more=""))
+    return tmp_path / "my.toml"
+
+
+@pytest.mark.slow
+def test_what_is_said_and_what_then_happens(file: Path, prune: Prune) -> None:
+    """Steps, rows, tokens and disk are those of the run; what is made counts nothing; nothing is left in the folder."""
+    out = file.parent / "runs"
+    command = ["estimate", file, "-o", out, "--seconds", 0, "--json"]
+    done = prune(*command)
+    assert done.code == 0, done.err
+    assert not out.exists()
+    said = {stage["stage"]: stage for stage in done.json()["stages"]}
+    assert not done.json()["total"]["unknown"]
+    texts = [row["text"] for row in sentences(96)]
+    assert said["warm-up"]["tokens"] == sum(len(text.split()) + 2 for text in texts)  # one a word, and two marks
+    assert said["warm-up"]["optimizer_steps"] == 2 * 24
+    assert said["finetune"]["rows"] == 2 * 96 + 4 * 48
+    assert said["finetune"]["optimizer_steps"] == 2 * 3 * 12 + 4 * 3 * 6
+
+    made = prune("pipeline", file, "-o", out, "--json")
+    assert made.code == 0, made.err
+    steps = {step["step"]: Path(step["path"]) for step in made.json()["steps"]}
+    assert len(steps) == done.json()["total"]["steps"]
+    for name, stage in said.items():
+        first = {"warm-up": "warmup"}.get(name, name)
+        paths = [path for step, path in steps.items() if step == name or step.split()[0] == first]
+        files = [file for path in paths for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"]
+        size = sum(file.stat().st_size for file in files)
+        assert stage["steps"] == len(paths)
+        assert stage["bytes"] == pytest.approx(size, rel=0.1), name
+
+    again = prune(*command)
+    assert (again.json()["stages"], again.json()["up_to_date"]) == ([], len(steps))
+    assert "nothing to do" in prune(*command[:-1]).out
+    file.write_text(file.read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]"))
+    more = prune(*command).json()
+    assert [stage["stage"] for stage in more["stages"]] == ["select", "finetune", "eval"]
+    assert more["stages"][1]["rows"] == 96 + 2 * 48
+
+
+@pytest.mark.slow
+def test_parts_corruption_and_what_cannot_be_measured(file: Path, prune: Prune) -> None:
+    """Rows that are split off and changed are counted as such; a method that fails on a few rows is named."""
+    mine = file.parent / "mine.py"
+    mine.write_text(
+        '"""Mine."""\nimport numpy as np\n\n\ndef many(features):\n    """Needs 90 rows."""\n'
+        '    if len(features) < 60:\n        raise ValueError("too few rows")\n'
+        "    return np.arange(len(features)) * 1.0\n"
+    )
+    text = file.read_text().replace('validation = "validation.jsonl"', "validation = 0.125")
+    entry = '{name = "mine", representation = "hidden", score = "./mine.py:many", select = "top"}'
+    text = text.replace('"less"]', f'"less", {entry}]').replace("[tests]", "[corrupt]\nduplicate = 0.25\n[tests]")
+    file.write_text(text)
+    done = prune("estimate", file, "-o", file.parent / "runs", "--seconds", 0, "--json")
+    assert done.code == 0, done.err
+    said = {stage["stage"]: stage for stage in done.json()["stages"]}
+    assert prune("pipeline", file, "-o", file.parent / "runs", "--only", "split/rest").code == 0
+    rest = len(read_rows(file.parent / "runs" / "split" / "rest" / "select.jsonl"))
+    assert said["warm-up"]["rows"] == rest + round(rest / 4)
+    assert said["score"]["unknown"] == 1
+    assert said["finetune"]["unknown"] == 0
+    assert any(note.startswith("not measured: score mine: ") for note in done.json()["notes"])
