@@ -129,7 +129,7 @@ def test_what_is_said_and_what_then_happens(file: Path, prune: Prune) -> None:
         files = [file for path in paths for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"]
         size = sum(file.stat().st_size for file in files)
         assert stage["steps"] == len(paths)
-        assert stage["bytes"] == pytest.approx(size, rel=0.1), name
+        assert stage["bytes"] == pytest.approx(size, rel=0.2), name
 
     again = prune(*command)
     assert (again.json()["stages"], again.json()["up_to_date"]) == ([], len(steps))
@@ -156,8 +156,8 @@ def test_parts_corruption_and_what_cannot_be_measured(file: Path, prune: Prune) 
     done = prune("estimate", file, "-o", file.parent / "runs", "--seconds", 0, "--json")
     assert done.code == 0, done.err
     said = {stage["stage"]: stage for stage in done.json()["stages"]}
-    assert prune("pipeline", file, "-o", file.parent / "runs", "--only", "split/rest").code == 0
-    rest = len(read_rows(file.parent / "runs" / "split" / "rest" / "select.jsonl"))
+    assert prune("pipeline", file, "-o", file.parent / "runs", "--only", "split/train").code == 0
+    rest = len(read_rows(file.parent / "runs" / "split" / "train" / "select.jsonl"))
     assert said["warm-up"]["rows"] == rest + round(rest / 4)
     assert said["score"]["unknown"] == 1
     assert said["finetune"]["unknown"] == 0
