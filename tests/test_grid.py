@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts import drafts
+from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline import results
 from prune_cli.pipeline.checks import read_plan
@@ -28,6 +29,7 @@ from prune_cli.pipeline.pace import Pace
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.spare import best_trial
 from prune_cli.pipeline.steps import work_of
+from prune_cli.stages.common import Outcome
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
 FILE = """
@@ -140,13 +142,16 @@ def test_two_runs_over_one_folder_share_the_work(folder: Path, plain: dict[str, 
 @pytest.mark.slow
 def test_a_run_goes_on_where_another_was_killed(folder: Path, plain: dict[str, Any]) -> None:
     """Killed in the middle of what the other waits for: that one says so, takes it over, and ends with the same."""
-    change(folder, "[warmup]", "[warmup]\nsave_minutes = 0")
     killed = start(folder, "-o", "both")
-    wait_for((folder / "both/warmup.part").is_dir)
+    wait_for((folder / "both/warmup.part/.recipe.json").is_file)
+    killed.send_signal(signal.SIGSTOP)
     other = start(folder, "-o", "both")
     assert other.stderr is not None
-    first = wait_for(other.stderr.readline)
-    assert first == "warmup: another process is making it; waiting for it\n" or ": made in " in first
+    lines = []
+    while (line := other.stderr.readline()) != "warmup: another process is making it; waiting for it\n":
+        assert line
+        lines.append(line)
+    assert [line.split(", ")[1].split()[0] for line in lines] == ["select", "finetune", "eval"]  # what needs no warm-up
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     _, told = other.communicate()
@@ -164,7 +169,6 @@ def test_a_step_that_is_killed_is_told_and_made_again(folder: Path, plain: dict[
     """One line names it, no other step is begun, and the same command goes on."""
     run = start(folder, "-o", "jobs", "--jobs", 2)
     wait_for((folder / "jobs/warmup.part").is_dir)
-    assert len(children(run)) == 2
     os.kill(children(run)[0], signal.SIGKILL)  # the warm-up, the first of them
     _, told = run.communicate()
     assert run.returncode == 1
@@ -273,7 +277,7 @@ def models(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_models_are_removed_once_evaluated(folder: Path, prune: Prune) -> None:
+def test_models_are_removed_once_evaluated(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """The results stand without them: a rerun makes none; what needs one again makes it; a change remakes all."""
     change(folder, "seeds", 'keep_models = "none"\nkeep_representations = false\nseeds')
     command = ["pipeline", folder / "p.toml", "-o", folder / "runs"]
@@ -289,6 +293,11 @@ def test_models_are_removed_once_evaluated(folder: Path, prune: Prune) -> None:
     used = prune("eval", trained, folder / "test.jsonl", "-o", folder / "again")
     assert used.errors == [f"{trained}/config.json: was removed after its use"]
     again = prune(*command)
+    assert "nothing to do" in again.err and again.out == done.out
+    with monkeypatch.context() as patch:  # a run that had looked before another one made and removed all
+        look = lambda steps, out: {step.out: Outcome(step.out, "", "would run") for step in steps}  # noqa: E731
+        patch.setattr(sys.modules["prune_cli.pipeline.run"], "look", look)
+        again = prune(*command)
     assert "nothing to do" in again.err and again.out == done.out
 
     change(folder, "k = 3", "k = 4")  # one method's score: its representation is needed, and its trials
@@ -389,14 +398,24 @@ def test_devices() -> None:
         slots_of(None, ["cuda:0"], "cpu")
 
 
+def test_what_another_run_has_just_made_is_not_made_again(tmp_path: Path) -> None:
+    """It shows when the draft is locked; only who wants it made in any case goes on."""
+    recipe, out = Recipe("score", {}, {}), tmp_path / "score"
+    for again in (False, True):
+        with drafts.draft(out, recipe, {}, resumable=False, again=again) as work:
+            (work.path / "file").write_text(str(again))
+    with pytest.raises(drafts.Taken), drafts.draft(out, recipe, {}, resumable=False):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["score"]
+    assert (out / "file").read_text() == "True"
+
+
 def test_files_that_are_removed_are_listed_and_ours(made: Path, tmp_path: Path) -> None:
     """Files beside them that are not of the artifact stay, and the digest is what it was."""
-    from prune_cli.artifacts.drafts import remove_files
-
     shutil.copytree(made / "warmup", tmp_path / "warmup")
     (tmp_path / "warmup/checkpoints/notes.txt").write_text("mine")
     before = open_artifact(tmp_path / "warmup").digest
-    remove_files(tmp_path / "warmup")
+    drafts.remove_files(tmp_path / "warmup")
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == ["warmup/checkpoints/notes.txt", "warmup/manifest.json"]
     assert open_artifact(tmp_path / "warmup").digest == before

@@ -243,7 +243,8 @@ def test_unknown_method_is_named_with_those_there_are(name):
     """A name that is no method is an error that lists the methods, with the nearest one as a hint."""
     with pytest.raises(PruneError) as caught:
         methods.load("score", name)
-    assert caught.value.message.startswith(f"score method: {name.replace('-', '_')}; allowed: ambiguous, aum, ")
+    assert caught.value.message.startswith(f"score method: {name.replace('-', '_')}; allowed: ambiguous, ")
+    assert caught.value.message.endswith(", ".join(SCORES))
     assert caught.value.hint == ("did you mean less?" if "less" in name else None)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from prune_cli.methods import method as methods
-from prune_cli.numeric import blocks
 from tests.truth import truth
 
 PEERS = json.loads((Path(__file__).parent / "word_peers.json").read_text("utf-8"))
@@ -26,7 +25,7 @@ def scored(name: str, *args: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("numbers", [1, 2**22])
 def test_bm25_is_that_of_bm25s(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its best and its mean over the target texts, Lucene's form; a query of one word twice counts it twice."""
-    monkeypatch.setattr(blocks, "NUMBERS", numbers)
+    monkeypatch.setitem(methods.load("score", "bm25").function.__globals__, "NUMBERS", numbers)
     table = np.array(PEERS["bm25s"])  # [m, n]
     np.testing.assert_allclose(scored("bm25", ROWS, TARGET), table.max(axis=0), rtol=1e-12)
     np.testing.assert_allclose(scored("bm25", ROWS, TARGET, reduce="mean"), table.mean(axis=0), rtol=1e-12)
@@ -37,7 +36,10 @@ def test_bm25_by_hand() -> None:
     """Of two rows one has the word, once in two words: log(1 + 1.5 / 1.5) / (1 + 1.5 (¼ + ¾ 2 / 1.5))."""
     expected = np.log(2) / (1 + 1.5 * (0.25 + 0.75 * 2 / 1.5))
     np.testing.assert_allclose(scored("bm25", ["good film", "plot"], ["Good"]), [expected, 0], rtol=1e-12)
-    assert scored("bm25", ["...", "!"], ["good"]).tolist() == [0, 0]
+    short = np.log(1 + 3.5 / 1.5) / (1 + 1.5 * (0.25 + 0.75 * 4))  # of four rows one has a word: a mean of ¼
+    np.testing.assert_allclose(scored("bm25", ["good", "", "?", ""], ["good"]), [short, 0, 0, 0], rtol=1e-12)
+    with np.errstate(all="raise"):
+        assert scored("bm25", ["...", "!"], ["good"]).tolist() == [0, 0]
     assert scored("bm25", ["good"], ["?"]).tolist() == [0]
 
 

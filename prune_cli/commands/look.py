@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prune_cli.commands.app import app, example, show, tell
+from prune_cli import options
+from prune_cli.commands.app import app, example, show, stage, tell
 from prune_cli.errors import PruneError
 from prune_cli.parameters import AsJson
+
+if TYPE_CHECKING:
+    from prune_cli.stages.common import Outcome
 
 
 @app.command(epilog=example("prune methods", "prune methods less"))
@@ -100,6 +104,22 @@ def compare(
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, lambda path: path.write_text(written, "utf-8"))
     show(facts, text(facts), as_json)
+
+
+@app.command(epilog=example("prune report runs/sample"))
+@stage
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a pipeline.", show_default=False)],
+    opts: options.Report,
+    how: Any,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the page; if left out, RUN/report.")
+    ] = None,
+) -> Outcome:
+    """Write a page about a pipeline's folder: results, what methods keep and why, likely wrong labels, the price."""
+    from prune_cli.pipeline.page import report
+
+    return report(run, out, opts, how)
 
 
 @app.command(epilog=example("prune guide", "prune guide methods"))

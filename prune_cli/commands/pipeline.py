@@ -16,7 +16,9 @@ from prune_cli.parameters import (
     Fields,
     Files,
     Format,
+    SkipBad,
     SomeModel,
+    SomeTemplate,
     TestRows,
     ValidationRows,
     Written,
@@ -41,6 +43,8 @@ def init(
     fields: Fields = None,
     format: Format = "auto",
     drop: Drop = None,
+    skip_bad: SkipBad = None,
+    chat_template: SomeTemplate = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Look at data files and write a pipeline file that fits them, with what was guessed in its comments."""
@@ -52,8 +56,8 @@ def init(
 
     if out and out.exists() and not force:
         raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
-    reading = reading_of(fields, format, drop, None)
-    seen = look(data, validation, test_sets(test or ()), reading, model)
+    reading = reading_of(fields, format, drop, skip_bad)
+    seen = look(data, validation, test_sets(test or ()), reading, model, chat_template)
     if out and out.exists() and any(out.samefile(path) for file in seen.files.values() for path in files_of(file)):
         raise PruneError(f"{out}: is one of the inputs; choose another -o")
     proposal = propose(seen, model, out or Path("my.toml"))
@@ -111,7 +115,7 @@ def pipeline(
         folder,
         device=device,
         dry_run=dry_run,
-        tell=tell,
+        tell=lambda _, line: tell(line),
         only=only,
         at_once=jobs,
         devices=_listed(devices),

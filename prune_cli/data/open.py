@@ -15,7 +15,7 @@ from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
-from prune_cli.data.sources import HUB, STDIN, data_name, files_of
+from prune_cli.data.sources import HUB, STDIN, data_name, files_of, reads
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
 
@@ -80,6 +80,8 @@ def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
             told = f"format: {reading.format}; the rows of {data} are of the format {rows.format}; leave it out"
             raise PruneError(told)
         return rows
+    if reading.bad_rows and reads(data, reading.bad_rows):
+        raise PruneError(f"skip_bad: {reading.bad_rows}; it would be read as data, by {data}; allowed: another file")
     fields = tuple(sorted(reading.fields.items()))
     stamps = tuple((str(file), *_stamp(file)) for file in files_of(data))
     if not stamps:

@@ -261,10 +261,10 @@ def _check_checkpoints(names: Sequence[str], inputs: Inputs, kind: str) -> None:
             )
 
 
-def _checkpoints(held: Artifact, kind: str) -> tuple[str, int]:
+def _checkpoints(held: Artifact, kind: str) -> tuple[str | None, int]:
     """The model that a kind was represented with, and at how many checkpoints."""
     shape = next(iter(held.about["kinds"][kind]["tensors"].values()))["shape"]
-    return held.inputs["model"], shape[1]
+    return held.inputs.get("model"), shape[1]
 
 
 def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:

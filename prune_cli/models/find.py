@@ -71,6 +71,9 @@ class NamedModel:
         return None if labels is None else list(labels)
 
 
+NO_MODEL = NamedModel("no model", "", None, (Checkpoint("text", None, 1.0),))  # for kinds that need none
+
+
 def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = False) -> NamedModel:
     """Find a model. Of a finetune artifact, `checkpoints` are: all, last, or numbers such as `1,3`.
 

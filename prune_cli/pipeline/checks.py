@@ -13,7 +13,7 @@ import numpy as np
 
 from prune_cli import options, tasks
 from prune_cli.data.groups import groups
-from prune_cli.data.open import open_rows
+from prune_cli.data.open import Reading, open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.data.split import digests
 from prune_cli.errors import PruneError
@@ -48,9 +48,14 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
 
 def rows_of(plan: Plan) -> dict[str, Rows]:
     """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
-    check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
+    check, reading = tasks.load(plan.task).check, _reading(plan)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
+
+
+def _reading(plan: Plan) -> Reading:
+    """How rows are read; it names the file of bad rows, which must be none of the data."""
+    return replace(tasks.reading_of(plan.task, plan.reading), bad_rows=plan.bad_rows)
 
 
 def read_table(file: Path) -> dict[str, Any]:
@@ -102,7 +107,7 @@ def _models(plan: Plan, reader: Reader) -> Iterator[str]:
         if getattr(plan, name) and name in reader.table:
             try:
                 named = find.find(getattr(plan, name))
-                if name == "model" and judged and not _can_be_judged(named, plan.task):
+                if name == "model" and judged and not can_be_judged(named, plan.task):
                     yield f"methods: {judged[0]}: {plan.model} has no trained head to judge; leave {judged[0]} out"
             except PruneError as mistake:
                 yield f"{name}: {mistake.message}"
@@ -117,7 +122,7 @@ def _benchmarks(plan: Plan) -> Iterator[str]:
             yield f"tests: {mistake.message}"
 
 
-def _can_be_judged(named: find.NamedModel, task: str) -> bool:
+def can_be_judged(named: find.NamedModel, task: str) -> bool:
     """Whether a model has all that its task needs before any training; of an unknown task that is not known."""
     return task not in tasks.names() or find.has_head(named, tasks.load(task).AUTO_MODEL)
 
@@ -212,7 +217,7 @@ def _targets(plan: Plan) -> Iterator[str]:
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
     """The data files themselves: every row, every label, every budget."""
-    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    task, reading = tasks.load(plan.task), _reading(plan)
     mistakes: list[str] = []
 
     def opened(data: str) -> Rows | None:

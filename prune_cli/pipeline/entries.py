@@ -48,7 +48,7 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
     Paths of a user's own functions are relative to `folder`.
     """
     if isinstance(entry, str):
-        return _named(entry)
+        return named(entry)
     balance = {key: entry[key] for key in BALANCE if key in entry}
     rest = {key: value for key, value in entry.items() if key not in BALANCE}
     known = options.declared(options.Select)
@@ -68,7 +68,7 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
     return Entry(_own(rest, folder), **values)
 
 
-def _named(name: str) -> Entry:
+def named(name: str) -> Entry:
     """A published method by its name, or as tables call it when it is balanced: less-keep, less-equal-group."""
     for method in published.published().values():
         if method.select == NONE:

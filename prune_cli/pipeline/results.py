@@ -13,7 +13,7 @@ from prune_cli import tasks
 from prune_cli.artifacts.drafts import PART, is_taken
 from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
-from prune_cli.artifacts.manifest import MANIFEST, open_artifact
+from prune_cli.artifacts.manifest import MANIFEST, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.evidence import Comparison, Trial, is_without
 from prune_cli.report import corruption
@@ -202,6 +202,15 @@ def _ended(out: Path) -> dict[Trial, Made]:
 def trial(result: dict[str, Any]) -> Trial:
     """The method, budget and seed that a result is of."""
     return result["method"], result["keep"], result["seed"]
+
+
+def of_trial(out: Path, method: str, keep: str, seed: int | None) -> tuple[list[Path], Path]:
+    """Where a run has the selection of a trial, none for the model as it is, and its evaluation."""
+    if seed is None:
+        return [], out / "methods" / method / "eval"
+    budget = out / "methods" / method / f"keep-{keep}"
+    own = budget / f"seed-{seed}"
+    return [path for path in (own / "select", budget / "select") if is_artifact(path)][:1], own / "eval"
 
 
 def summary(report: Report) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from prune_cli.stages.common import Outcome, touch
 
 POLL = 0.5  # seconds between looks at what another process makes
 
-Tell = Callable[[str], None]
+Tell = Callable[[str, str], None]  # a step's label, and a line about it
 
 
 def run(
@@ -144,7 +144,8 @@ class _Course:
         """Tell of a step, where in the whole it stands, and how long the rest will take."""
         self.report.steps.append((step.label, done))
         told = happened(done.state, done.reason, done.seconds)
-        self.tell(f"step {len(self.report.steps)} of {self.count}, {step.label}: {told}{self.pace.told}")
+        place = f"step {len(self.report.steps)} of {self.count}"
+        self.tell(step.label, f"{place}, {step.label}: {told}{self.pace.told}")
 
 
 def _one_by_one(steps: Sequence[Step], folder: Path, current: Mapping[Path, Outcome], ended: jobs.Ended) -> None:

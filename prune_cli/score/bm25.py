@@ -38,7 +38,7 @@ def score(
     queries, _ = counts(target_text, known)  # [m, words]
     holding = np.bincount(rows.indices, minlength=len(known))
     idf = np.log1p((len(text) - holding + 0.5) / (holding + 0.5))
-    damping = k1 * (1 - b + b * lengths / max(lengths.mean(), 1))  # of texts without a word all lengths are 0
+    damping = k1 * (1 - b + b * lengths / (lengths.mean() or 1))
     times = rows.data
     rows.data = times / (times + np.repeat(damping, np.diff(rows.indptr))) * idf[rows.indices]
     if reduce == "mean":

@@ -57,5 +57,7 @@ def _counts(hashed: Any, texts: Sequence[str]) -> Iterator[Any]:
 
 def _shares(hashed: Any, texts: Sequence[str]) -> NDArray[np.float64]:
     """Each bucket's share of the n-grams of texts; zeros where there is none."""
-    total: NDArray[np.float64] = sum(np.asarray(counts.sum(axis=0)).ravel() for counts in _counts(hashed, texts))
+    total = np.zeros(hashed.n_features)
+    for counts in _counts(hashed, texts):
+        total += np.asarray(counts.sum(axis=0)).ravel()
     return total / max(total.sum(), 1)
