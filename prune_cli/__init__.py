@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "advise",
     "compare",
     "evaluate",
     "export",
@@ -37,6 +38,7 @@ __all__ = [
     "merge",
     "open_artifact",
     "pipeline",
+    "report",
     "represent",
     "score",
     "select",
@@ -45,7 +47,7 @@ __all__ = [
 
 # Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
 # itself as an attribute of its package when it is loaded, and would replace a function that was there first.
-for _name in ("export", "pipeline", "represent", "score", "select"):
+for _name in ("export", "pipeline", "report", "represent", "score", "select"):
     import_module(f"{__name__}.{_name}")
 
 Names = str | Path | Sequence[str | Path]
@@ -226,7 +228,18 @@ def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) ->
     """
     from prune_cli.pipeline.run import run
 
-    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda line: None)
+    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda _, line: None)
+
+
+def report(
+    run: str | Path, out: str | Path | None = None, *, replace: bool = False, force: bool = False, **options: Any
+) -> Artifact:
+    """Write a page about a pipeline's folder. See `prune report --help`; `replace` and `force` as for `represent`."""
+    from prune_cli.options import Report as Options
+    from prune_cli.options import build
+    from prune_cli.pipeline.page import report as stage
+
+    return _made(stage(Path(run), Path(out) if out else None, build(Options, options), _how(replace, force)))
 
 
 def compare(
@@ -240,6 +253,21 @@ def compare(
     from prune_cli.report.compare.representations import Drawing
 
     return facts(_names(artifacts), Drawing(k, sample, seed), all_seeds=all_seeds)
+
+
+def advise(
+    given: str | Path, *, metric: str | None = None, margin: float | None = None, **asked: Any
+) -> dict[str, Any]:
+    """Which method to use and how much to keep, or neither: from a run, or by trials. See `prune advise --help`.
+
+    asked: out, model, target, test, keep, budget, methods, seed, device of trials. Returns what `--json` prints.
+    """
+    from prune_cli.pipeline.advise.ask import Asked, answer
+
+    values: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
+    if "out" in asked:
+        values["out"] = Path(asked["out"])
+    return answer(str(given), metric, margin, Asked(**values)).facts
 
 
 def open_artifact(path: str | Path) -> Artifact:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # help lists the commands in the order in which they are imported
 # isort: off
-from prune_cli.commands import stages, look, pipeline
+from prune_cli.commands import stages, look, pipeline, advise
 from prune_cli.commands.app import app, tell
 
-__all__ = ["app", "look", "pipeline", "stages", "tell"]
+__all__ = ["advise", "app", "look", "pipeline", "stages", "tell"]

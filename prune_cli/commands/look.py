@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prune_cli.commands.app import app, example, show, tell
+from prune_cli import options
+from prune_cli.commands.app import app, example, show, stage, tell
 from prune_cli.errors import PruneError
 from prune_cli.parameters import AsJson
+
+if TYPE_CHECKING:
+    from prune_cli.stages.common import Outcome
 
 
 @app.command(epilog=example("prune methods", "prune methods less"))
@@ -37,9 +41,9 @@ def show_artifact(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an artifact is, how it was made, and whether it is whole; of a pipeline's folder, its table so far."""
-    from prune_cli.pipeline import evidence, results
+    from prune_cli.pipeline import results
+    from prune_cli.pipeline.text import text
     from prune_cli.report import artifact as report
-    from prune_cli.report.table import table
 
     if results.is_run(artifact):
         for name in results.making(artifact):
@@ -48,7 +52,7 @@ def show_artifact(
         if (artifact / results.UNDER_WAY).is_file():
             ended = len({*map(results.trial, found.results)})
             tell(f"{artifact}: under way; {ended} of {results.planned(artifact)} trials have ended")
-        show(found.facts, "\n".join([*table(list(results.table(found))), *evidence.told(found.comparisons)]), as_json)
+        show(found.facts, text(found), as_json)
         return
     facts = report.facts(artifact)
     show(facts, report.text(facts), as_json)
@@ -100,6 +104,22 @@ def compare(
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, lambda path: path.write_text(written, "utf-8"))
     show(facts, text(facts), as_json)
+
+
+@app.command(epilog=example("prune report runs/sample"))
+@stage
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a pipeline.", show_default=False)],
+    opts: options.Report,
+    how: Any,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the page; if left out, RUN/report.")
+    ] = None,
+) -> Outcome:
+    """Write a page about a pipeline's folder: results, what methods keep and why, likely wrong labels, the price."""
+    from prune_cli.pipeline.page import report
+
+    return report(run, out, opts, how)
 
 
 @app.command(epilog=example("prune guide", "prune guide methods"))

@@ -16,7 +16,9 @@ from prune_cli.parameters import (
     Fields,
     Files,
     Format,
+    SkipBad,
     SomeModel,
+    SomeTemplate,
     TestRows,
     ValidationRows,
     Written,
@@ -41,6 +43,8 @@ def init(
     fields: Fields = None,
     format: Format = "auto",
     drop: Drop = None,
+    skip_bad: SkipBad = None,
+    chat_template: SomeTemplate = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Look at data files and write a pipeline file that fits them, with what was guessed in its comments."""
@@ -52,8 +56,8 @@ def init(
 
     if out and out.exists() and not force:
         raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
-    reading = reading_of(fields, format, drop, None)
-    seen = look(data, validation, test_sets(test or ()), reading, model)
+    reading = reading_of(fields, format, drop, skip_bad)
+    seen = look(data, validation, test_sets(test or ()), reading, model, chat_template)
     if out and out.exists() and any(out.samefile(path) for file in seen.files.values() for path in files_of(file)):
         raise PruneError(f"{out}: is one of the inputs; choose another -o")
     proposal = propose(seen, model, out or Path("my.toml"))
@@ -97,8 +101,8 @@ def pipeline(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods, budgets and seeds as a file says: each selection trained on and measured."""
-    from prune_cli.pipeline import evidence, results, run
-    from prune_cli.report.table import table
+    from prune_cli.pipeline import run
+    from prune_cli.pipeline.text import text
 
     folder = out or Path("runs", file.stem)
     if print_as:
@@ -111,7 +115,7 @@ def pipeline(
         folder,
         device=device,
         dry_run=dry_run,
-        tell=tell,
+        tell=lambda _, line: tell(line),
         only=only,
         at_once=jobs,
         devices=_listed(devices),
@@ -119,12 +123,9 @@ def pipeline(
     ran = "would run" if dry_run else "made"
     count, current = report.count(ran), report.count("current")
     tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
-    lines = [str(report.out)]
-    if report.results:
-        lines = [*table(list(results.table(report))), *evidence.told(report.comparisons)]
     for warning in report.warnings:
         tell(f"warning: {warning}")
-    show(report.facts, "\n".join(lines), as_json)
+    show(report.facts, text(report) if report.results else str(report.out), as_json)
 
 
 def _listed(devices: str | None) -> list[str]:

@@ -131,15 +131,15 @@ def _inverse_trigamma(value: float) -> float:
 def _difference(estimate: float, parts: Sequence[tuple[float, float]], compared: int) -> Difference:
     """The interval of a difference whose variance has these parts, each with its degrees of freedom."""
     from scipy.optimize import brentq
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     variances, dof = (np.array(column) for column in zip(*parts, strict=True))
 
     def half(tail: float) -> float:  # half-width of the interval that leaves out this much on either side
-        return float(np.sqrt((t.isf(tail, dof) ** 2 * variances).sum()))
+        return float(np.sqrt((stdtrit(dof, tail) ** 2 * variances).sum()))
 
     width = half((1 - LEVEL) / 2)
-    first = t.isf((1 - LEVEL) / 2 / compared, dof) + t.isf(1 - POWER, dof)
+    first = stdtrit(dof, (1 - LEVEL) / 2 / compared) + stdtrit(dof, 1 - POWER)
     detectable = float(np.sqrt((first**2 * variances).sum()))
     if width == 0:
         p = 1.0 if estimate == 0 else 0.0

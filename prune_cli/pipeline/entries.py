@@ -48,7 +48,7 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
     Paths of a user's own functions are relative to `folder`.
     """
     if isinstance(entry, str):
-        return _named(entry)
+        return named(entry)
     balance = {key: entry[key] for key in BALANCE if key in entry}
     rest = {key: value for key, value in entry.items() if key not in BALANCE}
     known = options.declared(options.Select)
@@ -68,7 +68,7 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
     return Entry(_own(rest, folder), **values)
 
 
-def _named(name: str) -> Entry:
+def named(name: str) -> Entry:
     """A published method by its name, or as tables call it when it is balanced: less-keep, less-equal-group."""
     for method in published.published().values():
         if method.select == NONE:
@@ -143,6 +143,8 @@ def _check_halves(method: PublishedMethod) -> None:
             continue
         loaded = methods.load(stage, half, method.main)
         methods.parse_options(loaded, values)
+        if "scores" in loaded.inputs:
+            raise PruneError(f"{name}: {stage} {half} reads several scores; a pipeline gives one")
         if loaded.wants_representation and not method.kinds:
             raise PruneError(f"{name}: {stage} {half} needs a representation")
         for kind in kinds_read(loaded):

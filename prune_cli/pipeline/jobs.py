@@ -18,7 +18,7 @@ from typing import IO
 
 from prune_cli.artifacts.drafts import is_taken
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.steps import Step
+from prune_cli.pipeline.work import Step
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import note
 from prune_cli.stages.common import Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from prune_cli.pipeline.steps import Step
+from prune_cli.pipeline.work import Step
 
 
 class Pace:

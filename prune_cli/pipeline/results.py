@@ -13,12 +13,13 @@ from prune_cli import tasks
 from prune_cli.artifacts.drafts import PART, is_taken
 from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
-from prune_cli.artifacts.manifest import MANIFEST, open_artifact
+from prune_cli.artifacts.manifest import MANIFEST, is_artifact, open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.evidence import Comparison, Trial
+from prune_cli.pipeline.evidence import Comparison, Trial, is_without
+from prune_cli.report import corruption
 from prune_cli.stages.common import Outcome
 
-RESULTS, COMPARISONS = "results.jsonl", "comparisons.jsonl"
+RESULTS, COMPARISONS, LDS = "results.jsonl", "comparisons.jsonl", "lds.jsonl"
 UNDER_WAY = f"{RESULTS}.part"  # the trials that a run is to come to; their results are in their evaluations
 
 
@@ -35,7 +36,8 @@ class Made:
 class Report:
     """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
 
-    comparisons: of methods with random, at the end.
+    comparisons: of methods with random, at the end. lds: how scores predict what training on halves does, at the end.
+    corruption: what became of training rows that were corrupted on purpose.
     """
 
     out: Path
@@ -44,6 +46,8 @@ class Report:
     results: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    lds: list[dict[str, Any]] = field(default_factory=list)
+    corruption: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, out: Path, task: str, trials: Mapping[Trial, Made]) -> Report:
@@ -91,6 +95,8 @@ class Report:
             "results": self.results,
             "comparisons": comparisons,
             "warnings": self.warnings,
+            **({"lds": self.lds} if self.lds else {}),
+            **({"corruption": self.corruption} if self.corruption else {}),
         }
 
 
@@ -121,12 +127,17 @@ def end(report: Report) -> None:
         comparisons = [comparison.facts for comparison in report.comparisons]
         replace_file(out / COMPARISONS, lambda path: write_jsonl(path, comparisons))
         replace_file(out / RESULTS, lambda path: write_jsonl(path, report.results))
+        if report.lds:
+            replace_file(out / LDS, lambda path: write_jsonl(path, report.lds))
+        else:
+            (out / LDS).unlink(missing_ok=True)
         (out / UNDER_WAY).unlink(missing_ok=True)
 
 
 def check_ours(out: Path) -> None:
     """Raise PruneError for a file that stands where results go and does not begin like them: it must not be lost."""
-    for name, beginning in ((UNDER_WAY, b'{"method": "'), (RESULTS, b'{"method": "'), (COMPARISONS, b'{"test": "')):
+    began = {UNDER_WAY: b'{"method": "', RESULTS: b'{"method": "', COMPARISONS: b'{"test": "', LDS: b'{"score": "'}
+    for name, beginning in began.items():
         path = out / name
         if path.exists():
             with path.open("rb") as stream:
@@ -164,14 +175,15 @@ def read(out: Path) -> Report:
     if judged is None:
         raise PruneError(f"{out}: no evaluation has ended yet; run the pipeline again to go on")
     report = Report.of(out, open_artifact(judged, "eval").options["task"], trials)
-    if under_way:
-        return report
-    report.results += read_jsonl(out / RESULTS)
-    if (out / COMPARISONS).is_file():
-        try:
-            report.comparisons += map(Comparison.of, read_jsonl(out / COMPARISONS))
-        except (KeyError, TypeError) as failure:
-            raise PruneError(f"{out / COMPARISONS}: damaged; run the pipeline again") from failure
+    if not under_way:
+        report.results += read_jsonl(out / RESULTS)
+        report.lds += read_jsonl(out / LDS) if (out / LDS).is_file() else []
+        if (out / COMPARISONS).is_file():
+            try:
+                report.comparisons += map(Comparison.of, read_jsonl(out / COMPARISONS))
+            except (KeyError, TypeError) as failure:
+                raise PruneError(f"{out / COMPARISONS}: damaged; run the pipeline again") from failure
+    report.corruption = corruption.facts(out, dict.fromkeys(map(trial, report.results)))
     return report
 
 
@@ -190,6 +202,15 @@ def _ended(out: Path) -> dict[Trial, Made]:
 def trial(result: dict[str, Any]) -> Trial:
     """The method, budget and seed that a result is of."""
     return result["method"], result["keep"], result["seed"]
+
+
+def of_trial(out: Path, method: str, keep: str, seed: int | None) -> tuple[list[Path], Path]:
+    """Where a run has the selection of a trial, none for the model as it is, and its evaluation."""
+    if seed is None:
+        return [], out / "methods" / method / "eval"
+    budget = out / "methods" / method / f"keep-{keep}"
+    own = budget / f"seed-{seed}"
+    return [path for path in (own / "select", budget / "select") if is_artifact(path)][:1], own / "eval"
 
 
 def summary(report: Report) -> list[dict[str, Any]]:
@@ -214,11 +235,16 @@ def summary(report: Report) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def table(report: Report) -> Iterator[list[str]]:
-    """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test set."""
+def table(report: Report, *, without: bool = False) -> Iterator[list[str]]:
+    """The table's cells, head first: a line for each method and keep, mean ± deviation over seeds for each test set.
+
+    without: of the trials without a method's picks, in place of all others.
+    """
     columns = [(test, metric) for test, metrics in report.shown.items() for metric in metrics]
     yield ["method", "keep", "rows", *(f"{test} {metric}" for test, metric in columns)]
     for line in summary(report):
+        if is_without(line["method"]) != without:
+            continue
         cells = [line["method"], line["keep"], str(line["kept"])]
         for test, metric in columns:
             mean, deviation = line[test][metric]

@@ -14,14 +14,16 @@ from pathlib import Path
 from prune_cli import options
 from prune_cli.artifacts.drafts import Taken, is_taken, remove_artifact
 from prune_cli.data.open import write_bad_rows
-from prune_cli.pipeline import jobs, results, scripts
+from prune_cli.pipeline import attribution, jobs, results, scripts
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.evidence import compare, of_artifacts, row_values, warned
 from prune_cli.pipeline.pace import Pace
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.spare import spare_models, spare_representations
-from prune_cli.pipeline.steps import WOULD_RUN, Step, Work, look, spared, work_of
+from prune_cli.pipeline.steps import work_of
+from prune_cli.pipeline.work import WOULD_RUN, Step, Work, look, spared
+from prune_cli.report import corruption
 from prune_cli.report.outcome import happened
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import note
@@ -30,7 +32,7 @@ from prune_cli.stages.evaluate import evaluate
 
 POLL = 0.5  # seconds between looks at what another process makes
 
-Tell = Callable[[str], None]
+Tell = Callable[[str, str], None]  # a step's label, and a line about it
 
 
 def run(
@@ -143,7 +145,8 @@ class _Course:
         """Tell of a step, where in the whole it stands, and how long the rest will take."""
         self.report.steps.append((step.label, done))
         told = happened(done.state, done.reason, done.seconds)
-        self.tell(f"step {len(self.report.steps)} of {self.count}, {step.label}: {told}{self.pace.told}")
+        place = f"step {len(self.report.steps)} of {self.count}"
+        self.tell(step.label, f"{place}, {step.label}: {told}{self.pace.told}")
 
 
 def _one_by_one(steps: Sequence[Step], folder: Path, current: Mapping[Path, Outcome], ended: jobs.Ended) -> None:
@@ -178,7 +181,9 @@ def _finish(plan: Plan, work: Work, report: Report) -> Report:
     report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
     made = {trial: [path for path in (m.selected, m.judged) if path] for trial, m in work.trials.items()}
     report.warnings = [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
+    report.lds = attribution.facts(work.halves, work.scores) if work.halves else []
+    report.corruption = corruption.facts(work.out, work.trials)
     results.end(report)
-    spare_models(plan, work, {made.judged for made in work.trials.values()})
+    spare_models(plan, work, {made.judged for made in (*work.trials.values(), *work.halves)})
     spare_representations(plan, work)
     return report

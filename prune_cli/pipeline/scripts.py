@@ -14,7 +14,7 @@ from pathlib import Path
 from prune_cli.artifacts.manifest import MANIFEST
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.results import RESULTS
-from prune_cli.pipeline.steps import Work
+from prune_cli.pipeline.work import Work
 
 PLAIN = re.compile(r"[\w./,+@%-]+", re.ASCII)  # what a target of make can be called without more ado
 
@@ -55,10 +55,11 @@ def _rule(target: Path, file: Path, needs: Sequence[Path], command: Sequence[str
 
 def slurm(work: Work, command: Command, file: Path) -> str:
     """A script that submits arrays: what all share, selections, trials, and the table."""
+    made = (*work.trials.values(), *work.halves)
     levels = {
         "shared": ["shared"],
-        "selections": list(dict.fromkeys(_name(work, made.selected) for made in work.trials.values() if made.selected)),
-        "trials": [_name(work, made.judged) for made in work.trials.values()],
+        "selections": list(dict.fromkeys(_name(work, each.selected) for each in made if each.selected)),
+        "trials": [_name(work, each.judged) for each in made],
     }
     lines = [
         "#!/bin/bash",

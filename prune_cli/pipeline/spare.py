@@ -11,10 +11,10 @@ from pathlib import Path
 from prune_cli.artifacts.drafts import remove_files
 from prune_cli.artifacts.files import alone
 from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.pipeline.evidence import LOWER, Trial
+from prune_cli.pipeline.evidence import LOWER, Trial, is_without
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
-from prune_cli.pipeline.steps import Work
+from prune_cli.pipeline.work import Work
 from prune_cli.stages.represent import represent
 
 
@@ -26,8 +26,9 @@ def spare_models(plan: Plan, work: Work, done: Container[Path]) -> None:
     kept = [*trials] if plan.keep_models == "best" else []
     if kept and (best := best_trial(Report.of(work.out, plan.task, trials))):
         kept = [best]
-    for trial, made in trials.items():
-        if made.trained and trial not in kept:
+    halves = [half for half in work.halves if half.judged in done]
+    for made in (*(made for trial, made in trials.items() if trial not in kept), *halves):
+        if made.trained:
             _remove(work, made.trained)
 
 
@@ -51,6 +52,7 @@ def best_trial(report: Report) -> Trial | None:
     """
     test, metrics = next(iter(report.shown.items()), ("", []))
     metric = metrics[0] if metrics else ""
-    lines = [line for line in report.results if line["test"] == test and line["kept"] and line.get(metric) is not None]
+    trained = [line for line in report.results if line["kept"] and not is_without(line["method"])]
+    lines = [line for line in trained if line["test"] == test and line.get(metric) is not None]
     best = max(lines, key=lambda line: line[metric] * (-1 if metric in LOWER else 1), default=None)
     return (best["method"], best["keep"], best["seed"]) if best else None

@@ -6,14 +6,14 @@ split ─▶ warmup ─▶ represent ─▶ score ─▶ select ─▶ finetune 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prune_cli import options
-from prune_cli.artifacts.drafts import PART, REMOVED
+from prune_cli.artifacts.drafts import PART
 from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
@@ -21,94 +21,26 @@ from prune_cli.methods import method as methods
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
+from prune_cli.pipeline.attribution import TARGET, predicts
 from prune_cli.pipeline.checks import n_train
 from prune_cli.pipeline.entries import Entry, kinds_read
-from prune_cli.pipeline.evidence import Trial
+from prune_cli.pipeline.evidence import WITHOUT, Trial
 from prune_cli.pipeline.results import Made
 from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
+from prune_cli.pipeline.work import Step, Work, look
+from prune_cli.report.corruption import CORRUPT
 from prune_cli.represent import kinds
-from prune_cli.stages.common import How, Outcome
+from prune_cli.stages.common import Outcome
+from prune_cli.stages.corrupt import Corrupt, corrupt
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
 from prune_cli.stages.represent import represent
+from prune_cli.stages.rest import rest
 from prune_cli.stages.score import score
 from prune_cli.stages.select import select
 from prune_cli.stages.split import Part, split
 
 TRAIN = "train"
-SHARED = ("split", "warmup-rows", "warmup", "represent")  # folders of what all methods share
-WOULD_RUN = "would run"
-HOW = How(replace=True, warn=False)  # the folder is the pipeline's own, and it tells the warnings of all together
-LOOK = replace(HOW, dry_run=True)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage with all that it is called with: `stage(*given, out, opts, reading, how)`.
-
-    needs: what other steps make and it rests on. replaces: artifacts to remove once it is made. rows: how many it
-    trains on, where its time goes with them.
-    """
-
-    label: str
-    stage: Callable[..., Outcome]
-    given: tuple[Any, ...]
-    out: Path
-    opts: Any
-    reading: Reading
-    needs: tuple[Path, ...] = ()
-    replaces: tuple[Path, ...] = ()
-    rows: int = 1
-
-    @property
-    def kind(self) -> str:
-        """What steps that take about as long have in common: the stage, and of represent the side."""
-        return " ".join(self.label.split()[: 2 if self.stage is represent else 1])
-
-    def make(self, how: How = HOW) -> Outcome:
-        """Run the stage."""
-        return self.stage(*self.given, self.out, self.opts, self.reading, how)
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that a pipeline makes in a folder: steps in an order in which they can be made; trials as in the table."""
-
-    out: Path
-    steps: tuple[Step, ...]
-    trials: Mapping[Trial, Made]
-
-    def name(self, step: Step) -> str:
-        """Where in the folder a step's artifact is."""
-        return step.out.relative_to(self.out).as_posix()
-
-    def only(self, wanted: str) -> list[Step]:
-        """The steps that are wanted: `shared`, the label of one, or a path that they make or that what they make is in.
-
-        Raises PruneError where there is none.
-        """
-        if wanted == "shared":
-            return [step for step in self.steps if self.name(step).partition("/")[0] in SHARED]
-        path = Path(wanted)
-        found = [
-            step
-            for step in self.steps
-            if wanted == step.label or {path, self.out / path} & {step.out, *step.out.parents} - {*self.out.parents}
-        ]
-        if not found:
-            raise PruneError(
-                f"only: {wanted}; allowed: shared, what a step is called, or a path in {self.out} that one makes",
-                hint="--dry-run lists the steps; with --json their paths too",
-            )
-        return found
-
-    def with_needs(self, wanted: Iterable[Step]) -> list[Step]:
-        """Steps and all that they rest on, in order."""
-        known = {step.out for step in wanted}
-        for step in reversed(self.steps):
-            if step.out in known:
-                known.update(step.needs)
-        return [step for step in self.steps if step.out in known]
 
 
 def work_of(plan: Plan, out: Path) -> Work:
@@ -123,39 +55,8 @@ def work_of(plan: Plan, out: Path) -> Work:
         for keep in (entry.method.keep,) if entry.method.keep else plan.keep:
             for seed in plan.seeds_of(entry):
                 planner.trial(entry, keep, seed)
-    return Work(out, tuple(planner.steps.values()), planner.trials)
-
-
-def look(steps: Sequence[Step], folder: Path, known: Mapping[Path, Outcome] = {}) -> dict[Path, Outcome]:
-    """What a dry run says of steps, in order: which are up to date, and which would run and why.
-
-    known: of steps before these. A step whose files were removed after their use runs where a later one needs them.
-    """
-    found = dict(known)
-    for step in steps:
-        waiting = [path for path in step.needs if found[path].state == WOULD_RUN and found[path].reason != REMOVED]
-        after = f"after {waiting[0].relative_to(folder)}" if waiting else ""
-        found[step.out] = Outcome(step.out, step.label, WOULD_RUN, after) if waiting else step.make(LOOK)
-    for step in reversed(steps):
-        if found[step.out].reason == REMOVED:
-            users = [s.label for s in steps if step.out in s.needs and found[s.out].state == WOULD_RUN]
-            state, reason = (WOULD_RUN, f"{users[0]} needs it again") if users else ("current", "")
-            found[step.out] = replace(found[step.out], state=state, reason=reason)
-    return found
-
-
-def spared(step: Step, steps: Iterable[Step], folder: Path) -> Outcome | None:
-    """That a step is up to date, where its files were removed after their use and none of the steps needs them again.
-
-    None where they are there, or needed.
-    """
-    with suppress(PruneError):
-        if is_artifact(step.out) and open_artifact(step.out).removed:
-            users = [other for other in steps if step.out in other.needs]
-            others = {path: Outcome(path, "", "current") for known in (step, *users) for path in known.needs}
-            found = look([step, *users], folder, others)[step.out]
-            return None if found.state == WOULD_RUN else found
-    return None
+    halves = tuple(planner.half(j) for j in range(plan.lds))
+    return Work(out, tuple(planner.steps.values()), planner.trials, halves, planner.scores if halves else {})
 
 
 class _Planner:
@@ -165,6 +66,7 @@ class _Planner:
         self.plan, self.out, self.n = plan, out, n_train(plan)
         self.steps: dict[Path, Step] = {}
         self.trials: dict[Trial, Made] = {}
+        self.scores: dict[str, Path] = {}  # those that say what helps the target set
         self.looked: dict[Path, Outcome] = {}
         self.parts: tuple[Path, ...] = ()  # that the training rows are split into, which all else rests on
         self.represented: dict[tuple[str, str], dict[str, Path]] = {}  # side, variant -> kind -> artifact
@@ -188,6 +90,10 @@ class _Planner:
             part = Part(name, plan.parts, plan.task)
             self.add(f"split {name}", split, (plan.train,), folder / name, part, reading=plan.reading)
         self.plan, self.parts = plan.placed(folder), tuple(self.steps)
+        if not plan.corruption.idle:
+            given, opts = (self.plan.train,), Corrupt(plan.corruption, plan.task)
+            out = self.add(CORRUPT, corrupt, given, self.out / CORRUPT, opts, reading=self.reading(self.plan.train))
+            self.plan, self.parts = replace(self.plan, train=str(out)), (*self.parts, out)
 
     def prepare(self) -> None:
         """What all methods share: warm-up training, representations of the training rows and of the target set.
@@ -293,28 +199,66 @@ class _Planner:
                 **self.common(selector, method, method.select_options, seed),
             ),
         )
+        if scored and predicts(method):
+            self.scores[scored[0].name] = scored[0]
+        n = parse_keep(keep, self.n)
+        self.trials[entry.name, keep, seed] = self.trained(label, selected, n, trial, seed, plan.tests)
+        if plan.removal and n < self.n:
+            self.without(entry, keep, seed, selected, random=random)
+
+    def trained(self, label: str, selected: Path, n: int, folder: Path, seed: int, tests: Mapping[str, str]) -> Made:
+        """Fine-tune on n selected rows, and evaluate."""
         trained = self.add(
             f"finetune {label}",
             finetune,
             (str(selected),),
-            trial / "finetune",
-            replace(plan.finetune, seed=seed),
+            folder / "finetune",
+            replace(self.plan.finetune, seed=seed),
             needs=(selected,),
-            rows=1 if plan.finetune.steps else parse_keep(keep, self.n),
+            rows=1 if self.plan.finetune.steps else n,
         )
-        judged = self.judge(f"eval {label}", str(trained), trial / "eval", plan.eval, (trained,))
-        self.trials[entry.name, keep, seed] = Made(judged, trained, selected)
+        judged = self.judge(f"eval {label}", str(trained), folder / "eval", self.plan.eval, (trained,), tests)
+        return Made(judged, trained, selected)
+
+    def without(self, entry: Entry, keep: str, seed: int, selected: Path, *, random: bool) -> None:
+        """Fine-tune on what a selection leaves out, and evaluate."""
+        plan, name = self.plan, WITHOUT + entry.name
+        budget = self.out / "without" / entry.name / f"keep-{keep}"
+        trial = budget / f"seed-{seed}"
+        label = f"{name} keep {keep} seed {seed}"
+        left = self.add(
+            f"select {label}" if random else f"select {name} keep {keep}",
+            rest,
+            (plan.train, str(selected)),
+            (trial if random else budget) / "select",
+            plan.task,
+            reading=self.reading(plan.train),
+            needs=(selected,),
+        )
+        n = self.n - parse_keep(keep, self.n)
+        self.trials[name, keep, seed] = self.trained(label, left, n, trial, seed, plan.tests)
+
+    def half(self, j: int) -> Made:
+        """Fine-tune on a random half of the training rows, and take its loss on the target set and the test sets."""
+        plan, folder = self.plan, self.out / "lds" / f"half-{j}"
+        assert plan.validation is not None
+        drawn = options.Select(method="random", keep="0.5", task=plan.task, seed=j)
+        reading = self.reading(plan.train)
+        selected = self.add(f"select half {j}", select, ([plan.train],), folder / "select", drawn, reading=reading)
+        tests = {TARGET: plan.validation, **plan.tests_of_rows}
+        return self.trained(f"half {j}", selected, parse_keep("0.5", self.n), folder, plan.seeds[0], tests)
 
     def untrained(self, entry: Entry) -> None:
         """Evaluate the model as it is: once, as no seed has a say in it."""
         plan, out = self.plan, self.out / "methods" / entry.name / "eval"
         opts = replace(as_trained(plan.eval, plan.finetune), task=plan.task)
-        judged = self.judge(f"eval {entry.name}", plan.model, out, opts, ())
+        judged = self.judge(f"eval {entry.name}", plan.model, out, opts, (), plan.tests)
         self.trials[entry.name, str(entry.method.keep), None] = Made(judged)
 
-    def judge(self, label: str, model: str, out: Path, opts: options.Eval, needs: tuple[Path, ...]) -> Path:
-        """Evaluate a model on the test sets."""
-        tests = self.plan.tests
+    def judge(
+        self, label: str, model: str, out: Path, opts: options.Eval, needs: tuple[Path, ...], tests: Mapping[str, str]
+    ) -> Path:
+        """Evaluate a model on test sets."""
         return self.add(label, evaluate, (model, tests), out, opts, reading=self.reading(*tests.values()), needs=needs)
 
     def score(self, method: PublishedMethod, seed: int) -> Path:

@@ -75,6 +75,8 @@ def _summary(facts: dict[str, Any]) -> str:
             return f"{about['rows']} rows represented by {', '.join(about['kinds'])}"
         case "score":
             return f"scores of {about['rows']} rows by {opts['method']}. {about['meaning']}"
+        case "corrupt":
+            return f"{about['rows']} rows: {about['changed']} with another answer, {about['copies']} copies"
         case "select":
             return f"{about['kept']} of {about['rows']} rows, chosen by {opts['method']}"
         case "export":

@@ -114,6 +114,7 @@ def _check_apart(out: Path, place: Path) -> None:
 @contextmanager
 def making(outcome: Outcome, recipe: Recipe, places: Mapping[str, str], *, resumable: bool = False) -> Iterator[Draft]:
     """Make an artifact: yields its draft, and commits it when the block ends well."""
+    _forget_peaks()
     began = monotonic()
     with drafts.draft(outcome.out, recipe, places, resumable=resumable, again=outcome.reason == FORCED) as draft:
         yield draft
@@ -133,6 +134,14 @@ def template_digest(template: str | None) -> dict[str, str]:
 def done(outcome: Outcome, draft: Draft) -> Outcome:
     """The outcome after the work."""
     return replace(outcome, state="made", seconds=draft.made["seconds"])
+
+
+def _forget_peaks() -> None:
+    """Have the peaks of memory be those of the stage that begins, of several in one process."""
+    memory.forget_peak()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _made(seconds: float) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""Advice from what a pipeline's folder holds: a finished grid, or what there is of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.errors import PruneError
+from prune_cli.numeric.inference import Difference, differences
+from prune_cli.pipeline import results
+from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, Key, Measured, advise
+from prune_cli.pipeline.evidence import BASELINE, Trial, Values, row_values
+from prune_cli.runtime.progress import note
+
+
+def advice_of(run: Path, metric: str | None, margin: float | None) -> list[Advice]:
+    """The advice for each test set of a run. metric: in place of the first of the table."""
+    return [advise(measured, margin) for measured in measured_in(run, metric)]
+
+
+def measured_in(run: Path, metric: str | None) -> list[Measured]:
+    """What a run measured on each test set, by a metric, or by the first of the table."""
+    report = results.read(run)
+    trials = list(dict.fromkeys(map(results.trial, report.results)))
+    if not any(method == BASELINE for method, *_ in trials):
+        raise PruneError(f"{run}: no trial of random has ended; methods are held against it; put it among the methods")
+    judged = {trial: evaluation(run, trial) for trial in trials}
+    task = open_artifact(next(iter(judged.values())), "eval").options["task"]
+    values = {trial: row_values(path, task) for trial, path in judged.items()}
+    lines = results.summary(report)
+    found = []
+    for test, shown in report.shown.items():
+        if metric not in (None, *shown):
+            raise PruneError(f"metric: {metric}; allowed for {test}: {', '.join(shown) or 'none'}")
+        if not shown:
+            note(f"warning: {test}: no metric that all its results have; no advice on it")
+            continue
+        found.append(_measured(values, test, metric or shown[0], lines))
+    return found
+
+
+def evaluation(run: Path, trial: Trial) -> Path:
+    """Where the evaluation of a trial is."""
+    method, keep, seed = trial
+    folder = run / "methods" / method
+    return folder / "eval" if seed is None else folder / f"keep-{keep}" / f"seed-{seed}" / "eval"
+
+
+def _measured(values: Mapping[Trial, Values], test: str, metric: str, lines: Sequence[Mapping[str, Any]]) -> Measured:
+    """The runs of all trials; lines: the table's. Of lines with a run that is no number nothing is said."""
+    runs: dict[Key, list[NDArray[np.float64]]] = {}
+    for (method, keep, _), found in values.items():
+        if (test, metric) in found:
+            runs.setdefault((method, keep), []).append(found[test, metric])
+    stacked = {key: np.stack(arrays) for key, arrays in runs.items() if np.isfinite(arrays).all()}
+    budgets = {keep for method, keep in stacked if method == BASELINE}
+    stacked = {key: array for key, array in stacked.items() if key[0] in (FULL, NONE) or key[1] in budgets}
+    compared = sum(method not in (FULL, NONE, BASELINE) for method, _ in stacked)
+    fixed = [key for key in stacked if key[0] == NONE]
+
+    def against(line: Key, by: float) -> Mapping[Key, Difference | None]:
+        raised = {**stacked, line: stacked[line] + by}
+        return differences(raised, line, fixed=fixed, compared=max(compared, 1))
+
+    of = {(line["method"], line["keep"]): line for line in lines}
+    means = {key: of[key][test][metric][0] for key in stacked}
+    return Measured(test, metric, means, {key: of[key]["kept"] for key in stacked}, against, compared)

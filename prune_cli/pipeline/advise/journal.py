@@ -1,0 +1,77 @@
+"""What trials have done and decided: a line of JSON each, written before it is acted on.
+
+A killed run goes on from its lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from prune_cli.artifacts.manifest import difference
+from prune_cli.errors import PruneError
+
+
+class Journal:
+    """The lines of a journal. Time counts from when it is opened, and between lines that say seconds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.last = path, monotonic()
+        self.lines = _read(path)
+
+    def same(self, kind: str, values: dict[str, Any]) -> None:
+        """Take down what the trials are about. Raises PruneError where they were begun about something else."""
+        told = next((line[kind] for line in self.lines if kind in line), None)
+        values = json.loads(json.dumps(values))
+        if told is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.add(**{kind: values})
+        elif changes := difference(told, values):
+            raise PruneError(f"{self.path.parent}: holds trials for another question: {changes[0]}; choose another -o")
+
+    def add(self, **line: Any) -> dict[str, Any]:
+        """Write a line."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.lines.append(line)
+        return line
+
+    def spend(self, number: int, step: str) -> None:
+        """Take down the seconds since the last step of a round."""
+        now = monotonic()
+        self.add(round=number, step=step, seconds=round(now - self.last, 2))
+        self.last = now
+
+    def find(self, kind: str, number: int) -> dict[str, Any] | None:
+        """The line of a kind (`tried`, `decided`, `pool`) about a round."""
+        return next((line for line in self.lines if kind in line and line.get("round") == number), None)
+
+    def steps(self, number: int) -> list[tuple[str, float]]:
+        """The steps of a round, each with its seconds."""
+        return [(line["step"], line["seconds"]) for line in self.lines if "step" in line and line["round"] == number]
+
+    @property
+    def used(self) -> float:
+        """All seconds spent."""
+        return float(sum(line["seconds"] for line in self.lines if "step" in line))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal; a last one that was cut off while it was written is none."""
+    if not path.exists():
+        return []
+    whole, _, rest = path.read_text("utf-8").rpartition("\n")
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+        if not lines or "asked" not in lines[0]:
+            raise ValueError
+    except (ValueError, TypeError) as failure:
+        raise PruneError(f"{path}: no journal of trials; choose another -o, or move it away") from failure
+    if rest:
+        path.write_text(whole + "\n", "utf-8")
+    return lines

@@ -1,0 +1,198 @@
+"""Trials of its own: rounds on sub-pools, a journal from which a killed run goes on, and the answer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.errors import PruneError
+from prune_cli.pipeline.advise import journal, trials
+from prune_cli.pipeline.advise.ground import fitting
+from prune_cli.pipeline.advise.trials import seconds_of, toml
+from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
+
+SETTINGS = """
+train = "train.jsonl"
+validation = "validation.jsonl"
+model = "{model}"
+methods = [
+    "s2l",
+    {{method = "less", balance = "keep"}},
+    {{name = "long", representation = "none", score = "length", select = "top"}},
+]
+keep = [0.5]
+seeds = [0, 1]
+
+[tests]
+test = "test.jsonl"
+
+[warmup]
+epochs = 2
+batch_size = 8
+
+[represent]
+dim = 64
+
+[finetune]
+epochs = 1
+batch_size = 8
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data and settings; sub-pools keep four rows or more, and a step takes ten seconds."""
+    write_rows(tmp_path / "train.jsonl", sentences(24))
+    write_rows(tmp_path / "validation.jsonl", sentences(8, start=100))
+    write_rows(tmp_path / "test.jsonl", sentences(12, start=200))
+    (tmp_path / "my.toml").write_text(SETTINGS.format(model=tiny_model))
+    monkeypatch.setattr(trials, "LEAST_KEPT", 4)
+    clock: Iterator[int] = count(step=10)
+    monkeypatch.setattr(journal, "monotonic", lambda: float(next(clock)))
+    return tmp_path
+
+
+def advise(folder: Path, prune: Prune, budget: str, *more: object, out: str = "out") -> Ran:
+    ran = prune("advise", folder / "my.toml", "-o", folder / out, "--keep", "50%", "--budget", budget, *more)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def lines(folder: Path, kind: str, out: str = "out") -> list[dict[str, Any]]:
+    return [line for line in read_rows(folder / out / "journal.jsonl") if kind in line]
+
+
+@pytest.mark.slow
+def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round has its own sub-pool; a run killed in the second goes on to the same advice, a third does nothing."""
+    # a round: warm-up, two representations, score, then selection, training and evaluation of three methods,
+    # random thrice, and full: about 25 steps; so there is time for about three rounds of the smallest sub-pool
+    whole = advise(folder, prune, "700s", "--json", out="whole")
+    answer = whole.json()
+    assert answer["trials"]["pool"] == 8 and answer["trials"]["rows"] == 24 and answer["trials"]["rounds"] == 2
+    assert answer["trials"]["stop"] == "no time for another round"
+    pools = [{row["id"] for row in read_rows(path)} for path in sorted(folder.glob("whole/round-*/pool/select.jsonl"))]
+    assert [len(pool) for pool in pools] == [8, 8] and pools[0] != pools[1]
+    kept = open_artifact(folder / "whole/round-0/run/methods/less-keep/keep-50%/select")
+    assert kept.about["kept"] == 4
+
+    from prune_cli.pipeline.run import run as made
+
+    calls: list[str] = []
+
+    def killed(file: Path, out: Path, **how: Any) -> Any:
+        calls.append(file.name)
+        if file.name == "round-1.toml":
+            raise KeyboardInterrupt
+        return made(file, out, **how)
+
+    monkeypatch.setattr(trials, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prune("advise", folder / "my.toml", "-o", folder / "out", "--keep", "50%", "--budget", "700s")
+    assert calls == ["random-0.toml", "round-0.toml", "random-1.toml", "round-1.toml"]
+    calls.clear()
+
+    def counted(file: Path, out: Path, **how: Any) -> Any:
+        calls.append(file.name)
+        return made(file, out, **how)
+
+    monkeypatch.setattr(trials, "run", counted)
+    resumed = advise(folder, prune, "700s", "--json").json()
+    assert calls == ["random-1.toml", "round-1.toml"]
+    for one, other in zip(resumed["advice"], answer["advice"], strict=True):
+        assert {k: v for k, v in one.items() if k != "picks"} == {k: v for k, v in other.items() if k != "picks"}
+    calls.clear()
+    again = advise(folder, prune, "700s", "--json").json()
+    assert not calls and again == resumed
+
+    other = prune("advise", folder / "my.toml", "-o", folder / "out", "--keep", "50%", "--budget", "800s")
+    assert other.errors == [
+        f'{folder / "out"}: holds trials for another question: budget "700s" -> "800s"; choose another -o'
+    ]
+
+
+@pytest.mark.slow
+def test_all_rows_where_there_is_time(folder: Path, prune: Prune) -> None:
+    """With time enough all rounds share the rows and what is made of them; seeds are their own, methods fewer."""
+    ran = advise(folder, prune, "2000s", "--json", "--margin", "0")
+    assert ran.json()["trials"]["pool"] == 24
+    warmups = [line for line in lines(folder, "step") if line["step"] == "warmup" and line["round"] > 0]
+    made = {path.parent.name for path in folder.glob("out/all/run/methods/random/*/*/eval")}
+    rounds = ran.json()["trials"]["rounds"]
+    assert len(made) == 3 * rounds
+    assert [line["round"] for line in warmups] == list(range(1, rounds + 1))  # up to date after the first
+    assert len(list(folder.glob("out/all/run/warmup"))) == 1
+    decided = lines(folder, "decided")
+    assert [line["used"] for line in decided] == sorted(line["used"] for line in decided)
+    assert [len(line["methods"]) for line in decided][-1] == 2
+
+
+@pytest.mark.slow
+def test_from_data_alone(folder: Path, prune: Prune, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings are proposed, the target set is halved and that is told; the commands choose rows of all the data."""
+    monkeypatch.chdir(folder)
+    asked = ["--model", tiny_model, "--target", "validation.jsonl", "--keep", "50%", "--budget", "30s"]
+    ran = prune("advise", "train.jsonl", "-o", "out", *asked, "--methods", "s2l,less-keep", "--json")
+    assert ran.code == 0, ran.err
+    assert "one half of validation.jsonl is the target set" in ran.err
+    halves = [
+        {row["id"] for row in read_rows(folder / f"out/target/{name}/select.jsonl")} for name in ("measured", "train")
+    ]
+    assert [len(half) for half in halves] == [4, 4] and not halves[0] & halves[1]
+    (advice,) = ran.json()["advice"]
+    assert advice["test"] == "measured" and [pick["method"] for pick in advice["picks"]] == ["random"]
+    (command,) = advice["picks"][0]["commands"]
+    assert command.startswith("prune select train.jsonl -o out/full/kept --method random --keep 50%")
+    assert prune(*shlex.split(command)[1:]).code == 0
+    assert len(read_rows(folder / "out/full/kept/select.jsonl")) == 12
+
+
+def test_what_is_asked_for(folder: Path, prune: Prune) -> None:
+    """What is missing or does not fit is told in a line."""
+    train = folder / "train.jsonl"
+    assert prune("advise", train, "-o", folder / "out").errors[0].startswith("--keep: missing")
+    asked = ["-o", folder / "out", "--keep", "50%", "--budget"]
+    assert prune("advise", folder / "my.toml", *asked, "1d").errors == [
+        "budget: 1d; allowed: a time such as 30s, 20m or 2h"
+    ]
+    both = prune("advise", folder / "my.toml", *asked, "30s", "--target", train)
+    assert both.errors[0].startswith("target: given beside ")
+    none = prune("advise", folder / "my.toml", *asked, "30s", "--methods", "random,full")
+    assert none.errors[0].startswith("methods: none to try")
+
+
+def test_times() -> None:
+    """A number and a unit."""
+    assert [seconds_of(text) for text in ("30s", "20m", "2h", "1.5h")] == [30, 1200, 7200, 5400]
+    for wrong in ("", "0s", "2", "-1m", "2 hours"):
+        with pytest.raises(PruneError):
+            seconds_of(wrong)
+
+
+def test_which_methods_fit() -> None:
+    """Those that a task's rows can be represented for; with labels relevance is balanced by them."""
+    of_labels = fitting("classification", labelled=True, has_target=True)
+    assert {"hard-to-learn", "s2l", "less-keep", "prototypicality"} <= set(of_labels)
+    assert not {"random", "full", "none", "longest", "less", "ifd", "less-exact", "less-adam"} & set(of_labels)
+    assert not any(name.startswith("less") for name in fitting("classification", labelled=True, has_target=False))
+    assert {"ifd", "less", "rds", "perplexity"} <= set(fitting("generation", labelled=False, has_target=True))
+
+
+def test_tables_are_read_again() -> None:
+    """What is written is the TOML of what was given."""
+    import tomllib
+
+    table = {
+        "train": 'a "file"\n.jsonl',
+        "fields": {"text": "my key"},
+        "methods": ["full", {"name": "x", "select_options": {"k": 3}}],
+        "finetune": {"learning_rate": 1e-5, "keep_moments": True},
+    }
+    assert tomllib.loads(toml(table)) == json.loads(json.dumps(table))
