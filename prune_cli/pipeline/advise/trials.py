@@ -27,6 +27,7 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.pipeline.advise import ground as grounds
 from prune_cli.pipeline.advise.answers import Answer, Whole, put
+from prune_cli.pipeline.advise.asked import Asked
 from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, advise
 from prune_cli.pipeline.advise.finished import evaluation
 from prune_cli.pipeline.advise.ground import QUIETLY, Ground
@@ -41,7 +42,6 @@ from prune_cli.runtime.progress import note
 from prune_cli.stages.select import select
 
 if TYPE_CHECKING:
-    from prune_cli.pipeline.advise.ask import Asked
     from prune_cli.stages.common import Outcome
 
 JOURNAL, ADVICE = "journal.jsonl", "advice.json"
