@@ -38,6 +38,7 @@ __all__ = [
     "merge",
     "open_artifact",
     "pipeline",
+    "report",
     "represent",
     "score",
     "select",
@@ -46,7 +47,7 @@ __all__ = [
 
 # Packages that are called like a stage. They are loaded before the functions below take their names: a module sets
 # itself as an attribute of its package when it is loaded, and would replace a function that was there first.
-for _name in ("export", "pipeline", "represent", "score", "select"):
+for _name in ("export", "pipeline", "report", "represent", "score", "select"):
     import_module(f"{__name__}.{_name}")
 
 Names = str | Path | Sequence[str | Path]
@@ -227,7 +228,18 @@ def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) ->
     """
     from prune_cli.pipeline.run import run
 
-    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda label, outcome: None)
+    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda _, line: None)
+
+
+def report(
+    run: str | Path, out: str | Path | None = None, *, replace: bool = False, force: bool = False, **options: Any
+) -> Artifact:
+    """Write a page about a pipeline's folder. See `prune report --help`; `replace` and `force` as for `represent`."""
+    from prune_cli.options import Report as Options
+    from prune_cli.options import build
+    from prune_cli.pipeline.page import report as stage
+
+    return _made(stage(Path(run), Path(out) if out else None, build(Options, options), _how(replace, force)))
 
 
 def compare(

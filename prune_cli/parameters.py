@@ -56,47 +56,9 @@ ValidationRows = Annotated[str | None, typer.Option(help="Validation rows; if le
 TestRows = Annotated[
     list[str] | None, typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows.")
 ]
-Advised = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN|DATA|FILE.toml",
-        help="The folder of a pipeline; or what trials are to be made of: training rows, or a pipeline file.",
-        show_default=False,
-    ),
-]
-Metric = Annotated[str | None, typer.Option(help="Judge by this metric; if left out, by the first of the table.")]
-Margin = Annotated[
-    float | None,
-    typer.Option(
-        help="So much worse than all rows, in units of the metric, is as good; if left out, 2% of theirs.", min=0.0
-    ),
-]
-TRIALS = "Trials of DATA or FILE.toml"
-TrialsOut = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of all that is made.", rich_help_panel=TRIALS)
-]
-TrialsModel = Annotated[str | None, typer.Option("--model", help="The model to train.", rich_help_panel=TRIALS)]
-TargetRows = Annotated[str | None, typer.Option("--target", help="The rows to be good at.", rich_help_panel=TRIALS)]
-TrialsTest = Annotated[
+SomeTemplate = Annotated[
     str | None,
-    typer.Option("--test", help="Rows to measure on; if left out, a half of the target.", rich_help_panel=TRIALS),
-]
-TrialsKeep = Annotated[
-    str | None,
-    typer.Option("--keep", help="How much to keep: a share (0.1 or 10%) or a number.", rich_help_panel=TRIALS),
-]
-Budget = Annotated[
-    str | None, typer.Option("--budget", help="How long trials may take: 30s, 20m or 2h.", rich_help_panel=TRIALS)
-]
-SomeMethods = Annotated[
-    str | None,
-    typer.Option("--methods", help="Names with commas; if left out, all that fit the task.", rich_help_panel=TRIALS),
-]
-TrialsSeed = Annotated[
-    int | None, typer.Option("--seed", help="Draws the trials; 0 if left out.", min=0, rich_help_panel=TRIALS)
-]
-TrialsDevice = Annotated[
-    str | None, typer.Option("--device", help="Where to run: auto, cpu, cuda or cuda:N.", rich_help_panel=TRIALS)
+    typer.Option("--chat-template", metavar="FILE", help="generation: a Jinja file in place of the chat template."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
 Fields = Annotated[

@@ -38,7 +38,7 @@ class Centred:
         total = np.zeros(array.shape[1:])
         for _, block in row_blocks(array):
             total += block.sum(axis=0)
-        self._mean = total / len(array)
+        self.mean = total / len(array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,4 +51,4 @@ class Centred:
 
     def __getitem__(self, rows: Any) -> Any:
         """Some of the rows."""
-        return np.asarray(self._array[rows], np.float64) - self._mean
+        return np.asarray(self._array[rows], np.float64) - self.mean

@@ -10,6 +10,8 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.report import simulation
 from prune_cli.stages.common import Outcome
 
+PAGE, FACTS = "report.html", "facts.json"  # of a report
+
 
 def facts(done: Outcome) -> dict[str, Any]:
     """What a stage did, with what was kept (select) or measured (eval)."""
@@ -27,6 +29,11 @@ def facts(done: Outcome) -> dict[str, Any]:
         values |= {"kept": about["kept"], "rows": about["rows"]}
     if done.stage == "eval":
         values["metrics"] = json.loads(open_artifact(done.out).file("metrics.json").read_text("utf-8"))
+    if done.stage == "report":
+        values |= {
+            "page": str(done.out / PAGE),
+            "facts": json.loads(open_artifact(done.out).file(FACTS).read_text("utf-8")),
+        }
     if done.stage == "simulate":
         values |= simulation.facts(open_artifact(done.out))
     return values
@@ -42,6 +49,8 @@ def lines(values: dict[str, Any]) -> list[str]:
         measured = sorted((key for key in metrics if isinstance(metrics[key], float)), key=lambda key: key == "loss")
         numbers = ", ".join(f"{key} {metrics[key]:.4f}" for key in measured)
         told.append(f"{stage}: {name}: {numbers}, n {metrics['n']}")
+    if "page" in values:
+        told.append(f"{stage}: a browser opens {values['page']}")
     return told + (simulation.lines(values) if "summary" in values else [])
 
 

@@ -1,51 +1,28 @@
 """The figures: what each method keeps, how far they agree, and the accuracy along a sweep.
 
-The colours (blue and vermilion of Okabe and Ito) are told apart by colour-blind readers, and in grey by their marks.
+Their style is that of all figures (runtime/drawing.py).
 """
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prune_cli.methods.published import PublishedMethod
+from prune_cli.runtime.drawing import BLUE, GREEN, MARKS, VERMILION, figure
 from prune_cli.simulation.experiment import FULL, Trial
 from prune_cli.simulation.settings import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH = 7.2  # inches: a page's text
 COLUMNS = 3
-CLASSES = {-1: ("o", "#0072B2"), 1: ("^", "#D55E00")}
-COLOURS = {"dynamics": "#0072B2", "hidden": "#D55E00", "gradient": "#009E73"}
-MARKS = "os^DvPX*<>"
+CLASSES = {-1: ("o", BLUE), 1: ("^", VERMILION)}
+COLOURS = {"dynamics": BLUE, "hidden": VERMILION, "gradient": GREEN}
 KINDS = {"dynamics": "training dynamics", "hidden": "inputs", "gradient": "gradients", "none": "no representation"}
-
-
-@contextmanager
-def figure(path: Path, height: float, caption: str) -> Iterator[Figure]:
-    """A figure of `height` inches above its caption; written to `path` when the block ends well."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    lines = textwrap.wrap(caption, 124)
-    below = 0.2 + 0.145 * len(lines)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 8, "axes.titlesize": 8, "legend.frameon": False})
-        rect = (0, below / (height + below), 1, height / (height + below))
-        whole = Figure(figsize=(WIDTH, height + below), layout=ConstrainedLayoutEngine(rect=rect))
-        yield whole
-        whole.text(0.02, 0.1 / (height + below), "\n".join(lines), fontsize=8, va="bottom", linespacing=1.3)
-        whole.savefig(path, dpi=200, metadata={"Software": None})
 
 
 def draw_selections(

@@ -202,7 +202,7 @@ def peak(given: argparse.Namespace, folder: Path, start: str) -> tuple[str, floa
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten: it is what is held now
+        memory.forget_peak()
     before = torch.cuda.memory_allocated() / 2**20 if cuda else memory.peak_kib() / 2**10
     with attach():
         run()

@@ -21,20 +21,21 @@ from prune_cli.methods.published import PublishedMethod, published
 from prune_cli.models import find
 from prune_cli.pipeline.advise.behind import short
 from prune_cli.pipeline.advise.choice import FULL, NONE
-from prune_cli.pipeline.checks import can_be_judged, read_plan
+from prune_cli.pipeline.checks import can_be_judged, read_plan, read_table
 from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE
 from prune_cli.pipeline.look import look
 from prune_cli.pipeline.propose import propose
-from prune_cli.pipeline.schema import MODELS, Plan, read_table
+from prune_cli.pipeline.schema import MODELS, Plan
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
 from prune_cli.stages.common import How
-from prune_cli.stages.split import split
+from prune_cli.stages.split import Part, split
 
 QUIETLY = How(replace=True, warn=False)
 MEASURED = "measured"  # the half of the target set that trials are measured on
-LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds")  # of the settings: done with, or said by each round
+# of the settings: what is done with, what each round says, and what is for other ends
+LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds", "removal", "lds")
 ALWAYS = (FULL, NONE, BASELINE)
 SETTINGS = "settings.toml"
 
@@ -91,9 +92,11 @@ def ground(file: Path, names: str | None, out: Path, seed: int, *, halve: bool) 
     halve: whether one half of the target set is measured on, in place of the file's test sets.
     """
     plan = read_plan(file)
+    if not plan.corruption.idle:
+        raise PruneError(f"{file}: corrupt; trials are of the rows as they are; leave it out")
     parts = plan.parts.names if plan.parts.shares else []
     for part in parts:
-        split(plan.train, out / "split" / part, part, plan.parts, plan.task, plan.reading, QUIETLY)
+        split(plan.train, out / "split" / part, Part(part, plan.parts, plan.task), plan.reading, QUIETLY)
     placed = plan.placed(out / "split")
     train, target = _file(placed.train), _file(placed.validation) if placed.validation else None
     originals = {Path(train): placed.train, **({Path(target): placed.validation or ""} if target else {})}
@@ -101,7 +104,7 @@ def ground(file: Path, names: str | None, out: Path, seed: int, *, halve: bool) 
     if halve and target:
         half = Parts({MEASURED: 0.5}, seed)
         for part in half.names:
-            split(target, out / "target" / part, part, half, plan.task, plan.reading, QUIETLY)
+            split(target, out / "target" / part, Part(part, half, plan.task), plan.reading, QUIETLY)
         note(f"advise: no --test given: one half of {short(Path(plan.validation or ''))} is the target set")
         note("advise: the other half, drawn at random, is what trials are measured on")
         name, test = MEASURED, str(out / "target" / MEASURED)

@@ -63,16 +63,27 @@ def gather(names: Sequence[str], *, all_seeds: bool) -> Inputs:
             found[own] = artifact
     if len(found) < 2:
         raise PruneError(f"{', '.join(names)}: {len(found)} artifact to compare; allowed: two or more")
-    items = _joined(_short(found) if list(found) == list(names) else found)
+    return _inputs(_short(found) if list(found) == list(names) else found, left_out)
+
+
+def gather_run(run: Path) -> Inputs:
+    """What there is so far of a pipeline's folder, however little; of several seeds the first."""
+    left_out: dict[str, str] = {}
+    return _inputs(_of_run(run, left_out, all_seeds=False), left_out)
+
+
+def _inputs(found: dict[str, Artifact], left_out: dict[str, str]) -> Inputs:
+    items = _joined(found) if found else []
     of = {stage: [item for item in items if item.artifact.stage == stage] for stage in STAGES}
-    return Inputs(items[0].artifact.about["rows"], of["score"], of["select"], of["represent"], left_out)
+    n = items[0].artifact.about["rows"] if items else 0
+    return Inputs(n, of["score"], of["select"], of["represent"], left_out)
 
 
 def _of_run(run: Path, left_out: dict[str, str], *, all_seeds: bool) -> dict[str, Artifact]:
     """The artifacts of a pipeline's folder by name, such as `less/keep-0.1` for a selection."""
     found: dict[str, Artifact] = {}
-    scores = _artifacts((run / "score").glob("*"))
-    selections = _artifacts((run / "methods").glob("*/keep-*/**/select"))
+    scores = artifacts((run / "score").glob("*"))
+    selections = artifacts((run / "methods").glob("*/keep-*/**/select"))
     for path in _first_seeds(scores, all_seeds=all_seeds):
         found[path.name] = open_artifact(path, "score")
     for path in _first_seeds(selections, all_seeds=all_seeds):
@@ -82,12 +93,12 @@ def _of_run(run: Path, left_out: dict[str, str], *, all_seeds: bool) -> dict[str
             left_out[name] = "it keeps every row"
         else:
             found[name] = artifact
-    for path in _artifacts((run / "represent" / "train").glob("**")):
+    for path in artifacts((run / "represent" / "train").glob("**")):
         found[path.relative_to(run / "represent" / "train").as_posix()] = open_artifact(path, "represent")
     return found
 
 
-def _artifacts(paths: Iterable[Path]) -> list[Path]:
+def artifacts(paths: Iterable[Path]) -> list[Path]:
     """The finished artifacts among folders, in order of name."""
     whole = [path for path in paths if not path.name.endswith(PART) and (path / MANIFEST).is_file()]
     return sorted(whole, key=_natural)

@@ -42,7 +42,7 @@ def compared(inputs: Inputs, drawing: Drawing) -> dict[str, Any]:
 
     Neighbours are by cosine about the mean, so of the very products that CKA compares.
     """
-    features = {name: array for item in inputs.represented for name, array in _features(item, inputs).items()}
+    features = {name: array for item in inputs.represented for name, array in features_of(item, inputs).items()}
     n = inputs.n
     if not features:
         return {}
@@ -93,7 +93,7 @@ def _purity(near: NDArray[np.int64], label: NDArray[np.int64]) -> dict[str, Any]
     return {"purity": found[0], "chance_purity": found[1]} if found else {}
 
 
-def _features(item: Item, inputs: Inputs) -> dict[str, Array]:
+def features_of(item: Item, inputs: Inputs) -> dict[str, Array]:
     """Name -> features [n, d] of each kind of a represent artifact, checkpoints side by side, read block by block."""
     found: dict[str, Array] = {}
     held = [kind for other in inputs.represented for kind in other.artifact.about["kinds"]]

@@ -84,6 +84,11 @@ def overlaps(kept: Mapping[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
     return pairs
 
 
+def beyond(pair: Mapping[str, Any]) -> str:
+    """Whether two selections have more (+) or less (-) in common than chance would give them, else empty."""
+    return "+" if pair["p_at_least"] < BEYOND else "-" if pair["p_at_most"] < BEYOND else ""
+
+
 def quantiles(
     kept: Mapping[str, NDArray[np.bool_]], values: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prune_cli.report.compare.scores import BEYOND
+from prune_cli.report.compare.scores import BEYOND, beyond
 from prune_cli.report.table import table
 from prune_cli.stages.counts import MOST
 
@@ -83,11 +83,7 @@ def _same_size(facts: dict[str, Any]) -> list[list[str]]:
 
 
 def _value(pair: dict[str, Any], which: str) -> str:
-    return f"{pair[which]:.3f}{_mark(pair)}"
-
-
-def _mark(pair: dict[str, Any]) -> str:
-    return "+" if pair["p_at_least"] < BEYOND else "-" if pair["p_at_most"] < BEYOND else ""
+    return f"{pair[which]:.3f}{beyond(pair)}"
 
 
 def _matrix(names: Sequence[str], below: Callable[[str, str], str], above: Callable[[str, str], str]) -> list[str]:

@@ -1,0 +1,99 @@
+"""The page: one HTML file that holds its figures and asks for nothing else.
+
+Every value is escaped where it enters the page, control characters in it are written as escapes: here, in one place.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prune_cli.pipeline.page.alike import short
+from prune_cli.pipeline.page.figures import Picture
+from prune_cli.pipeline.page.figures.heat import largest
+from prune_cli.runtime.drawing import ON_A_PAGE
+from prune_cli.runtime.terminal import clean
+from prune_cli.version import __version__
+
+PIXELS = ON_A_PAGE / 105  # of a figure to one of the page, so that its letters are about as large as notes
+
+
+def page(facts: Mapping[str, Any], pictures: Mapping[str, Picture], folder: Path) -> str:
+    """The page that tells facts; pictures: those in the folder, by name."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: clean(value) if type(value) is str else value,  # a subclass is markup of the page's own
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "duration": duration,
+        "size": size,
+        "square": square,
+        "largest": largest,
+        "short": short,
+    }
+    embedded = {name: _embedded(folder / Picture.file(name)) for name in pictures}
+    template = environment.get_template("page.html")
+    given = {"facts": facts, "lead": lead(facts), "pictures": pictures, "embedded": embedded, "version": __version__}
+    return template.render(given) + "\n"
+
+
+def lead(facts: Mapping[str, Any]) -> str:
+    """The results in one sentence: which methods are better than random somewhere."""
+    better: dict[str, list[str]] = {}
+    for line in facts["lines"]:
+        for column, cell in zip(facts["columns"], line["cells"], strict=True):
+            if not line["marked"] and any(d["verdict"] == "better" for d in cell["differences"]):
+                better.setdefault(line["method"], []).append(f"{column['test']} {column['metric']} at {line['keep']}")
+    if not better:
+        return "No method is better than a random draw of as many rows beyond noise, at any budget, on any test set."
+    told = (f"{method} ({', '.join(where)})" for method, where in better.items())
+    return f"Better than a random draw of as many rows, beyond noise: {'; '.join(told)}."
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many digits behind the point, or what there is in its place."""
+    return "none" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference: its sign is always there."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """A time in the units that people use."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: int) -> str:
+    """A number of bytes."""
+    for unit, of in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= of:
+            return f"{count / of:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def square(pairs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Pairs by both orders of their names."""
+    return {names: pair for pair in pairs for names in ((pair["a"], pair["b"]), (pair["b"], pair["a"]))}
+
+
+def _embedded(path: Path) -> dict[str, Any]:
+    """A PNG file as the page holds it, and its size there."""
+    data = path.read_bytes()
+    width, height = (round(pixels / PIXELS) for pixels in struct.unpack(">II", data[16:24]))  # where PNG has its size
+    return {"source": "data:image/png;base64," + base64.b64encode(data).decode(), "width": width, "height": height}
