@@ -73,7 +73,9 @@ def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was()
 def test_a_method_says_what_it_is_after_and_where_it_is_from(method):
     """The objective is one of four, and all but the baselines name a paper by its number."""
     assert method.objective in ("difficulty", "diversity", "relevance", "baseline")
-    assert ("arXiv" in method.source or "OpenReview" in method.source) == (method.name not in ("random", "full", "none"))
+    assert ("arXiv" in method.source or "OpenReview" in method.source) == (
+        method.name not in ("random", "full", "none")
+    )
     assert method.source
 
 
