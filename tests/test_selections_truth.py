@@ -118,7 +118,7 @@ LINE = np.array([[0.0], [1], [5], [6], [10]])
 
 @truth("select/k_center", "select/facility_location", by="worked example: their docstrings")
 def test_points_on_a_line() -> None:
-    """Of 0, 1, 5, 6, 10: the farthest from 5 is 0, then 10. Of sums of distances 5 has the least, 15; 0 or 1 takes off 8.
+    """Of 0, 1, 5, 6, 10 the farthest from 5 is 0, then 10. The sum of distances is least from 5; 0 or 1 takes off 8.
 
     Of copies that are kept each stands for itself at least.
     """
