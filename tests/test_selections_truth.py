@@ -437,7 +437,8 @@ def test_mig_maximises_information() -> None:
     centres = unit(np.stack([unit(x)[topic == c].mean(axis=0) for c in range(topic.max() + 1)]))
     graph = np.where(centres @ centres.T >= 0.9, centres @ centres.T, 0)
     spread = np.eye(len(centres))[topic] * values[:, None] @ (graph / graph.sum(axis=0))
-    held, expected = np.zeros(len(centres)), []
+    held = np.zeros(len(centres))
+    expected: list[int] = []
     for _ in range(12):
         gain = spread @ (0.8 * (held + 1e-6) ** -0.2)
         gain[expected] = -1
