@@ -113,6 +113,23 @@ def test_k_center_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         assert run("k_center", x, 60, normalize=normalize)[0] == kept
 
 
+LINE = np.array([[0.0], [1], [5], [6], [10]])
+
+
+@truth("select/k_center", "select/facility_location", by="worked example: their docstrings")
+def test_points_on_a_line() -> None:
+    """Of 0, 1, 5, 6, 10 the farthest from 5 is 0, then 10. The sum of distances is least from 5; 0 or 1 takes off 8.
+
+    Of copies that are kept each stands for itself at least.
+    """
+    assert run("k_center", LINE, 3)[0] == [2, 0, 4]
+    kept, columns = run("facility_location", LINE, 2, rng())
+    assert kept[0] == 2 and kept[1] in (0, 1) and columns["cluster"].tolist() == [1, 1, 0, 0, 0]
+    assert columns["gain"][kept[1]] == pytest.approx(8) and columns["weight"][kept].tolist() == [3, 2]
+    kept, columns = run("facility_location", np.ones((4, 2)), 3, rng())
+    assert columns["cluster"][kept].tolist() == [0, 1, 2]
+
+
 def facility(similarity: NDArray[Any]) -> Any:
     return lambda kept: similarity[:, kept].max(axis=1).sum()
 
