@@ -176,7 +176,7 @@ def _one_by_one(steps: Sequence[Step], folder: Path, current: Mapping[Path, Outc
 
 def _finish(plan: Plan, work: Work, report: Report) -> Report:
     """What the trials came to, compared and written down."""
-    report.results = Report.of(work.out, plan.task, work.trials).results
+    report.add(results.of_trials(work.trials))
     values = {trial: row_values(made.judged, plan.task) for trial, made in work.trials.items()}
     report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
     made = {trial: [path for path in (m.selected, m.judged) if path] for trial, m in work.trials.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from prune_cli.artifacts.drafts import remove_files
 from prune_cli.artifacts.files import alone
 from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.pipeline.evidence import LOWER, Trial, is_without
+from prune_cli.pipeline.evidence import LOWER, Trial
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.work import Work
@@ -52,7 +52,6 @@ def best_trial(report: Report) -> Trial | None:
     """
     test, metrics = next(iter(report.shown.items()), ("", []))
     metric = metrics[0] if metrics else ""
-    trained = [line for line in report.results if line["kept"] and not is_without(line["method"])]
-    lines = [line for line in trained if line["test"] == test and line.get(metric) is not None]
+    lines = [line for line in report.results if line["test"] == test and line["kept"] and line.get(metric) is not None]
     best = max(lines, key=lambda line: line[metric] * (-1 if metric in LOWER else 1), default=None)
     return (best["method"], best["keep"], best["seed"]) if best else None

@@ -17,8 +17,9 @@ from prune_cli.artifacts.manifest import MANIFEST, Artifact, is_artifact, open_a
 from prune_cli.pipeline import results
 from prune_cli.pipeline.evidence import Trial
 
-KINDS = ("split", "warm-up", "represent", "score", "select", "finetune", "eval")
+KINDS = ("split", "corrupt", "warm-up", "represent", "score", "select", "finetune", "eval")
 WARM_UP = ("warmup", "warmup-rows")
+OF_TRIALS = ("methods/", "without/", "lds/")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def price(run: Path, found: Mapping[Path, Stage], trials: Iterable[Trial]) -> di
     of_kind: dict[str, list[Stage]] = {}
     for stage in sorted(found.values(), key=lambda stage: KINDS.index(stage.kind)):
         of_kind.setdefault(stage.kind, []).append(stage)
-    shared = [stage.facts for stage in found.values() if not stage.place.startswith("methods/")]
+    shared = [stage.facts for stage in found.values() if not stage.place.startswith(OF_TRIALS)]
     return {
         "stages": [{"stage": name, **_total(several)} for name, several in of_kind.items()],
         "total": _total(list(found.values())),
