@@ -419,13 +419,16 @@ def test_d2_passes_messages() -> None:
     near = [sorted((j for j in range(12) if j != i), key=lambda j, i=i: squares[i, j])[:3] for i in range(12)]  # type: ignore[misc]
     u = [values[i] + sum(np.exp(-0.7 * squares[i, j]) * values[j] for j in near[i]) for i in range(12)]
     expected: list[int] = []
+    gains = []
     for _ in range(10):
         i = max((i for i in range(12) if i not in expected), key=lambda i: u[i])
         expected.append(i)
+        gains.append(u[i])
         for j in near[i]:
             u[j] -= np.exp(-0.4 * squares[i, j]) * u[i]
-    kept, _ = run("d2", values, x, 10, k=3, forward=0.7, reverse=0.4)
+    kept, columns = run("d2", values, x, 10, k=3, forward=0.7, reverse=0.4)
     assert kept == expected and prefixes("d2", values, x, None)
+    np.testing.assert_allclose(columns["gain"][kept], gains, rtol=1e-5)
 
 
 @truth("select/mig", by="brute force: the gain of every row from the matrix of shares")
