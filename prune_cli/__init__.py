@@ -227,7 +227,7 @@ def pipeline(file: str | Path, out: str | Path, *, device: str | None = None) ->
     """
     from prune_cli.pipeline.run import run
 
-    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda label, outcome: None)
+    return run(Path(file), Path(out), device=device, dry_run=False, tell=lambda line: None)
 
 
 def report(

@@ -27,13 +27,13 @@ class Help:
 
     key: whether it is part of the recipe. Options that change how a stage runs but not, beyond rounding, what it makes
     are not. by_task: it has a say only for tasks that name it among their OPTIONS; only: only where another option has
-    a value, (name, value). panel: the part of a command's help that it stands in, where that is one of its own.
+    one of these values, (name, values). panel: the part of a command's help that it stands in, if one of its own.
     """
 
     text: str
     key: bool = True
     by_task: bool = False
-    only: tuple[str, str | int] | None = None
+    only: tuple[str, tuple[str | int, ...]] | None = None
     panel: str | None = None
 
 

@@ -21,7 +21,8 @@ __all__ = ["Help", "Option", "build", "checked", "declared", "option", "raise_al
 
 STAGES_ON_DEVICE = ("represent", "finetune", "eval")
 LM_EVAL = "Tasks of lm-eval"
-LORA = ("tune", "lora")  # what options of LoRA have a say with
+LORA = ("tune", ("lora",))  # what options of LoRA have a say with
+LOGS = ("log", ("tensorboard", "wandb", "mlflow"))  # and those of a log
 MOST = 2**31 - 1  # of anything that is counted: libraries count it in 32 bits
 
 
@@ -57,7 +58,7 @@ Target = Annotated[str | None, Help("Represent artifact of the target set, for m
 class Represent:
     """Options of `prune represent`, beside those of the kinds (represent/kinds/), which stand in `kind_options`."""
 
-    model: Annotated[str, Help("Hub name, model folder, or finetune artifact.")]
+    model: Annotated[str | None, Help("Hub name, model folder, or finetune artifact; lexical needs none.")] = None
     kind: Annotated[str, Help("Kinds of representation, with commas.")] = "hidden"
     task: Task = "auto"
     checkpoints: Annotated[str, Help("Which checkpoints of a finetune artifact: all, last, or numbers as in 1,3.")] = (
@@ -132,7 +133,7 @@ class Finetune:
     model: Annotated[str, Help("Hub name or folder of the model to train, or a finetune artifact.")]
     task: Task = "auto"
     tune: Annotated[Literal["full", "lora"], Help("Train all weights, or LoRA adapters and the head.")] = "full"
-    epochs: Annotated[float, Meta(gt=0, le=1_000_000), Help("Passes over the data.", only=("steps", 0))] = 3.0
+    epochs: Annotated[float, Meta(gt=0, le=1_000_000), Help("Passes over the data.", only=("steps", (0,)))] = 3.0
     steps: Annotated[int, Meta(ge=0, le=MOST), Help("Train for this many optimizer steps instead; 0: by epochs.")] = 0
     learning_rate: Annotated[float, Meta(gt=0), Help("Peak learning rate.")] = 5e-5
     schedule: Annotated[Literal["linear", "cosine", "constant"], Help("Shape of the learning rate.")] = "linear"
@@ -176,7 +177,7 @@ class Finetune:
         bool | None,
         Help(
             "Keep Adam's moments with each checkpoint; if left out, with LoRA only.",
-            only=("keep_checkpoints", "epoch"),
+            only=("keep_checkpoints", ("epoch",)),
             panel="Checkpoints",
         ),
     ] = None
@@ -184,7 +185,9 @@ class Finetune:
         Literal["none", "tensorboard", "wandb", "mlflow"],
         Help("Log loss, learning rate and gradient norm for this package.", key=False, panel="Logging"),
     ] = "none"
-    log_steps: Annotated[int, Meta(gt=0, le=MOST), Help("Steps between logs.", key=False, panel="Logging")] = 10
+    log_steps: Annotated[
+        int, Meta(gt=0, le=MOST), Help("Steps between logs.", key=False, only=LOGS, panel="Logging")
+    ] = 10
     save_minutes: SaveMinutes = 10.0
     seed: Seed = 0
     trust_remote_code: TrustRemoteCode = False
@@ -298,9 +301,9 @@ def _without_say(record: Any, task: str | None) -> dict[str, str]:
     named = tasks.load(task).OPTIONS if task else ()
     silent = {}
     for name, known in declared(type(record)).items():
-        other, value = known.help.only or ("", "")
-        if other and getattr(record, other) != value:
-            silent[name] = f"{other} {getattr(record, other)}, only with {value}"
+        other, values = known.help.only or ("", ())
+        if other and getattr(record, other) not in values:
+            silent[name] = f"{other} {getattr(record, other)}, only with {', '.join(map(str, values))}"
         elif task and known.help.by_task and name not in named:
             silent[name] = f"the task {task}"
     return silent

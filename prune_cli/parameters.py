@@ -56,6 +56,10 @@ ValidationRows = Annotated[str | None, typer.Option(help="Validation rows; if le
 TestRows = Annotated[
     list[str] | None, typer.Option(help="Test rows, or NAME=FILE. Repeatable; if none, a part of the training rows.")
 ]
+SomeTemplate = Annotated[
+    str | None,
+    typer.Option("--chat-template", metavar="FILE", help="generation: a Jinja file in place of the chat template."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The artifact to make: a folder.", show_default=False)]
 Fields = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""A real browser without a window: a page opened, what it asks for, what it complains of, what it holds."""
+"""A real browser without a window: a page opened, what it asks for and complains of, and what it says of itself."""
 
 from __future__ import annotations
 

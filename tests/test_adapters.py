@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import AutoPeftModelForCausalLM, IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -167,12 +167,9 @@ def test_a_language_models_adapters(tmp_path: Path) -> None:
     assert {"generation_config.json", "chat_template.jinja"} <= set(made.files)
 
 
-def test_adapters_of_the_hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the cache, with their base there: known by the commits of both."""
-    folder = adapters(tiny_model, tmp_path / "adapters", CONFIGS["rsLoRA"])
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "someone/base"}))
-    for name, files in {"adapters": folder, "base": tiny_model}.items():
+def in_the_hubs_cache(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put folders into the cache of the hub as someone/NAME; it is all that the hub has."""
+    for name, files in folders.items():
         repository = tmp_path / "hub" / f"models--someone--{name}"
         shutil.copytree(files, repository / "snapshots" / COMMIT)
         (repository / "refs").mkdir()
@@ -181,11 +178,45 @@ def test_adapters_of_the_hub(tiny_model: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for module in ("huggingface_hub.file_download", "huggingface_hub._snapshot_download"):
         monkeypatch.setattr(f"{module}.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_adapters_of_the_hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the cache, with their base there: known by the commits of both."""
+    folder = adapters(tiny_model, tmp_path / "adapters", CONFIGS["rsLoRA"])
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "someone/base"}))
+    in_the_hubs_cache({"adapters": folder, "base": tiny_model}, tmp_path, monkeypatch)
     named = find("someone/adapters")
     assert named.base is not None and named.base.digest == f"hub:someone/base@{COMMIT}"
     assert named.digest != find(str(folder)).digest
     model, _ = load.load(named, tasks.load("classification"), [0, 1], load.load_tokenizer(named), new_head=False)
     assert any("lora_A" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("source", ["folder", "hub"])
+def test_peft_finds_the_model_beneath_ours(
+    source: str, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name that it was given as; adapters on merged ones have no such model, and name none."""
+    base = REPOSITORY / "sample_data" / "lm"
+    if source == "hub":
+        in_the_hubs_cache({"base": base}, tmp_path, monkeypatch)
+    name = {"folder": str(base), "hub": "someone/base"}[source]
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "Hi", "response": "Hello"}])
+    train = ["finetune", rows, "--task", "generation", "--tune", "lora", "--steps", 2, "--learning-rate", "1e-1"]
+    ran = prune(*train, "-o", tmp_path / "lora", "--model", name)
+    assert ran.code == 0, ran.err
+    named = find(str(tmp_path / "lora"))
+    tokenizer = load.load_tokenizer(named)
+    ours, _ = load.load(named, tasks.load("generation"), [], tokenizer, new_head=False)
+    theirs = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "lora"))
+    assert theirs.peft_config["default"].base_model_name_or_path == name
+    found = logits(theirs, tokenizer)
+    torch.testing.assert_close(found, logits(ours, tokenizer))
+    assert (found - logits(AutoModelForCausalLM.from_pretrained(base), tokenizer)).abs().max() > 0.1
+    if source == "hub":
+        assert prune(*train, "-o", tmp_path / "more", "--model", tmp_path / "lora").code == 0
+        assert json.loads((tmp_path / "more/adapter_config.json").read_text())["base_model_name_or_path"] is None
 
 
 def changed(folder: Path, **values: Any) -> None:

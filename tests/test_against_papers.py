@@ -25,6 +25,7 @@ from prune_cli.numeric.shares import equal_shares, proportional_shares, smallest
 from prune_cli.numeric.vectors import vectors
 from prune_cli.tasks import classification
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
+from tests.truth import truth
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -228,6 +229,7 @@ def waves(n: int, e: int, d: int, step: float) -> np.ndarray:
 RATES = np.array([2e-5, 5e-6])
 
 
+@truth("score/less", by="published code: its formula")
 def test_less_is_that_of_the_published_code() -> None:
     """Five rows, three subtasks of two target rows, two checkpoints through matching.py of LESS 8abf962."""
     theirs = [0.22319974549, 0.17366316565, 0.15133845883, -0.01456741735, 0.04822087794]
@@ -258,6 +260,7 @@ def test_less_without_scaling_multiplies_by_the_scale() -> None:
         np.testing.assert_allclose(found, plain, rtol=1e-12)
 
 
+@truth("score/influential", "score/self_influence", by="brute force: sums over pairs")
 def test_influential_and_self_influence_are_sums_over_pairs() -> None:
     """Du et al. 2025: Σ_e η_e ⟨x_i, Σ_j x_j⟩ / n and Σ_e η_e ‖x_i‖², worked pair by pair."""
     x = waves(6, 2, 3, 0.4)

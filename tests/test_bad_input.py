@@ -301,6 +301,7 @@ def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path
         (["--tune", "lora", "--lora-rank", "0"], ("lora_rank: 0; allowed: a whole number above 0",)),
         (["--learning-rate", "1e30"], ("training diverged",)),
         (["--lora-rank", "8"], ("lora_rank: 8; it has no say with tune full, only with lora; leave it out",)),
+        (["--log-steps", "5"], ("log_steps: 5; it has no say with log none, only with tensorboard, wandb, mlflow",)),
         (["--keep-moments"], ("keep_moments: true; it has no say with keep_checkpoints none, only with epoch",)),
         (["--loss-on", "last"], ("loss_on: last; it has no say with the task classification; leave it out",)),
     ],

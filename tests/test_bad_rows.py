@@ -151,3 +151,17 @@ def test_a_dry_run_of_a_pipeline_tokenises(here: Path, prune: Prune) -> None:
     assert len(ran.errors) == 1 and ran.errors[0].startswith("data.jsonl:2: response of "), ran.err
     (here / "p.toml").write_text(plan.replace("20", "400"))
     assert prune("pipeline", "p.toml", "-o", "runs", "--dry-run").code == 0
+
+
+@pytest.mark.parametrize("data", ["part-*.jsonl", "./part-*.jsonl"])
+def test_the_list_of_bad_rows_is_no_data(
+    data: str, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern that reads it too is refused, before there is such a file; a hidden file is none of a pattern's."""
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "part-1.jsonl", [*sentences(4), {"text": " "}])
+    select = ["select", data, "-o", "out", "--method", "random", "--keep", 2, "--skip-bad"]
+    told = f"skip_bad: part-bad.jsonl; it would be read as data, by {data}; allowed: another file"
+    assert prune(*select, "part-bad.jsonl").errors == [told]
+    assert [path.name for path in tmp_path.iterdir()] == ["part-1.jsonl"]
+    assert prune(*select, ".part-bad.jsonl").code == prune(*select, "bad/part-2.jsonl", "--force").code == 0

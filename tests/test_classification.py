@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.tasks import classification, tokens
 from tests.conftest import sentences, write_rows
+from tests.truth import truth
 
 
 def test_metrics_of_classes_by_hand() -> None:
@@ -61,3 +64,14 @@ def test_rows_are_tokenised_block_by_block(tmp_path: Path, tiny_model: Path, mon
         assert encoded.input_ids[part].tolist() == alone["input_ids"]
         assert encoded.token_type_ids[part].tolist() == alone["token_type_ids"]
     assert [len(block) for block in tokens.blocks(rows, lambda row: "text_pair" in row)] == [1, 1, 1, 1, 1, 1, 1]
+
+
+@truth("score/entropy", "score/upd", by="worked example")
+def test_entropy_and_upd_by_hand() -> None:
+    """Of (½, ½) log 2 and 0; of (9⁄10, 1⁄10), the second gold, σ(log 10) = 10⁄11 times 1 − H / log 2; of (1, 0)."""
+    logits = torch.log(torch.tensor([[0.5, 0.5], [0.9, 0.1], [1.0, 1e-30]]))
+    logits[2, 1] = -math.inf  # a choice that a row does not have
+    found = classification.dynamics(logits, torch.tensor([0, 1, 0]))
+    entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    np.testing.assert_allclose(found["entropy"], [math.log(2), entropy, 0], atol=1e-6)
+    np.testing.assert_allclose(found["upd"], [0, 10 / 11 * (1 - entropy / math.log(2)), 0.5], atol=1e-6)

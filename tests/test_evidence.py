@@ -133,3 +133,23 @@ def test_tasks_of_a_group_may_have_other_metrics() -> None:
     document = {"task": "a", "id": 0, "filter": "none", "reference": 1, "prediction": 1}
     own = [{**document, "f1": 0.5, "acc": 1.0}, {**document, "task": "b", "mcc": 0.1, "acc": 0.0}]
     assert {name: array.tolist() for name, array in _of_benchmark(own).items()} == {"acc": [1.0, 0.0]}
+
+
+def test_removal_is_compared_with_removing_random_rows() -> None:
+    """What is left without a method's picks meets what is left without random ones; a family of its own for Holm."""
+    left = {("without random", "0.1"): 0.8, ("without good", "0.1"): 0.7, ("without bad", "0.1"): 0.95}
+    both, alone = compare(runs({**MEANS, **left})), compare(runs(MEANS))
+    found = {(c.method, c.keep): c for c in both}
+    assert found.keys() == {(c.method, c.keep) for c in alone} | {("without good", "0.1"), ("without bad", "0.1")}
+    assert found["without good", "0.1"].verdict == "worse" and found["without bad", "0.1"].verdict == "better"
+    assert found["without good", "0.1"].difference.estimate == pytest.approx(-0.1, abs=0.05)
+    removed = [c for c in both if c.method in ("without good", "without bad")]
+    assert [c.p for c in removed] == pytest.approx(holm([c.difference.p for c in removed]))
+    kept = [c for c in both if c.method in ("good", "bad")]
+    assert [c.p for c in kept] == pytest.approx(holm([c.difference.p for c in kept]))
+    lines = list(told(both))
+    assert len(lines) == 7 and lines[5].startswith("Without a method's picks against without as many random rows")
+    assert lines[6].startswith("  test accuracy, without 0.1: missed more: good -0.")
+    assert "; missed less: bad +0." in lines[6]
+    same = {("without random", "0.1"): 0.8, ("without good", "0.1"): 0.8}
+    assert "no method's picks are missed more than random rows here (a" in list(told(compare(runs(same))))[-1]

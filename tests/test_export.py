@@ -1,7 +1,13 @@
 """Kept rows for others: what comes out is what went in, in a form that the trainer's own loader reads.
 
-LLaMA-Factory's converter, axolotl's prompt strategies and TRL's SFTTrainer were run on these exports once. Asked here
-is what the documentation of the first two says, and what TRL made of its own (trl_export.json).
+LLaMA-Factory's converter, axolotl's loader and TRL's SFTTrainer were run on these exports once. Asked here is what the
+documentation of the first two says, and what TRL made of its own (trl_export.json).
+
+axolotl 0.19 (transformers 5.16, no GPU): the lines of axolotl.yaml with a base_model, SmolLM2 or one whose template
+has tools, through `load_cfg`, then `load_datasets` or, with `rl`, `load_preference_datasets`. All rows of each form
+came out. Chats have the tokens that prune trains on, texts and pairs of texts the labels too. In chats axolotl's labels
+lack what a template puts around a turn: the line end behind its last token, an empty <think>. Alpaca comes in Alpaca's
+own prompt. Of messages it reads tool_calls only where the template's loop calls a message `message`.
 """
 
 from __future__ import annotations
@@ -111,19 +117,15 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "preference sharegpt": (
         {**CONVERTED, "ranking": True, "columns": {"messages": "conversations", **COMPARED}},
-        {
-            "type": "chat_template.default",
-            "field_messages": "conversations",
-            "message_property_mappings": ROLES,
-            "roles": {"user": ["human"], "assistant": ["gpt"], "system": ["system"]},
-        },
+        {"type": "chat_template.default", "field_messages": "messages"},
     ),
 }
 KEPT_AS_THEY_CAME = {  # the others are converted
     "llamafactory": set(DOCUMENTED)
     - {"messages tools", "prompt_completion messages", "preference messages", "preference whole"},
     "axolotl": set(DOCUMENTED)
-    - {"alpaca history", "sharegpt tools", "prompt_response", "prompt_completion messages", "preference alpaca"},
+    - {"alpaca history", "sharegpt tools", "prompt_response", "prompt_completion messages"}
+    - {"preference alpaca", "preference sharegpt"},
 }
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prune_cli.artifacts import tensors
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.errors import PruneError
+from prune_cli.models.answers import forward
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
 from prune_cli.tasks import Judging, generation, text_scores
@@ -143,6 +144,9 @@ def test_losses_and_dynamics_are_those_of_each_row_alone(folder: Path, kind: str
                 sums["margin"] += scores[token] - np.delete(scores, token).max()
                 sums["el2n"] += np.linalg.norm(p - np.eye(len(p))[token])
                 sums["improbability"] += 1 - p[token]
+                entropy = -(p * np.log(p)).sum()
+                sums["entropy"] += entropy
+                sums["upd"] += 1 / (1 + p[token]) * max(0, 1 - entropy / math.log(len(p)))  # σ(−log p) = 1 / (1 + p)
             for name, total in sums.items():
                 assert dynamics[name][i].item() == pytest.approx(total / len(answer), abs=1e-5), name
 
@@ -545,3 +549,26 @@ def test_the_longest_responses_are_those_of_the_assistant(tmp_path: Path, prune:
         done = prune(*command, "-o", tmp_path / name)
         assert done.code == 0, done.err
         assert [line["score"] for line in read_rows(tmp_path / name / "score.jsonl")] == lengths
+
+
+def test_the_last_layer_sees_the_tokens_that_are_trained_on_alone(folder: Path) -> None:
+    """Its logits at the places asked for, losses and gradients are those of a forward with all of them."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "llama").eval()
+    ids = torch.tensor([[5, 6, 7, 8, 5, 6], [7, 8, 5, 6, 0, 0]])
+    labels = torch.tensor([[-100, 6, -100, 8, 5, -100], [-100, -100, 5, 6, -100, -100]])
+    at, gold = generation.answers(labels)
+    assert at.tolist() == [[0, 2, 3, 0], [1, 2, 0, 0]]
+    assert gold.tolist() == [[-100, 6, 8, 5], [-100, 5, 6, -100]]
+    seen: list[torch.Size] = []
+    model.get_output_embeddings().register_forward_hook(lambda _, given, made: seen.append(made.shape))
+    inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    some = forward(model, inputs, at).logits
+    every = forward(model, inputs, None).logits
+    assert [shape[1] for shape in seen] == [4, 6]
+    torch.testing.assert_close(some[0, :3], every[0, [0, 2, 3]])
+    torch.testing.assert_close(some[1, :2], every[1, [1, 2]])
+    both = [generation.losses(some, gold), generation.losses(every, labels)]
+    torch.testing.assert_close(*both)
+    torch.testing.assert_close(*[torch.autograd.grad(loss.sum(), model.lm_head.weight)[0] for loss in both])
+    model.get_output_embeddings = lambda: None  # a model that does not tell
+    torch.testing.assert_close(forward(model, inputs, at).logits, some)

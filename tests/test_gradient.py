@@ -97,9 +97,10 @@ def batch(lengths: list[int] = LENGTHS) -> Batch:
 
     def alone(i: int) -> Batch:
         inputs = {"input_ids": ids[i : i + 1, : lengths[i]], "attention_mask": mask[i : i + 1, : lengths[i]]}
-        return Batch(inputs, labels[i : i + 1], lambda _: alone(i))
+        own = labels[i : i + 1]
+        return Batch(inputs, own, None, own, lambda _: alone(i))
 
-    return Batch({"input_ids": ids, "attention_mask": mask}, labels, alone)
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels, None, labels, alone)
 
 
 def alone(model: Any, rows: Batch, i: int) -> dict[str, torch.Tensor]:

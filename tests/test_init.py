@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,47 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path, prune: Prune, data: Path) 
     done = prune("init", data / "train.jsonl", "-o", data / "train.jsonl", "--force")
     assert "is one of the inputs" in done.errors[0] and (data / "train.jsonl").read_bytes() == before
     assert "-: no such file; allowed: a data file" in prune("init", "-").errors[0]
+
+
+def test_bad_rows_and_a_chat_template_go_into_the_file(tmp_path: Path, prune: Prune) -> None:
+    """Bad rows are left out, and the pipeline alone writes them; paths are seen from the folder of the file."""
+    rows = [{"prompt": f"What is {i}?", "response": f"It is {i}."} for i in range(20)]
+    data = write_rows(tmp_path / "rows.jsonl", [*rows, {"prompt": "What?"}])
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }} .{{ eos_token }}{% endfor %}")
+    given = [data, "--model", SAMPLE / "lm", "--skip-bad", tmp_path / "bad.jsonl", "--chat-template", template]
+    (tmp_path / "sub").mkdir()
+    plan, told = init(prune, tmp_path / "sub", *given)
+    assert "20 train rows" in told and "bad rows are left out; the pipeline writes them into" in told
+    assert plan.bad_rows is not None and plan.bad_rows.resolve() == tmp_path / "bad.jsonl"
+    assert not plan.bad_rows.exists()
+    for table in (plan.warmup, plan.finetune):
+        assert Path(str(table.chat_template)).resolve() == template
+    plain = init(prune, tmp_path / "sub", *given[:-2], "--force")[1]
+    assert plain.split("lengths: ")[1] != told.split("lengths: ")[1]
+    done = prune("init", SAMPLE / "train.jsonl", "--chat-template", template)
+    assert "rows of the task classification are no conversations; leave it out" in done.errors[0]
+
+
+@pytest.mark.parametrize(("words", "limit", "max_length"), [(5000, None, 8192), (5000, 3000, 3000), (700, 3000, 1024)])
+def test_one_long_response(words: int, limit: int | None, max_length: int, tmp_path: Path, prune: Prune) -> None:
+    """It is never cut: there is room for it where the model has any; where it has none, that and its place are told."""
+    base = tmp_path / "model"
+    shutil.copytree(SAMPLE / "lm", base)
+    for name, key, value in (
+        ("config.json", "max_position_embeddings", 100_000),
+        ("tokenizer_config.json", "model_max_length", limit or 100_000),
+    ):
+        path = base / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    rows = [{"prompt": f"What is {i}?", "response": f"It is {i}."} for i in range(40)]
+    rows[7]["response"] = "a " * words
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    done = prune("init", data, "-o", tmp_path / "my.toml", "--model", base)
+    assert done.code == 0, done.err
+    assert f"max_length = {max_length}\n" in (tmp_path / "my.toml").read_text()
+    unfit = f"1 rows have a response too long for the {limit or 0:,} tokens that the model takes; the pipeline refuses"
+    assert (unfit in done.err and f"the first is {data}:8" in done.err) == (words > (limit or words))
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ from typing import Annotated
 from prune_cli.options import Help
 from prune_cli.represent.observe import Tensor, Watcher
 
-TENSORS = {"entropy": Tensor((), "float32", "entropy of the predicted probabilities (nats); higher: less sure")}
-FEATURES = "entropy"
+TENSORS = {"doubt": Tensor((), "float32", "doubt of the predicted probabilities (nats); higher: less sure")}
+FEATURES = "doubt"
 NEEDS = frozenset({"head"})
 
 
@@ -56,7 +56,7 @@ def observe(setup, opts):
 
 
 class Entropy(Watcher):
-    """Observes `entropy` [b]."""
+    """Observes `doubt` [b]."""
 
     def __init__(self, opts):
         self._opts = opts
@@ -64,7 +64,7 @@ class Entropy(Watcher):
     def rows(self, batch):
         """The batch's entropies."""
         logits = (batch.outputs.logits.detach().float() / self._opts.temperature).log_softmax(1)
-        return {"entropy": -(logits.exp() * logits).sum(1)}
+        return {"doubt": -(logits.exp() * logits).sum(1)}
 '''
 
 
@@ -101,7 +101,7 @@ def values_of(name: str, folder: Path) -> dict[str, Any]:
     given = {"model": str(folder / "model"), "kind": name, "task": "generation"}
     if "target" in kind.needs:
         given["target_data"] = str(folder / "target.jsonl")
-    small = {"dim": 64, "dtype": "float32"}
+    small = {"dim": 64, "buckets": 61, "dtype": "float32"}
     return {**given, **{key: value for key, value in small.items() if name in kinds.users(key)}}
 
 
@@ -173,14 +173,14 @@ def test_what_a_kind_gives(name: str, world: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({'FEATURES = "entropy"\n': ""}, "kind entropy lacks FEATURES"),
-        ({"def observe": "def watch"}, "kind entropy lacks observe"),
-        ({"class Options": "class Choices"}, "kind entropy lacks Options"),
-        ({'"""Entropy of the model\'s prediction."""': ""}, "kind entropy lacks a docstring"),
-        ({'FEATURES = "entropy"': 'FEATURES = "logits"'}, "FEATURES: logits; allowed: entropy"),
+        ({'FEATURES = "doubt"\n': ""}, "kind doubt lacks FEATURES"),
+        ({"def observe": "def watch"}, "kind doubt lacks observe"),
+        ({"class Options": "class Choices"}, "kind doubt lacks Options"),
+        ({'"""Entropy of the model\'s prediction."""': ""}, "kind doubt lacks a docstring"),
+        ({'FEATURES = "doubt"': 'FEATURES = "logits"'}, "FEATURES: logits; allowed: doubt"),
         ({'{"head"}': '{"luck"}'}, "NEEDS: luck; allowed: backward, gradients, head, gold, prompt, classes, target"),
         ({'"float32"': "None"}, "a tensor has no dtype; allowed: a dtype, or an option dtype"),
-        ({'{"entropy": Tensor': '{"entropy": Tensor((), "float32", ""), "margin": Tensor'}, "tensor margin: the kind"),
+        ({'{"doubt": Tensor': '{"doubt": Tensor((), "float32", ""), "margin": Tensor'}, "tensor margin: the kind"),
         ({"@dataclass(frozen=True)\n": ""}, "Options: not a dataclass"),
     ],
 )
@@ -190,22 +190,22 @@ def test_half_a_kind_is_an_error(change: dict[str, str], problem: str, own: Path
     for old, new in change.items():
         assert old in text
         text = text.replace(old, new)
-    (own / "entropy.py").write_text(text)
+    (own / "doubt.py").write_text(text)
     with pytest.raises(PruneError) as caught:
-        kinds.load("entropy")
-    assert caught.value.message.startswith(f"{own / 'entropy.py'}: ")
+        kinds.load("doubt")
+    assert caught.value.message.startswith(f"{own / 'doubt.py'}: ")
     assert problem in caught.value.message
 
 
 def test_an_option_of_two_kinds_is_declared_alike(own: Path) -> None:
     """Where two kinds have an option of one name with different defaults, the command cannot offer it."""
-    (own / "entropy.py").write_text(ENTROPY)
-    (own / "warmth.py").write_text(ENTROPY.replace('"entropy"', '"warmth"'))
-    assert kinds.users("temperature") == ["entropy", "warmth"]
+    (own / "doubt.py").write_text(ENTROPY)
+    (own / "warmth.py").write_text(ENTROPY.replace('"doubt"', '"warmth"'))
+    assert kinds.users("temperature") == ["doubt", "warmth"]
     assert kinds.options()["temperature"].default == 1.0
     (own / "warmth.py").unlink()
-    (own / "heat.py").write_text(ENTROPY.replace('"entropy"', '"heat"').replace("= 1.0", "= 2.0"))
-    with pytest.raises(PruneError, match="option temperature: entropy and heat declare it differently"):
+    (own / "heat.py").write_text(ENTROPY.replace('"doubt"', '"heat"').replace("= 1.0", "= 2.0"))
+    with pytest.raises(PruneError, match="option temperature: doubt and heat declare it differently"):
         kinds.options()
 
 
@@ -231,31 +231,31 @@ def test_every_mistake_is_told_at_once() -> None:
 
 
 @pytest.fixture
-def entropy(own: Path, made: Path, data: Path, prune: Prune, tmp_path: Path) -> Path:
+def doubt(own: Path, made: Path, data: Path, prune: Prune, tmp_path: Path) -> Path:
     """Rows represented by a new kind, added as one file."""
-    (own / "entropy.py").write_text(ENTROPY)
+    (own / "doubt.py").write_text(ENTROPY)
     start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup"]
-    ran = prune(*start, "--kind", "entropy,hidden")
+    ran = prune(*start, "--kind", "doubt,hidden")
     assert ran.code == 0, ran.err
     return tmp_path / "out"
 
 
-def test_a_new_kind_is_one_file(entropy: Path, own: Path, made: Path, data: Path, prune: Prune) -> None:
+def test_a_new_kind_is_one_file(doubt: Path, own: Path, made: Path, data: Path, prune: Prune) -> None:
     """A file alone makes a kind that is represented and shown; a change of its code makes the artifact stale."""
-    values = tensors.load(entropy / "entropy.safetensors")["entropy"]
+    values = tensors.load(doubt / "doubt.safetensors")["doubt"]
     assert values.shape == (24, 2)
     assert ((values > 0) & (values <= np.log(2) + 1e-6)).all()
-    assert "entropy" in prune("show", entropy).out
-    (own / "entropy.py").write_text(ENTROPY.replace(".sum(1)", ".mean(1)"))
-    start = ["represent", data / "train.jsonl", "-o", entropy, "--model", made / "warmup", "--kind", "entropy,hidden"]
+    assert "doubt" in prune("show", doubt).out
+    (own / "doubt.py").write_text(ENTROPY.replace(".sum(1)", ".mean(1)"))
+    start = ["represent", data / "train.jsonl", "-o", doubt, "--model", made / "warmup", "--kind", "doubt,hidden"]
     ran = prune(*start)
-    assert "code of kind entropy changed" in ran.errors[0]
+    assert "code of kind doubt changed" in ran.errors[0]
     assert "kind hidden" not in ran.errors[0]
 
 
-def test_a_new_kind_is_scored(entropy: Path, own: Path, prune: Prune, tmp_path: Path) -> None:
+def test_a_new_kind_is_scored(doubt: Path, own: Path, prune: Prune, tmp_path: Path) -> None:
     """A new kind is what a score runs on, by --on."""
-    ran = prune("score", entropy, "-o", tmp_path / "score", "--method", "prototypicality", "--on", "entropy")
+    ran = prune("score", doubt, "-o", tmp_path / "score", "--method", "prototypicality", "--on", "doubt")
     assert ran.code == 0, ran.err
 
 

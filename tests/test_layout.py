@@ -15,8 +15,8 @@ from prune_cli.artifacts.code import imported, parsed, serialised
 PACKAGE = Path(prune_cli.__file__).parent
 # from top to bottom: what stands above may import what stands below, and nothing else
 LAYERS = (
-    "__main__ main cli parameters __init__ pipeline report stages simulation training methods represent models options "
-    "gradients export tasks data artifacts guide score select numeric runtime option errors version"
+    "__main__ main cli commands parameters __init__ pipeline report stages simulation training methods represent "
+    "models options gradients export tasks data artifacts guide score select numeric runtime option errors version"
 ).split()
 LONGEST = 400  # lines
 

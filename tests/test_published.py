@@ -11,10 +11,14 @@ from prune_cli.pipeline.entries import kinds_read, represent_options
 from prune_cli.represent import kinds
 
 NAMES = [
-    *("random", "full", "none", "longest", "hard-to-learn", "ambiguous", "el2n", "perplexity", "ifd", "memorization"),
+    *("random", "full", "none", "longest", "hard-to-learn", "ambiguous", "el2n"),
+    *("easy-to-learn", "forgetting", "threshold-closeness", "aum", "grand", "tailsft", "entropy", "upd"),
+    *("knn-label", "ccs", "d2", "perplexity", "ifd", "memorization"),
     *("memorization-adam", "influential", "prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
+    *("k-center", "craig", "gradmatch", "moderate", "semdedup", "d4", "novelselect"),
     *("less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"),
+    *("tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"),
 ]
 each_method = pytest.mark.parametrize("method", published().values(), ids=lambda method: method.name)
 
@@ -65,14 +69,16 @@ def test_the_pooling_of_rds_is_weighted_by_position_and_its_model_is_as_it_was()
     """RDS+ pools a pretrained model's states with weights that grow with position; perplexity and IFD ask it too."""
     assert published()["rds"].represent_options == {"pooling": "position"}
     asking = [name for name, method in published().items() if method.model == "reference"]
-    assert asking == ["perplexity", "ifd", "rds", "rds-max"]
+    assert asking == ["knn-label", "perplexity", "ifd", "semdedup", "d4", "novelselect", "rds", "rds-max"]
 
 
 @each_method
 def test_a_method_says_what_it_is_after_and_where_it_is_from(method):
-    """The objective is one of four, and all but the baselines name a paper by its arXiv number."""
+    """The objective is one of four, and all but the baselines name a paper by its number."""
     assert method.objective in ("difficulty", "diversity", "relevance", "baseline")
-    assert ("arXiv" in method.source) == (method.name not in ("random", "full", "none"))
+    assert ("arXiv" in method.source or "OpenReview" in method.source) == (
+        method.name not in ("random", "full", "none")
+    )
     assert method.source
 
 
@@ -80,6 +86,7 @@ def test_relevance_alone_needs_a_target_set():
     """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [m for m in published().values() if m.wants_target]
     names = ["less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"]
+    names += ["tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"]
     assert [m.name for m in wanting] == names
     assert {m.objective for m in wanting} == {"relevance"}
 

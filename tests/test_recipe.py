@@ -14,15 +14,34 @@ from tests.conftest import Prune, read_rows
 # What a user gets who sets nothing: a changed default changes results, and is to be decided, not to happen.
 DEFAULTS = {
     "score": {
+        "density": {"how": "neighbours", "k": 10, "bandwidth": 0.0, "checkpoints": "side", "normalize": False},
         "ifd": {"unhelped_last": True},
         "influential": {"normalize": False},
         "less": {"normalize": True},
+        "moderate": {"checkpoints": "side", "normalize": False},
         "prototypicality": {"k": 10, "checkpoints": "side", "normalize": False},
         "rds": {"checkpoints": "side"},
     },
     "select": {
+        "ccs": {"beta": 0.1, "k": 50, "hard": "high"},
+        "d2": {"k": 10, "forward": 1.0, "reverse": 1.0, "checkpoints": "side", "normalize": True},
+        "d4": {"dedup": 0.75, "k": 0, "checkpoints": "side"},
+        "deita": {"threshold": 0.9, "checkpoints": "side"},
+        "facility_location": {"metric": "euclidean", "how": "auto", "checkpoints": "side"},
+        "gist": {"weight": 1.0, "epsilon": 0.1, "checkpoints": "side", "normalize": False},
+        "graph_cut": {"penalty": 0.5, "checkpoints": "side"},
+        "herding": {"checkpoints": "side", "normalize": False},
+        "k_center": {"checkpoints": "side", "normalize": False},
+        "k_dpp": {"epsilon": 1e-4, "checkpoints": "side", "normalize": True},
         "kmeans": {"k": 100, "checkpoints": "side", "normalize": False},
+        "mig": {"k": 100, "threshold": 0.9, "power": 0.8, "checkpoints": "side"},
+        "novel": {"proximity": 1.0, "density": 0.5, "k": 10, "counted": 100, "checkpoints": "side"},
+        "omp": {"penalty": 0.5, "checkpoints": "side", "normalize": False},
         "round_robin": {"checkpoints": "side"},
+        "saturated_coverage": {"alpha": 0.0, "checkpoints": "side"},
+        "semdedup": {"epsilon": 0.0, "k": 0, "keep": "hard", "checkpoints": "side"},
+        "stratified": {"k": 10},
+        "weighted": {"weight": "score", "temperature": 1.0},
     },
 }
 
@@ -49,6 +68,7 @@ def test_the_seed_is_in_the_recipe_of_what_draws(
     """Another seed is another artifact for each method that draws: told as such, and made with --replace."""
     command = [stage, made / "train", "-o", tmp_path / "out", "--method", method]
     command += ["--on", "hidden"] if methods.load(stage, method).wants_representation else []
+    command += [made / "score"] if "score" in methods.load(stage, method).inputs else []
     command += ["--keep", 5] if stage == "select" else []
     assert prune(*command).code == 0
     assert "up to date" in prune(*command, "--seed", 0).err

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from prune_cli.methods import method as methods
 from prune_cli.numeric import blocks as _blocks
 from prune_cli.numeric import kmeans as _kmeans
+from tests.truth import truth
 
 
 def score(name, *args, **options):
@@ -25,6 +26,7 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
+@truth("score/random", by="closed form: mean and variance")
 def test_random_is_uniform_and_follows_its_seed():
     """Random scores are in [0, 1) with mean 1/2 and variance 1/12, within three standard errors."""
     scores = score("random", 20_000, rng())
@@ -34,18 +36,21 @@ def test_random_is_uniform_and_follows_its_seed():
     assert score("random", 9, rng(1)).tolist() != score("random", 9, rng(2)).tolist()
 
 
+@truth("score/loss", by="worked example")
 def test_loss_is_minus_the_last_log_probability():
     """p = 1/2, 1/4 and 1 at the last checkpoint are losses of ln 2, ln 4 and 0."""
     logprob = log([[0.9, 0.5], [0.1, 0.25], [0.3, 1.0]])
     np.testing.assert_allclose(score("loss", logprob), [0.693147, 1.386294, 0], atol=1e-6)
 
 
+@truth("score/hard_to_learn", by="worked example")
 def test_hard_to_learn_is_one_minus_mean_probability():
     """Mean probabilities 0.3, 0.8 and 0.5 are scores of 0.7, 0.2 and 0.5."""
     logprob = log([[0.2, 0.4], [0.9, 0.7], [0.5, 0.5]])
     np.testing.assert_allclose(score("hard_to_learn", -np.expm1(logprob)), [0.7, 0.2, 0.5], atol=1e-6)
 
 
+@truth("score/ambiguous", by="worked example")
 def test_ambiguous_is_the_population_deviation_of_the_probability():
     """0.2, 0.4, 0.9: mean 0.5, squares 0.09 + 0.01 + 0.16 = 0.26, over 3 (not 2), root 0.294392."""
     logprob = log([[0.2, 0.4, 0.9], [0.3, 0.3, 0.3], [0.1, 0.9, 0.5]])
@@ -59,6 +64,7 @@ def test_ambiguous_of_one_checkpoint_is_zero():
     assert score("ambiguous", -np.expm1(log([[0.2], [0.9]]))).tolist() == [0, 0]
 
 
+@truth("score/perplexity", by="worked example")
 def test_perplexity_is_one_over_the_probability_a_token():
     """Mean log-probabilities of ln ½, ln ¼ and 0 at the last checkpoint are perplexities of 2, 4 and 1."""
     logprob = log([[0.9, 0.5], [0.1, 0.25], [0.3, 1.0]])
@@ -75,6 +81,7 @@ IFD_PROMPTED = -np.array([[9, 1], [9, 2], [9, 3], [9, 6], [9, 2]], np.float32)
 IFD_ALONE = -np.array([[9, 4], [9, 4], [9, 2], [9, 2], [9, 2]], np.float32)  # ratios ¼, ½, 3⁄2, 3 and 1
 
 
+@truth("score/ifd", by="worked example")
 def test_ifd_is_the_loss_with_the_prompt_over_the_loss_without():
     """Losses of 1 and 2 with the prompt, 4 without, at the last checkpoint: ¼ and ½; equal losses: 1."""
     scores = score("ifd", IFD_PROMPTED, IFD_ALONE)
@@ -107,6 +114,7 @@ def test_rds_is_the_cosine_to_the_most_similar_target_row():
     np.testing.assert_allclose(score("rds", features, target[:1]), [0.6, -1, 1, 0], atol=1e-12)
 
 
+@truth("score/rds", by="peer: scikit-learn")
 @pytest.mark.parametrize("numbers", [1, 50, 2**22])
 def test_rds_agrees_with_scikit_learn(monkeypatch, numbers):
     """Whatever the size of a block, the maximum of scikit-learn's table of cosines."""
@@ -117,12 +125,14 @@ def test_rds_agrees_with_scikit_learn(monkeypatch, numbers):
     np.testing.assert_allclose(score("rds", features, target), table.max(axis=1), rtol=1e-9)
 
 
+@truth("score/el2n", by="worked example")
 def test_el2n_is_the_mean_over_checkpoints():
     """Error norms (1, 0.5), (0.25, 0.75) and (√2, √2) are scores of 0.75, 0.5 and √2."""
     el2n = np.array([[1, 0.5], [0.25, 0.75], [math.sqrt(2)] * 2], np.float32)
     np.testing.assert_allclose(score("el2n", el2n), [0.75, 0.5, 1.414214], atol=1e-6)
 
 
+@truth("score/memorization", by="worked example")
 def test_memorization_weighs_squared_norms_by_learning_rate():
     """η = 0.1, 0.01: 0.1·1 + 0.01·4 = 0.14, 0.1·9 + 0 = 0.9, 0.1·0.25 + 0.01·0.25 = 0.0275."""
     grad_norm = np.array([[1, 2], [3, 0], [0.5, 0.5]], np.float32)
@@ -144,6 +154,7 @@ def test_prototypicality_is_the_squared_distance_to_the_nearest_centroid():
         np.testing.assert_allclose(scores, [2, 4, 2, 4, 4, 0], atol=1e-5)
 
 
+@truth("score/prototypicality", by="closed form: one prototype is the mean")
 def test_prototypicality_with_one_prototype_is_the_distance_to_the_mean():
     """With k = 1 the scores add up to n times the variance, far from the origin too."""
     for offset in (0, 1000):

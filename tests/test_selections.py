@@ -18,6 +18,7 @@ from prune_cli.methods.budget import parse_keep
 from prune_cli.numeric import blocks as _blocks
 from prune_cli.numeric.shares import equal_shares, proportional_shares
 from prune_cli.options import option
+from tests.truth import truth
 
 
 def select(name, *args, **options):
@@ -33,11 +34,13 @@ def rng(seed=0):
 SCORE = np.array([0.1, 0.9, 0.5, 0.9, 0.3])  # from low to high: rows 0, 4, 2, 1, 3
 
 
+@truth("select/top", by="worked example")
 def test_top_takes_the_highest_first_and_ties_in_order_of_rows():
     """0.9 (row 1), 0.9 (row 3), 0.5 (row 2)."""
     assert select("top", SCORE, 3) == [1, 3, 2]
 
 
+@truth("select/bottom", by="worked example")
 def test_bottom_takes_the_lowest_first_and_ties_in_order_of_rows():
     """0.1 (row 0), 0.3 (row 4), 0.5 (row 2), 0.9 (row 1)."""
     assert select("bottom", SCORE, 4) == [0, 4, 2, 1]
@@ -55,6 +58,7 @@ def test_ties_go_by_the_order_of_rows_however_many():
     ]  # of rows 1, 4, … 997 the middle one, then its neighbours
 
 
+@truth("select/middle", by="worked example")
 def test_middle_takes_the_ranks_around_the_median():
     """Row 2 is the median; the ranks beside it are row 4 below and row 1 above."""
     assert select("middle", SCORE, 1) == [2]
@@ -81,6 +85,7 @@ def test_middle_is_an_unbroken_band_with_as_many_ranks_below_as_above(n):
         assert above - below in (0, 1)
 
 
+@truth("select/random", by="closed form: chances alike")
 def test_random_draws_every_row_equally_often():
     """Over 3,000 seeds each of 6 rows is among 2 kept a third of the time, within four standard errors."""
     counts = Counter(row for seed in range(3000) for row in select("random", 6, 2, rng(seed)))
@@ -97,6 +102,7 @@ def test_random_with_a_larger_budget_begins_with_the_smaller():
 CLUSTERS = np.array([[0, 0], [0, 1], [50, 0], [1, 0], [50, 1], [0, 90]], np.float16)  # {0, 1, 3}, {2, 4}, {5}
 
 
+@truth("select/kmeans", by="worked example: shares of known clusters")
 @pytest.mark.parametrize(
     ("n_keep", "shares"),
     [
@@ -218,6 +224,7 @@ def brute_round_robin(features, target, n_keep):
     return taken
 
 
+@truth("select/round_robin", by="brute force: the whole table of cosines")
 @pytest.mark.parametrize("numbers", [1, 60, 2**22])
 @pytest.mark.parametrize("candidates", [1, 30, 2**22])
 def test_round_robin_agrees_with_the_whole_table(monkeypatch, numbers, candidates):

@@ -105,6 +105,8 @@ def test_the_dynamics_are_what_their_names_say() -> None:
         "margin": np.log(gold / (1 - gold)),
         "improbability": 1 - gold,
         "el2n": np.linalg.norm(both - onehot, axis=-1),
+        "entropy": -(both * np.log(both)).sum(axis=-1),
+        "upd": 1 / (1 + gold) * (1 + (both * np.log2(both)).sum(axis=-1)),  # σ(−log p) = 1 / (1 + p)
     }
     for name, values in expected.items():
         np.testing.assert_allclose(tensors[name], values, atol=1e-9)

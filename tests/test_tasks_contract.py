@@ -167,8 +167,8 @@ PAIRS = '''
 from prune_cli.data.problems import keys_of
 from prune_cli.tasks import classification, tokens
 from prune_cli.tasks.classification import (
-    AUTO_MODEL as _MODEL, PEFT_TASK, collate, dynamics, label_indices, label_list, losses, metrics, predictions,
-    row_values,
+    AUTO_MODEL as _MODEL, PEFT_TASK, answers, collate, dynamics, label_indices, label_list, losses, metrics,
+    predictions, row_values,
 )
 
 AUTO_MODEL = _MODEL
@@ -321,7 +321,7 @@ def test_each_row_has_its_own_loss_and_dynamics(case: Any) -> None:
     logits, labels = forward(task, model, encoded, range(N))
     logits.requires_grad_(True)
     losses, dynamics = task.losses(logits, labels), task.dynamics(logits, labels)
-    assert set(dynamics) == {"logprob", "correct", "margin", "el2n", "improbability"}
+    assert set(dynamics) == {"logprob", "correct", "margin", "el2n", "improbability", "entropy", "upd"}
     for values in (losses, *dynamics.values()):
         assert values.shape == (N,) and values.dtype == torch.float32 and values.isfinite().all()
     assert not any(values.requires_grad for values in dynamics.values())
@@ -329,6 +329,7 @@ def test_each_row_has_its_own_loss_and_dynamics(case: Any) -> None:
     assert losses.detach().std() > 1e-3
     assert ((dynamics["correct"] >= 0) & (dynamics["correct"] <= 1)).all()
     assert ((dynamics["el2n"] > 0) & (dynamics["el2n"] <= math.sqrt(2))).all()
+    assert (dynamics["entropy"] > 0).all() and ((dynamics["upd"] >= 0) & (dynamics["upd"] < 1)).all()
     losses[2].backward()
     moved = logits.grad.flatten(1).abs().sum(1) > 0
     assert moved.tolist() == [i == 2 for i in range(N)]

@@ -49,7 +49,7 @@ def batch() -> Batch:
         ids[i, :end], mask[i, :end] = prompt + response, 1
         labels[i, len(prompt) : end] = response
     inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-    return Batch(inputs, torch.tensor(labels), lambda i: batch())
+    return Batch(inputs, torch.tensor(labels), None, torch.tensor(labels), lambda i: batch())
 
 
 def observed(model: Any, given: Batch) -> list[float]:

@@ -36,6 +36,11 @@ from prune_cli.version import __version__
 RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
 PART = ".part"  # ends the name of a draft
 NEW = "not made yet"
+REMOVED = "was removed after its use"
+
+
+class Taken(PruneError):
+    """Another process makes the artifact, or has just made it."""
 
 
 def stale_reason(out: Path, recipe: Recipe) -> str | None:
@@ -58,6 +63,8 @@ def stale_reason(out: Path, recipe: Recipe) -> str | None:
         return f"{MANIFEST} is damaged"
     if found.manifest["key"] != recipe.key:
         return ", ".join(difference(found.manifest["recipe"], recipe.content))
+    if found.removed:
+        return REMOVED
     looked_at = (out / MANIFEST).stat().st_mtime_ns
     for name, entry in found.manifest["files"].items():
         path = out / name
@@ -91,14 +98,16 @@ class Draft:
 
 
 @contextmanager
-def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bool) -> Iterator[Draft]:
+def draft(
+    out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bool, again: bool = False
+) -> Iterator[Draft]:
     """Make the artifact `out`: yields its draft, and commits it when the block ends well.
 
     A draft that an interrupted run left is used again if its recipe is the same, else discarded. When the block fails,
     a draft that cannot be resumed is removed, and `out` stays as it was. Files that only serve the making have names
     that start with a dot; they are removed on commit. `inputs` maps each role to the path that it was read from. Of
     several processes the first begins and commits the draft; the others join it, and their block ends when the artifact
-    is in place.
+    is in place. again: make it even if it is up to date. Raises Taken where another run makes it, or made it meanwhile.
     """
     out = _place(out)
     part = _part(out)
@@ -114,6 +123,10 @@ def draft(out: Path, recipe: Recipe, inputs: Mapping[str, str], *, resumable: bo
         raise PruneError(f"{out}: no folder can be made there ({failure.strerror})") from failure
     with _locked(part) as lock:
         if lock is None:
+            raise _taken(part)
+        if not again and stale_reason(out, recipe) is None:
+            with suppress(OSError):  # a draft of something else stays
+                part.rmdir()
             raise _taken(part)
         if not (part / RECIPE).is_file() and not (part.is_dir() and not any(part.iterdir())):
             raise PruneError(f"{part}: exists and was not made by prune; move it away, or choose another name")
@@ -161,8 +174,8 @@ def _share(lock: int, part: Path) -> None:
         raise _taken(part) from None
 
 
-def _taken(part: Path) -> PruneError:
-    return PruneError(f"{part}: another process is making this artifact or has just made it; wait for it or stop it")
+def _taken(part: Path) -> Taken:
+    return Taken(f"{part}: another process is making this artifact or has just made it; wait for it or stop it")
 
 
 def _place(out: Path) -> Path:
@@ -199,6 +212,13 @@ def _locked(part: Path, how: int = fcntl.LOCK_EX) -> Iterator[int | None]:
         yield handle if held else None
     finally:
         os.close(handle)
+
+
+def is_taken(out: Path) -> bool:
+    """Whether another process makes the artifact `out` now."""
+    part = _part(_place(out))
+    with _locked(part, fcntl.LOCK_SH) as lock:
+        return lock is None and part.exists()
 
 
 def _begin(part: Path, recipe: Recipe) -> None:
@@ -339,6 +359,22 @@ def remove_artifact(out: Path) -> None:
         (out / RECIPE).unlink(missing_ok=True)
         (out / MANIFEST).unlink()
         out.rmdir()
+
+
+def remove_files(out: Path, ending: str = "") -> None:
+    """Remove the files of an artifact whose names end so, and keep its manifest, which still says what they were.
+
+    What was made from them stays up to date.
+    """
+    manifest = open_artifact(out).manifest
+    names = [name for name in manifest["files"] if name.endswith(ending)]
+    text = json.dumps(sealed({**manifest, "removed": names}), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_file(out / MANIFEST, lambda path: path.write_text(text + "\n", "utf-8"))  # first: a kill leaves no lie
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def _listed(out: Path) -> list[str] | None:

@@ -124,6 +124,11 @@ class Artifact:
         return {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
 
     @property
+    def removed(self) -> list[str]:
+        """The files that were removed after their use."""
+        return list(self.manifest.get("removed", ()))
+
+    @property
     def digest(self) -> str:
         """sha256 (hex) over all its files: what it holds, however it was made."""
         return digest_value(self.files)
@@ -133,6 +138,10 @@ class Artifact:
         if name not in self.files:
             raise PruneError(f"{self.path}: no {name} in it; it holds {', '.join(sorted(self.files))}")
         path = self.path / name
+        if name in self.removed:
+            raise PruneError(
+                f"{path}: was removed after its use", hint=f"make it again: prune show {self.path} says how"
+            )
         gone = not path.is_file()
         if gone or digest_once(path, path.stat()) != self.files[name]:
             self.check_same()

@@ -195,7 +195,7 @@ def save(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str,
     with path.open("wb") as stream:
         stream.write(head)
         for name in sorted(starts, key=starts.__getitem__):
-            stream.write(np.ascontiguousarray(tensors[name]).tobytes())
+            np.ascontiguousarray(tensors[name]).tofile(stream)  # no copy, of a map of a file either
 
 
 def load(path: Path) -> dict[str, NDArray[Any]]:

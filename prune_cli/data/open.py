@@ -15,10 +15,11 @@ from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
-from prune_cli.data.sources import HUB, STDIN, data_name, files_of
+from prune_cli.data.sources import HUB, STDIN, data_name, files_of, reads
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
 
+HOLDING = ("represent", "select", "corrupt")  # stages whose artifacts hold rows
 ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
 
 
@@ -66,7 +67,7 @@ def check_of_use(names: Iterable[str], reading: Reading) -> None:
 
 
 def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
-    """Rows of a data file, or of an artifact that holds rows (represent: all of them, select: the kept ones).
+    """Rows of a data file, or of an artifact that holds rows (represent and corrupt: all, select: the kept ones).
 
     The rows of an artifact have the fields, the format and the ids that they had when it was made; `reading` and
     `check` are for data files. Raises PruneError, with file:line where a row is at fault, and for another format than
@@ -74,11 +75,13 @@ def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
     """
     path = Path(data)
     if is_artifact(path):
-        rows = _rows_of(open_artifact(path, "represent", "select"))
+        rows = _rows_of(open_artifact(path, *HOLDING))
         if reading.format not in (None, formats.AUTO, rows.format):
             told = f"format: {reading.format}; the rows of {data} are of the format {rows.format}; leave it out"
             raise PruneError(told)
         return rows
+    if reading.bad_rows and reads(data, reading.bad_rows):
+        raise PruneError(f"skip_bad: {reading.bad_rows}; it would be read as data, by {data}; allowed: another file")
     fields = tuple(sorted(reading.fields.items()))
     stamps = tuple((str(file), *_stamp(file)) for file in files_of(data))
     if not stamps:
@@ -169,7 +172,7 @@ def task_name(data: str, wanted: str) -> str:
     """The task meant by `wanted` for these rows: that of the artifact that holds them, if one does."""
     if not is_artifact(Path(data)):
         return wanted
-    own = str(open_artifact(Path(data), "represent", "select").options["task"])
+    own = str(open_artifact(Path(data), *HOLDING).options["task"])
     if wanted not in ("auto", own):
         raise PruneError(f"task: {wanted}; {data} is of the task {own}; leave it out")
     return own

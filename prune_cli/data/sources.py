@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from prune_cli.data import packed, typed
 
@@ -62,3 +63,12 @@ def files_of(data: str) -> list[Path]:
         return sorted(path for path in folder[0].rglob("*") if path.is_file())
     found = glob.glob(data) if is_pattern(data) else [data]  # noqa: PTH207 (the pattern may be absolute)
     return sorted(path for path in map(Path, found) if path.is_file())
+
+
+def reads(pattern: str, path: Path) -> bool:
+    """Whether data is a pattern that a file at `path` has, were it there."""
+    hidden = path.name.startswith(".") and not Path(pattern).name.startswith(".")
+    if pattern.startswith(HUB) or not is_pattern(pattern) or hidden:
+        return False
+    # ".." goes, and links stay, as patterns see them
+    return PurePath(os.path.abspath(path)).match(os.path.abspath(pattern))  # noqa: PTH100

@@ -1,7 +1,7 @@
 """Axolotl: the rows, and the lines of its configuration that say how it reads them.
 
 Alpaca (without a history), ShareGPT (without calls), messages, texts, a prompt and completion of texts, and preferences
-are written as they came. The others become messages.
+but those of Alpaca and ShareGPT are written as they came. The others become messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from prune_cli.export._kept import Kept, tell_replaced, write_converted
 from prune_cli.runtime.progress import note
 
 FROM_VALUE = {"role": "from", "content": "value"}
-ROLES = {"user": ["human"], "assistant": ["gpt"], "system": ["system"]}
 UNCHANGED = "{instruction}"
 CHAT = {"type": "chat_template"}
 
@@ -116,13 +115,10 @@ def _converted(kept: Kept, convert: Convert) -> Iterator[Row]:
 
 
 def _preference(kept: Kept) -> tuple[dict[str, Any], Convert | None]:
-    # axolotl has these keys by default; where they are given it forgets how messages are read
+    # axolotl has these keys by default; with `rl` it forgets other names of roles and contents
     answers = {f"field_{name}": kept.key(name) for name in ("chosen", "rejected") if kept.key(name) != name}
     first = next(iter(kept.read()))
     default = {"type": "chat_template.default", **answers}
-    if isinstance(first["chosen"], dict) and not kept.has("system"):
-        mapped = {"message_property_mappings": FROM_VALUE, "roles": ROLES}
-        return default | {"field_messages": kept.key("conversations"), **mapped}, None
     if isinstance(first["chosen"], list) and not kept.has("prompt"):
         return {"type": "chat_template.argilla_chat", **answers}, None
     if kept.has("prompt") and all(_answers_once(row) for row in kept.read()):

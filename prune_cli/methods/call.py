@@ -28,7 +28,7 @@ from prune_cli.represent.observe import scale_of
 
 OF_CHOICE = ("features", "trajectory")  # of the representation that --on names
 SCALE = "scale"  # [n, e]: what a stored representation is to be multiplied by
-OF_ROWS = ("n", "score", "label", "group", "text", "response")
+OF_ROWS = ("n", "score", "scores", "label", "group", "text", "response")
 FROM_STAGE = ("rng", "n_keep")  # not read from any input
 TARGET = "target_"
 
@@ -73,12 +73,11 @@ class Call:
         return Recipe(stage, decided, inputs, {f"{stage} {self.method.name}": self.method.code})
 
     def read(self) -> dict[str, Any]:
-        """All arguments and options of the method but n_keep. An optional group is left out where no row has one."""
+        """All arguments and options of the method but n_keep; optional groups and labels only where rows have them."""
         values = {name: argument.read() for name, argument in self.arguments.items()}
         for name, value in values.items():
             if value is None and name not in self.method.optional:
-                rows = (self.target if name.startswith(TARGET) and self.target else self.given).rows
-                raise PruneError(f"{rows.where(0)}: key group is missing; this method needs it in every row")
+                _refuse_without(name, self.target if name.startswith(TARGET) and self.target else self.given)
         if "rng" in self.method.inputs:
             values["rng"] = np.random.default_rng(self.seed)
         return {name: value for name, value in values.items() if value is not None} | self.options
@@ -99,6 +98,10 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
     kind = _kind(read, given, opts.on)
     arguments = {name: _argument(name, kind, given, target, chosen) for name in read}
+    if kind:
+        for inputs in (given, target):
+            if inputs:
+                _check_checkpoints(read, inputs, kind)
     if target and kind:
         _check_comparable(given, target, kind)
     places = {"rows": given.place, **{f"input {i + 1}": name for i, name in enumerate(names)}}
@@ -136,11 +139,15 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
         if target is None:
             raise PruneError(f"{chosen.name}: compares with a target set; --target ARTIFACT is needed")
         inputs, bare = target, name.removeprefix(TARGET)
-    if bare in OF_ROWS and bare != "score":
+    if bare in OF_ROWS and bare not in ("score", "scores"):
         return Argument({}, lambda: inputs.n if bare == "n" else getattr(inputs, bare)())
     if bare == "score":
         scored = inputs.score_artifact()
         return Argument({f"{inputs.role}score": scored.files["score.jsonl"]}, lambda: _score(inputs, scored))
+    if bare == "scores":
+        several = inputs.score_artifacts()
+        digests = {f"{inputs.role}score {i + 1}": one.files["score.jsonl"] for i, one in enumerate(several)}
+        return Argument(digests, lambda: np.stack([_score(inputs, one) for one in several], axis=1))
     if bare not in (*OF_CHOICE, SCALE, "learning_rate") and kinds.kind_of(bare) is None:
         known = [*kinds.tensor_names(), *OF_CHOICE, SCALE, "learning_rate", *OF_ROWS, *FROM_STAGE]
         raise PruneError(f"{chosen.name}: asks for {name}; allowed: {', '.join(known)}, or {TARGET} and one of them")
@@ -158,6 +165,13 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
     if bare in OF_CHOICE and name.replace(bare, SCALE) in chosen.inputs:
         return Argument(digests, lambda: shaped(_stored(inputs, held, kind, tensor), bare, kind))
     return Argument(digests, lambda: shaped(_multiplied(inputs, held, kind, tensor), bare, kind))
+
+
+def _refuse_without(name: str, inputs: Inputs) -> None:
+    """Raise PruneError for groups or labels that rows do not have and a method needs."""
+    if name.removeprefix(TARGET) == "label":
+        raise PruneError(f"rows of the task {inputs.task_name} have no labels; this method needs one in every row")
+    raise PruneError(f"{inputs.rows.where(0)}: key group is missing; this method needs it in every row")
 
 
 def _multiplied(inputs: Inputs, held: Artifact, kind: str, name: str) -> NDArray[Any]:
@@ -229,6 +243,28 @@ def _positions(inputs: Inputs, artifact: Artifact) -> NDArray[np.int64]:
     """Where each of the rows stands in an artifact."""
     lacking = f"is not in {artifact.path}; allowed: inputs about the same rows"
     return artifact.read(fingerprints.IDS, lambda file: fingerprints.positions(inputs.rows, file, lacking))
+
+
+def _check_checkpoints(names: Sequence[str], inputs: Inputs, kind: str) -> None:
+    """A method that reads a representation by checkpoint, and tensors of other kinds, reads the same checkpoints."""
+    bare = [name.removeprefix(TARGET) for name in names if name.startswith(TARGET) == bool(inputs.role)]
+    others = {other for name in bare if (other := kinds.kind_of(name)) not in (None, kind)}
+    if "trajectory" not in bare or not others:
+        return
+    main = inputs.holder(kind)
+    for other in sorted(filter(None, others)):
+        held = inputs.holder(other)
+        if _checkpoints(held, other) != _checkpoints(main, kind):
+            raise PruneError(
+                f"{held.path}: its {other} is not of the checkpoints that {kind} in {main.path} is of",
+                hint="represent both with the same model and checkpoints",
+            )
+
+
+def _checkpoints(held: Artifact, kind: str) -> tuple[str | None, int]:
+    """The model that a kind was represented with, and at how many checkpoints."""
+    shape = next(iter(held.about["kinds"][kind]["tensors"].values()))["shape"]
+    return held.inputs.get("model"), shape[1]
 
 
 def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:

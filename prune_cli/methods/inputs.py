@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prune_cli import tasks
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import groups
-from prune_cli.data.open import Reading, open_rows, rows_behind
+from prune_cli.data.open import HOLDING, Reading, open_rows, rows_behind
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
@@ -39,7 +39,7 @@ class Inputs:
     place: str  # where the rows are, for those who look for them later
     represented: list[Artifact]
     scored: list[Artifact]
-    selected: list[Artifact]
+    selected: list[Artifact]  # and those of `corrupt`
     task_name: str
     role: str = ""  # put before the roles of its digests
 
@@ -100,9 +100,14 @@ class Inputs:
             raise PruneError(f"{' and '.join(str(a.path) for a in self.scored)}: both are scores; allowed: one")
         return self.scored[0]
 
-    def label(self) -> NDArray[np.int64]:
-        """Index of each row's label in the label list [n]."""
-        return self._label("this method")
+    def score_artifacts(self) -> list[Artifact]:
+        """The score artifacts, in the order they were given, one or more."""
+        return self.scored if len(self.scored) > 1 else [self.score_artifact()]
+
+    def label(self) -> NDArray[np.int64] | None:
+        """Index of each row's label in the label list [n]; None where the task's rows have no labels of one list."""
+        label = self._label("this method")
+        return label if self.labels else None
 
     def _label(self, who: str) -> NDArray[np.int64]:
         indices = self.task.label_indices(self.rows, self.labels)
@@ -142,9 +147,10 @@ def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role:
     artifacts; where there are none it is `task`, and classification if that is auto.
     """
     given = [name for name in names if is_artifact(Path(name))]
-    artifacts = {name: open_artifact(Path(name), "represent", "score", "select") for name in given}
-    of = {stage: [a for a in artifacts.values() if a.stage == stage] for stage in ("select", "represent", "score")}
-    data = [name for name in names if name not in artifacts or artifacts[name].stage == "select"]
+    artifacts = {name: open_artifact(Path(name), "score", *HOLDING) for name in given}
+    stages = {"represent": ["represent"], "score": ["score"], "select": ["select", "corrupt"]}
+    of = {name: [a for a in artifacts.values() if a.stage in some] for name, some in stages.items()}
+    data = [name for name in names if name not in artifacts or artifacts[name].stage in stages["select"]]
     if len(data) > 1:
         raise PruneError(f"more than one data file: {', '.join(data)}; allowed: one")
     task = _task([*of["select"], *of["represent"], *of["score"]], task)

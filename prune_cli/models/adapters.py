@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prune_cli import options
 from prune_cli.errors import PruneError
 from prune_cli.models.find import NamedModel, dtype_of, find, has_adapters, head_labels, place
-from prune_cli.models.libraries import first_line, one_line, quiet
+from prune_cli.models.libraries import one_line, quiet
+from prune_cli.runtime.running import first_line
 from prune_cli.tasks import Task
 
 if TYPE_CHECKING:
@@ -141,8 +142,12 @@ def put_in(model: torch.nn.Module, folder: Path) -> list[str]:
 
 
 def merged(model: Any) -> torch.nn.Module:
-    """The model with its adapters, where it has any, added into its weights."""
-    return model.merge_and_unload() if are_on(model) else model
+    """The model with its adapters, where it has any, added into its weights; it has no name then to load it by."""
+    if not are_on(model):
+        return model
+    whole: Any = model.merge_and_unload()
+    whole.name_or_path = whole.config.name_or_path = ""
+    return whole
 
 
 def are_on(model: Any) -> bool:

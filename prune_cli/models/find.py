@@ -17,8 +17,9 @@ from prune_cli import tasks
 from prune_cli.artifacts import manifest
 from prune_cli.artifacts.manifest import Artifact, digest_value, open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.models.libraries import first_line, one_line
+from prune_cli.models.libraries import one_line
 from prune_cli.options import shown
+from prune_cli.runtime.running import first_line
 
 CONFIG = "config.json"
 ADAPTERS = "adapter_config.json"  # of a folder that peft wrote, which holds adapters and no model
@@ -68,6 +69,9 @@ class NamedModel:
         """The label list it was trained on here; None for any other model."""
         labels = self.trained.about["labels"] if self.trained else None
         return None if labels is None else list(labels)
+
+
+NO_MODEL = NamedModel("no model", "", None, (Checkpoint("text", None, 1.0),))  # for kinds that need none
 
 
 def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = False) -> NamedModel:

@@ -79,7 +79,7 @@ def load(
             ignore_mismatched_sizes=new_head,
             output_loading_info=True,
         )
-    model.name_or_path = model.config.name_or_path = named.name  # what is saved must not name the place it came from
+    model.name_or_path = model.config.name_or_path = named.name  # as given, not a place in the cache
     shapes = {name: (list(there), list(wanted)) for name, there, wanted in report["mismatched_keys"]}
     drawn = sorted({*report["missing_keys"], *shapes})
     _check_drawn(model, drawn, shapes, named, new_head=new_head)

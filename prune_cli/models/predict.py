@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
+from prune_cli.models.answers import forward
 from prune_cli.models.batching import batches
 from prune_cli.models.device import autocast
-from prune_cli.models.libraries import running
 from prune_cli.runtime.progress import progress
+from prune_cli.runtime.running import running
 from prune_cli.tasks import Judging, Task
 from prune_cli.tasks.tokens import pad_token_id
 
@@ -32,10 +33,10 @@ def predict(
     with torch.inference_mode(), progress("eval, rows", n) as advance:
         for positions in batches(encoded.lengths, batch_size, tokens_per_batch):
             inputs = task.collate(encoded, positions, pad, judging.device)
-            gold = inputs.pop("labels")
+            at, gold = task.answers(inputs.pop("labels"))
             with autocast(judging.device, precision):
                 with running(judging.model):
-                    logits = judging.model(**inputs).logits
+                    logits = forward(judging.model, inputs, at).logits
                 predicted = task.predictions(judging, positions, logits, gold)
             losses[positions] = task.losses(logits, gold).cpu().numpy()
             for position, prediction in zip(positions, predicted, strict=True):

@@ -39,6 +39,21 @@ def row_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArray[n
         yield where, np.asarray(array[where], np.float64)
 
 
+def single_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The same blocks as row_blocks, as float32: for distances and products that are compared, not reported."""
+    rows = max(1, NUMBERS // max(1, math.prod(array.shape[1:]), beside))
+    for start in range(0, len(array), rows):
+        where = slice(start, start + rows)
+        yield where, np.asarray(array[where], np.float32)
+
+
+def column(n: int, positions: NDArray[np.int64], values: Any) -> NDArray[np.float64]:
+    """A column [n] with values at some positions, and NaN, which stands for none, elsewhere."""
+    full = np.full(n, np.nan)
+    full[positions] = values
+    return full
+
+
 def rows_at(array: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
     """The rows at positions [m] of an array [n, …]: [m, …], a read-only map of a nameless file where it is large."""
     step = array[:1].nbytes

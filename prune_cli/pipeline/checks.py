@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from prune_cli import options, tasks
 from prune_cli.data.groups import groups
-from prune_cli.data.open import open_rows
+from prune_cli.data.open import Reading, open_rows
 from prune_cli.data.rows import Rows
 from prune_cli.data.split import digests
 from prune_cli.errors import PruneError
@@ -20,7 +21,8 @@ from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.models import find, harness
 from prune_cli.options import raise_all
-from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, read_table, value_of
+from prune_cli.pipeline.attribution import SAYS, predicts
+from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, value_of
 from prune_cli.represent import kinds
 
 
@@ -46,9 +48,42 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
 
 def rows_of(plan: Plan) -> dict[str, Rows]:
     """The rows of all data files of a plan, by the name of the file: training rows, target set, test sets."""
-    check, reading = tasks.load(plan.task).check, tasks.reading_of(plan.task, plan.reading)
+    check, reading = tasks.load(plan.task).check, _reading(plan)
     names = [plan.train, *([plan.validation] if plan.validation else []), *plan.tests_of_rows.values()]
     return {name: open_rows(name, reading, check) for name in names}
+
+
+def _reading(plan: Plan) -> Reading:
+    """How rows are read; it names the file of bad rows, which must be none of the data."""
+    return replace(tasks.reading_of(plan.task, plan.reading), bad_rows=plan.bad_rows)
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """The TOML of a pipeline file."""
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+        repr(table)  # a hexadecimal number may be too long to be told
+        return table
+    except OSError as failure:
+        raise PruneError(f"{file}: cannot be read ({failure.strerror}); allowed: a TOML file") from failure
+    except (ValueError, RecursionError) as failure:
+        raise PruneError(f"{file}: broken TOML ({failure})") from failure
+
+
+def n_train(plan: Plan) -> int:
+    """How many rows there are to train on, without those that are split off, and corrupted where the file says so."""
+    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    rows, own = open_rows(plan.train, reading, task.check), plan.parts.shares
+    rest = np.flatnonzero(tasks.parted(task, rows, plan.parts) == len(own)) if own else np.arange(len(rows))
+    if plan.corruption.idle:
+        return len(rest)
+    try:
+        drawn = plan.corruption.draw(tasks.classes(task, rows)[rest])
+        if len(drawn.flipped):
+            task.flips(rows, rest[drawn.flipped[:1]], np.random.default_rng(0))  # whether there is another answer
+    except PruneError as mistake:
+        raise PruneError(f"corrupt: {mistake.message}") from mistake
+    return len(drawn)
 
 
 def overlap(plan: Plan) -> str | None:
@@ -176,11 +211,13 @@ def _targets(plan: Plan) -> Iterator[str]:
     names = [entry.name for entry in plan.entries if entry.method.wants_target]
     if names and not plan.has_target:
         yield f"validation: missing; it is the target set of {', '.join(names)}"
+    if plan.lds and not any(predicts(method) for method in plan.methods.values()):
+        yield f"lds: {plan.lds}; no method has a score that says what {SAYS}, as less has"
 
 
 def _rows(plan: Plan, file: str) -> Iterator[str]:
     """The data files themselves: every row, every label, every budget."""
-    task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
+    task, reading = tasks.load(plan.task), _reading(plan)
     mistakes: list[str] = []
 
     def opened(data: str) -> Rows | None:
@@ -203,14 +240,14 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
     if train is None:
         return
     n = len(train)
-    if own:
-        try:
-            n = int((tasks.parted(task, train, plan.parts) == len(own)).sum())
-        except PruneError as mistake:
-            yield f"{file}{mistake.message}"
+    try:
+        n = n_train(plan)
+    except PruneError as mistake:
+        yield f"{file}{mistake.message}"
     for keep in plan.keep:
         try:
-            parse_keep(keep, n)
+            if parse_keep(keep, n) == n and plan.removal:
+                yield f"{file}removal: keep {keep} is all rows, so that none is left to train on"
         except PruneError as mistake:
             yield f"{file}{mistake.message}"
     labels = task.label_list(train)

@@ -143,6 +143,8 @@ def _check_halves(method: PublishedMethod) -> None:
             continue
         loaded = methods.load(stage, half, method.main)
         methods.parse_options(loaded, values)
+        if "scores" in loaded.inputs:
+            raise PruneError(f"{name}: {stage} {half} reads several scores; a pipeline gives one")
         if loaded.wants_representation and not method.kinds:
             raise PruneError(f"{name}: {stage} {half} needs a representation")
         for kind in kinds_read(loaded):

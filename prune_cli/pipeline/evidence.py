@@ -23,6 +23,7 @@ LEVEL = 0.05
 ENOUGH = 3  # seeds
 
 Trial = tuple[str, str, int | None]  # method, keep, seed
+WITHOUT = "without "  # before the method of a trial on what the method leaves out; no method is called so
 Values = dict[tuple[str, str], NDArray[np.float64]]  # test set, metric -> a value of each row
 
 
@@ -58,6 +59,11 @@ class Comparison:
         own = {name: facts[name] for name in ("test", "metric", "method", "keep", "p", "verdict")}
         numbers = {name: facts[name] for name in ("estimate", "low", "high", "detectable")}
         return cls(**own, difference=Difference(**numbers, p=facts["unadjusted"]))
+
+
+def is_without(method: str) -> bool:
+    """Whether trials of that name are of what a method leaves out."""
+    return method.startswith(WITHOUT)
 
 
 def compare(values: Mapping[Trial, Values]) -> list[Comparison]:
@@ -141,13 +147,22 @@ def _stacked(values: Mapping[Trial, Values], test: str, metric: str) -> dict[tup
 def _of_column(values: Mapping[Trial, Values], test: str, metric: str) -> Iterator[Comparison]:
     """The comparisons at all budgets; how runs vary is learnt from all of them together."""
     stacked = _stacked(values, test, metric)
-    budgets = [keep for method, keep in stacked if method == BASELINE]
-    methods = [line for line in stacked if line[0] not in (BASELINE, *REFERENCES) and line[1] in budgets]
-    references = [line for line in stacked if line[0] in REFERENCES]
-    fixed = [line for line in references if line[0] == "none"]
+    for baseline in (BASELINE, WITHOUT + BASELINE):
+        yield from _of_family(stacked, baseline, test, metric)
+
+
+def _of_family(
+    stacked: Mapping[tuple[str, str], NDArray[np.float64]], baseline: str, test: str, metric: str
+) -> Iterator[Comparison]:
+    """The comparisons with random, or those without the picks of methods with as many random rows less."""
+    budgets = [keep for method, keep in stacked if method == baseline]
+    alike = [line for line in stacked if is_without(line[0]) == is_without(baseline) and line[1] in budgets]
+    methods = [line for line in alike if line[0] not in (baseline, *REFERENCES)]
+    references = [line for line in stacked if line[0] in REFERENCES] if baseline == BASELINE else []
+    fixed = [line for line in stacked if line[0] == "none"]
     found: list[tuple[str, str, Difference]] = []
     for keep in budgets:
-        known = differences(stacked, (BASELINE, keep), fixed=fixed, compared=max(len(methods), 1))
+        known = differences(stacked, (baseline, keep), fixed=fixed, compared=max(len(methods), 1))
         for line in (*references, *(line for line in methods if line[1] == keep)):
             if (difference := known[line]) is not None:
                 found.append((line[0], keep, difference))
@@ -165,23 +180,32 @@ def _verdict(p: float, difference: Difference, metric: str) -> str:
 
 def told(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """What the comparisons say: under a head a sentence for each test set, metric and budget."""
-    if any(c.method not in REFERENCES for c in comparisons):
+    of_methods = [c for c in comparisons if c.method not in REFERENCES]
+    kept, removed = ([c for c in of_methods if is_without(c.method) == without] for without in (False, True))
+    words = {"better": "better", "worse": "worse"}
+    head = "Against random, with 95% intervals; better or worse at 5% after Holm's correction:"
+    yield from _told(kept, head, "keep", words, "no method is better than random here")
+    words = {"worse": "missed more", "better": "missed less"}
+    head = "Without a method's picks against without as many random rows; at 5% after Holm's correction:"
+    yield from _told(removed, head, "without", words, "no method's picks are missed more than random rows here")
+
+
+def _told(
+    comparisons: Sequence[Comparison], head: str, which: str, words: Mapping[str, str], none: str
+) -> Iterator[str]:
+    """One family of comparisons in words. words: verdict -> what it is called, the one that is looked for first."""
+    if comparisons:
         yield ""
-        yield "Against random, with 95% intervals; better or worse at 5% after Holm's correction:"
+        yield head
     for test, metric, keep in dict.fromkeys((c.test, c.metric, c.keep) for c in comparisons):
-        here = [c for c in comparisons if (c.test, c.metric, c.keep) == (test, metric, keep)]
-        methods = [c for c in here if c.method not in REFERENCES]
-        if not methods:
-            continue
-        parts = [
-            f"{verdict}: {', '.join(f'{c.method} {_interval(c.difference)}' for c in methods if c.verdict == verdict)}"
-            for verdict in ("better", "worse")
-            if any(c.verdict == verdict for c in methods)
-        ]
-        if not any(c.verdict == "better" for c in methods):
-            parts.insert(0, "no method is better than random here")
+        methods = [c for c in comparisons if (c.test, c.metric, c.keep) == (test, metric, keep)]
+        of = {verdict: [c for c in methods if c.verdict == verdict] for verdict in words}
+        parts = [] if of[next(iter(words))] else [none]
+        for verdict, word in words.items():
+            named = [f"{c.method.removeprefix(WITHOUT)} {_interval(c.difference)}" for c in of[verdict]]
+            parts += [f"{word}: {', '.join(named)}"] if named else []
         seen = float(np.median([c.difference.detectable for c in methods]))
-        yield f"  {test} {metric}, keep {keep}: {'; '.join(parts)} (a difference of {seen:.3f} would have been seen)"
+        yield f"  {test} {metric}, {which} {keep}: {'; '.join(parts)} (a difference of {seen:.3f} would have been seen)"
 
 
 def _interval(difference: Difference) -> str:

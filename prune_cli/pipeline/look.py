@@ -23,6 +23,7 @@ from prune_cli.data.split import Parts, digests
 from prune_cli.errors import PruneError
 from prune_cli.models import find
 from prune_cli.options import MOST
+from prune_cli.tasks.tokens import Encoded
 
 LISTED = 10  # keys that are told
 PEEKED = 100  # rows by which the task and the names of their keys are guessed
@@ -41,7 +42,8 @@ _PER_WORD, _PER_CHARACTER = 4 / 3, 1 / 4  # tokens, in English
 class Lengths:
     """Tokens of rows [n]: counted by a tokenizer, or estimated from words and characters.
 
-    limit: the most that the tokenizer and the model take; None where it is not known.
+    limit: the most that the tokenizer and the model take; None where it is not known. whole: tokens of the longest
+    response that the limit leaves room for, as responses are never cut; unfit: the places of rows with a longer one.
     """
 
     tokens: NDArray[np.int64]
@@ -49,6 +51,8 @@ class Lengths:
     words: NDArray[np.int64]
     characters: NDArray[np.int64]
     limit: int | None = None
+    whole: int = 0
+    unfit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Seen:
     shared: dict[str, int]  # role -> training rows whose text stands in it
     foreign: bool  # whether most letters are none of the Latin script
     guessed: list[str]
+    chat_template: str | None  # a file
 
     @property
     def n(self) -> int:
@@ -85,7 +90,12 @@ def share(n: int) -> float:
 
 
 def look(
-    data: Sequence[str], validation: str | None, tests: Mapping[str, str], reading: Reading, model: str | None
+    data: Sequence[str],
+    validation: str | None,
+    tests: Mapping[str, str],
+    reading: Reading,
+    model: str | None,
+    chat_template: str | None = None,
 ) -> Seen:
     """Read all files and say what they hold.
 
@@ -96,7 +106,7 @@ def look(
     files = _roles(data, validation, tests, guessed)
     task_name, fields = _guess(files[TRAIN], reading, guessed)
     reading = replace(reading, fields=fields)
-    task = tasks.load(task_name)
+    task, template = tasks.load(task_name), tasks.chat_template(task_name, chat_template)
     own = tasks.reading_of(task_name, reading)
     train = open_rows(files[TRAIN], own, task.check)
     if train.format:
@@ -121,12 +131,13 @@ def look(
         reading=reading,
         prompted=not told or told[0].prompted,
         labels={label: counted[j] for j, label in enumerate(labels)},
-        lengths=_lengths(task, rows, texts, labels, model),
+        lengths=_lengths(task, rows, texts, labels, model, template),
         answers=np.array([len(entry.response) for entry in told], np.int64),
         repeated=len(train) - len(np.unique(hashes[TRAIN])),
         shared={role: count for role, count in shared.items() if count},
         foreign=_foreign(texts[TRAIN]),
         guessed=guessed,
+        chat_template=chat_template,
     )
 
 
@@ -247,7 +258,12 @@ def _renamed(row: Row, fields: Mapping[str, str]) -> Row:
 
 
 def _lengths(
-    task: Any, rows: Mapping[str, Rows], texts: Mapping[str, list[str]], labels: list[Any], model: str | None
+    task: tasks.Task,
+    rows: Mapping[str, Rows],
+    texts: Mapping[str, list[str]],
+    labels: list[Any],
+    model: str | None,
+    template: str | None,
 ) -> Lengths:
     every = list(chain.from_iterable(texts.values()))
     words = np.array([len(text.split()) for text in every], np.int64)
@@ -258,11 +274,26 @@ def _lengths(
     from prune_cli.models.load import load_tokenizer
 
     named = find.find(model)
-    tokenizer = load_tokenizer(named)
-    encoded = [task.encode(some, tokenizer, MOST, labels) for some in rows.values()]
-    tokens = np.concatenate([entry.longest + entry.lost_by_row for entry in encoded])
+    tokenizer = load_tokenizer(named, template)
     limits = [limit for limit in (tokenizer.model_max_length, find.positions(named)) if limit and limit < MOST]
-    return Lengths(tokens, True, words, characters, min(limits, default=None))
+    limit = min(limits, default=None)
+    tokenizer.model_max_length = MOST  # nothing is cut, nor refused, to be counted
+    encoded = {role: task.encode(some, tokenizer, MOST, labels) for role, some in rows.items()}
+    tokens = np.concatenate([entry.longest for entry in encoded.values()])
+    whole, unfit = 0, []
+    for role, entry in encoded.items() if task.AUTO_MODEL == "AutoModelForCausalLM" else ():
+        responses = _responses(entry)
+        fits = responses < (limit or MOST)
+        whole = max(whole, int(responses[fits].max(initial=0)))
+        unfit += [rows[role].where(i) for i in np.flatnonzero(~fits).tolist()]
+    return Lengths(tokens, True, words, characters, limit, whole, tuple(unfit))
+
+
+def _responses(encoded: Encoded) -> NDArray[np.int64]:
+    """Tokens of each row [n] from where the last turn that is trained on begins; a row's first token never is."""
+    begins = np.flatnonzero(encoded.gold[1:] & ~encoded.gold[:-1]) + 1
+    ends = encoded.offsets[1:]
+    return ends - begins[np.searchsorted(begins, ends) - 1]
 
 
 def _foreign(texts: Sequence[str]) -> bool:

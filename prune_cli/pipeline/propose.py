@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from prune_cli.options import MOST
 from prune_cli.pipeline.look import SMALL, TRAIN, VALIDATION, Seen
 from prune_cli.runtime.terminal import CONTROL, clean
 
@@ -65,6 +66,13 @@ def propose(seen: Seen, model: str | None, file: Path) -> Proposal:
     told = [f"{count:,} {role} rows: {seen.files[role]}" for role, count in seen.counts.items()]
     told += seen.guessed
     told.append(_lengths_in_words(seen, limit))
+    if unfit := seen.lengths.unfit:
+        told.append(
+            f"{len(unfit):,} rows have a response too long for the {seen.lengths.limit:,} tokens that the model takes; "
+            f"the pipeline refuses them: leave them out, or name another model; the first is {unfit[0]}"
+        )
+    if seen.reading.bad_rows:
+        told.append(f"bad rows are left out; the pipeline writes them into {seen.reading.bad_rows}")
     if model is None:
         told.append(f"model: {chosen}, as no --model was given; another can stand there")
     told += [line for part in (VALIDATION, "test") if (line := _split_in_words(seen, part))]
@@ -73,7 +81,7 @@ def propose(seen: Seen, model: str | None, file: Path) -> Proposal:
         told.append(f"{seen.repeated:,} training rows repeat the text of an earlier one")
     lines = [*_head(file, told), *_data(seen, file.parent), ""]
     lines += [_entry("model", _place(chosen, file.parent)), *_methods(seen), *_budgets(seen), ""]
-    lines += [*_tests(seen, file.parent), "", *_tables(seen, limit)]
+    lines += [*_tests(seen, file.parent), "", *_tables(seen, limit, file.parent)]
     return Proposal("\n".join(lines) + "\n", told)
 
 
@@ -121,6 +129,9 @@ def _data(seen: Seen, folder: Path) -> Iterator[str]:
         yield f"fields = {{{pairs}}}"
     if seen.reading.drop:
         yield _entry("drop", list(seen.reading.drop))
+    if seen.reading.bad_rows:
+        why = "bad rows are left out, and written into this file with their reasons"
+        yield _entry("skip_bad", os.path.relpath(seen.reading.bad_rows, folder), why)
     yield _entry("train", _place(seen.files[TRAIN], folder), f"{seen.n:,} rows{_labels_in_words(seen)}")
     why = "the target set of methods of relevance; nothing is trained on it"
     if VALIDATION in seen.files:
@@ -162,11 +173,12 @@ def _model(seen: Seen) -> str:
 def _max_length(seen: Seen, model: str | None) -> int:
     """What rows are cut to: 512 tokens, or more where many would be cut; none where responses may then not fit."""
     tokens = seen.lengths.tokens
-    most = seen.lengths.limit or (ENCODER_LIMIT if model is None and seen.task != "generation" else max(LENGTHS))
+    most = seen.lengths.limit or (ENCODER_LIMIT if model is None and seen.task != "generation" else MOST)
     known = [*(length for length in LENGTHS if length < most), min(most, max(LENGTHS))]
     if seen.task == "generation":  # a response that does not fit is an error
         longest = int(tokens.max()) if seen.lengths.counted else int(tokens.max() * MARGIN)
-        return next((length for length in known if length >= longest), known[-1])
+        enough = next((length for length in known if length >= longest), known[-1])
+        return enough if seen.lengths.whole < enough else min(most, 1 << seen.lengths.whole.bit_length())
     return next((length for length in known if (tokens > length).mean() <= CUT), known[-1])
 
 
@@ -200,9 +212,11 @@ def _budgets(seen: Seen) -> Iterator[str]:
     yield _entry("seeds", [0, 1, 2] if seen.n <= LARGE else [0, 1])
 
 
-def _tables(seen: Seen, limit: int) -> Iterator[str]:
+def _tables(seen: Seen, limit: int, folder: Path) -> Iterator[str]:
     adapters = seen.task == "generation"
     training = ['tune = "lora"', "learning_rate = 2e-4", "batch_size = 8"] if adapters else ["batch_size = 16"]
+    if seen.chat_template:
+        training.append(_entry("chat_template", os.path.relpath(seen.chat_template, folder)))
     yield "[warmup]  # one training on all rows; methods read what it records"
     yield "epochs = 3"
     if seen.n > LARGE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -11,6 +10,7 @@ from typing import Any
 
 from prune_cli import options, tasks
 from prune_cli.artifacts.manifest import digest_value
+from prune_cli.data.corrupt import Corruption
 from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.sources import files_of
@@ -22,11 +22,13 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests split_seed model proxy reference fields format drop skip_bad methods keep seeds "
-    "random_seeds warmup represent finetune eval"
+    "task train validation tests split_seed corrupt model proxy reference fields format drop skip_bad methods keep "
+    "seeds random_seeds removal lds keep_models keep_representations warmup represent finetune eval"
 ).split()
 VALIDATION, TESTS = "validation", "tests/"
 MOST_SEEDS = 1000
+LEAST_HALVES = 10
+KEEP_MODELS = ("none", "best", "all")
 MODELS = ("model", "proxy", "reference")
 SET_BY_PIPELINE = {
     "warmup": ("model", "task"),
@@ -42,13 +44,15 @@ class Plan:
 
     The proxy is warmed up on `fraction` of the training rows, and rows are represented with it; those of methods that
     ask for the reference with that model before any training. `model` is what the selections train. `parts` are split
-    off the training rows: `validation`, and test sets as tests/NAME; `placed` says where they are.
+    off the training rows: `validation`, and test sets as tests/NAME; `placed` says where they are. The rest is changed
+    by `corruption`. removal: whether what methods leave out is trained on too. lds: on how many halves.
     """
 
     train: str
     validation: str | None
     tests: dict[str, str]
     parts: Parts
+    corruption: Corruption
     model: str
     proxy: str
     reference: str
@@ -59,6 +63,10 @@ class Plan:
     keep: tuple[str, ...]
     seeds: tuple[int, ...]
     random_seeds: int
+    removal: bool
+    lds: int
+    keep_models: str
+    keep_representations: bool
     warmup: options.Finetune
     fraction: float
     represent: options.Represent
@@ -161,18 +169,6 @@ def represent_table() -> dict[str, Option]:
     return {name: o for name, o in both.items() if name not in (*SET_BY_PIPELINE["represent"], *of_methods)}
 
 
-def read_table(file: Path) -> dict[str, Any]:
-    """The TOML of a pipeline file."""
-    try:
-        table = tomllib.loads(file.read_text("utf-8"))
-        repr(table)  # a hexadecimal number may be too long to be told
-        return table
-    except OSError as failure:
-        raise PruneError(f"{file}: cannot be read ({failure.strerror}); allowed: a TOML file") from failure
-    except (ValueError, RecursionError) as failure:
-        raise PruneError(f"{file}: broken TOML ({failure})") from failure
-
-
 class Reader:
     """Turns a TOML table into a plan, collecting mistakes on the way."""
 
@@ -199,6 +195,7 @@ class Reader:
             validation=self.data("validation", table["validation"]) if _is_path(table, "validation") else None,
             tests={name: self.data(f"tests.{name}", tests[name]) for name in tests if _is_path(tests, name)},
             parts=self.parts(tests),
+            corruption=Corruption(**self.options("corrupt", options.declared(Corruption))),
             model=model,
             proxy=proxy,
             reference=reference,
@@ -208,7 +205,11 @@ class Reader:
             entries=self.entries(),
             keep=tuple(str(keep) for keep in self.list_of("keep", (str, int, float), "such as [0.1, 0.3]")),
             seeds=self.seeds(),
-            random_seeds=self.random_seeds(),
+            random_seeds=self.number("random_seeds"),
+            removal=self.one_of("removal", (False, True), False),
+            lds=self.number("lds", LEAST_HALVES),
+            keep_models=self.one_of("keep_models", KEEP_MODELS, "all"),
+            keep_representations=self.one_of("keep_representations", (False, True), True),
             warmup=self.stage("warmup", options.Finetune, model=proxy, task=task, keep_checkpoints="epoch"),
             fraction=self.fraction(),
             represent=self.represent(task),
@@ -222,6 +223,14 @@ class Reader:
         if not isinstance(value, str) or not value:
             self.wrong(f"{name}: {shown(value)}; allowed: text")
             return ""
+        return value
+
+    def one_of(self, name: str, allowed: tuple[Any, ...], default: Any) -> Any:
+        """A key that holds one of a few values."""
+        value = self.table.get(name, default)
+        if type(value) is not type(default) or value not in allowed:
+            self.wrong(f"{name}: {shown(value)}; allowed: {', '.join(map(shown, allowed))}")
+            return default
         return value
 
     def list_of(self, name: str, types: tuple[type, ...], example: str) -> list[Any]:
@@ -245,11 +254,12 @@ class Reader:
             self.wrong(problem)
         return tuple(seeds)
 
-    def random_seeds(self) -> int:
-        """How many seeds random has; where there are more of them than seeds, others follow from 0."""
-        value = self.table.get("random_seeds", 0)
-        if type(value) is not int or not 0 <= value <= MOST_SEEDS:
-            self.wrong(f"random_seeds: {shown(value)}; allowed: a whole number up to {MOST_SEEDS}")
+    def number(self, name: str, least: int = 0) -> int:
+        """A key that holds how many of something there are: 0, as where it is left out, or `least` and more."""
+        value = self.table.get(name, 0)
+        if type(value) is not int or not (value == 0 or least <= value <= MOST_SEEDS):
+            first = f"0, or {least}" if least else "a whole number"
+            self.wrong(f"{name}: {shown(value)}; allowed: {first} up to {MOST_SEEDS}")
             return 0
         return value
 

@@ -18,16 +18,18 @@ def facts(path: Path) -> dict[str, Any]:
     """All about an artifact. Every file is read and compared with its hash."""
     artifact = open_artifact(path)
     recipe, made = artifact.manifest["recipe"], artifact.manifest["made"]
-    damaged = [name for name in artifact.files if not _is_whole(artifact, name)]
+    removed = artifact.removed
+    damaged = [name for name in artifact.files if name not in removed and not _is_whole(artifact, name)]
     if damaged:
         artifact.check_same()
+    unread = [*damaged, *removed]
     return {
         "path": str(path),
         "stage": artifact.stage,
         "about": artifact.about,
-        "tensors": _tensors(artifact, damaged),
-        "checkpoints": _checkpoints(artifact, damaged),
-        **contents.contents(artifact, damaged),
+        "tensors": _tensors(artifact, unread),
+        "checkpoints": _checkpoints(artifact, unread),
+        **contents.contents(artifact, unread),
         "options": artifact.options,
         "inputs": {role: _input(artifact, role) for role in made["inputs"]},
         "digests": recipe["inputs"],
@@ -35,13 +37,14 @@ def facts(path: Path) -> dict[str, Any]:
         "made": {name: value for name, value in made.items() if name != "inputs"},
         "files": artifact.manifest["files"],
         "damaged": damaged,
+        "removed": removed,
         "missing": [name for name in damaged if not (path / name).is_file()],
     }
 
 
 def text(facts: dict[str, Any]) -> str:
     """All about an artifact, in words."""
-    about, made, damaged = facts["about"], facts["made"], facts["damaged"]
+    about, made = facts["about"], facts["made"]
     sections = {
         "tensors": [f"{name}: {tensor['dtype']} {tensor['shape']}" for name, tensor in facts["tensors"].items()],
         **contents.lines(facts),
@@ -57,11 +60,7 @@ def text(facts: dict[str, Any]) -> str:
             + ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
         ],
         "files": [f"{name}, {entry['bytes']:,} bytes" for name, entry in facts["files"].items()],
-        "whole": [
-            f"no: {', '.join(_how(facts, name) for name in damaged)}"
-            if damaged
-            else "yes: every file is as it was written"
-        ],
+        "whole": [_wholeness(facts)],
     }
     lines = [f"{facts['path']}: {_summary(facts)}"]
     for title, entries in sections.items():
@@ -76,6 +75,8 @@ def _summary(facts: dict[str, Any]) -> str:
             return f"{about['rows']} rows represented by {', '.join(about['kinds'])}"
         case "score":
             return f"scores of {about['rows']} rows by {opts['method']}. {about['meaning']}"
+        case "corrupt":
+            return f"{about['rows']} rows: {about['changed']} with another answer, {about['copies']} copies"
         case "select":
             return f"{about['kept']} of {about['rows']} rows, chosen by {opts['method']}"
         case "export":
@@ -97,6 +98,14 @@ def _is_whole(artifact: Artifact, name: str) -> bool:
     except PruneError:
         return False
     return True
+
+
+def _wholeness(facts: dict[str, Any]) -> str:
+    if facts["damaged"]:
+        return f"no: {', '.join(_how(facts, name) for name in facts['damaged'])}"
+    if facts["removed"]:
+        return f"no: {len(facts['removed'])} of {len(facts['files'])} files were removed after their use"
+    return "yes: every file is as it was written"
 
 
 def _how(facts: dict[str, Any], name: str) -> str:

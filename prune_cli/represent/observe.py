@@ -46,11 +46,14 @@ def scale_of(tensor: str) -> str:
 class Batch:
     """A batch of b rows in a pass: inputs and labels, and the model's outputs after the forward.
 
-    `alone(i)` is its row i as a batch of one, without padding.
+    The logits of the outputs are those at the places `at` of each row (None: all), and answer `gold`. `alone(i)` is its
+    row i as a batch of one, without padding.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
+    at: torch.Tensor | None
+    gold: torch.Tensor
     alone: Callable[[int], Batch]
     outputs: Any = None
 
@@ -88,21 +91,23 @@ class Setup:
     def batch(self, positions: NDArray[np.int64]) -> Batch:
         """The rows at `positions`, on the device."""
         inputs = self.task.collate(self.encoded, positions, self.pad_token_id, self.device)
-        return Batch(inputs, inputs.pop("labels"), lambda i: self.batch(positions[i : i + 1]))
+        labels = inputs.pop("labels")
+        return Batch(inputs, labels, *self.task.answers(labels), lambda i: self.batch(positions[i : i + 1]))
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
-        """The model's outputs for inputs of a batch, in the precision of the pass."""
+    def forward(self, inputs: dict[str, torch.Tensor], at: torch.Tensor | None = None) -> Any:
+        """The model's outputs for inputs of a batch, in the precision of the pass; `at`: as of a batch."""
         from prune_cli.models.device import autocast
 
         with autocast(self.device, self.precision):
-            return self.exactly(inputs)
+            return self.exactly(inputs, at)
 
-    def exactly(self, inputs: dict[str, torch.Tensor]) -> Any:
+    def exactly(self, inputs: dict[str, torch.Tensor], at: torch.Tensor | None = None) -> Any:
         """The same in the precision of the model's weights."""
-        from prune_cli.models.libraries import running
+        from prune_cli.models.answers import forward
+        from prune_cli.runtime.running import running
 
         with running(self.model):
-            return self.model(**inputs)
+            return forward(self.model, inputs, at)
 
 
 @dataclass(frozen=True)

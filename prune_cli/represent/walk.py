@@ -142,9 +142,9 @@ def _observe(setup: Setup, observed: Mapping[str, Observed], positions: NDArray[
     with torch.set_grad_enabled(backward):
         for entry in observed.values():
             entry.observer.begin(batch)
-        batch.outputs = setup.forward(batch.inputs)
+        batch.outputs = setup.forward(batch.inputs, batch.at)
         if backward:
-            setup.task.losses(batch.outputs.logits, batch.labels).sum().backward()
+            setup.task.losses(batch.outputs.logits, batch.gold).sum().backward()
         return {kind: _checked(kind, entry, entry.observer.rows(batch), len(batch)) for kind, entry in observed.items()}
 
 

@@ -20,7 +20,7 @@ from prune_cli.simulation.points import Points
 Tensors = dict[str, NDArray[Any]]
 
 KINDS = ("dynamics", "hidden", "gradient")
-TENSORS = ("logprob", "correct", "margin", "improbability", "el2n", "hidden", "gradient", "grad_norm")
+TENSORS = ("logprob", "correct", "margin", "improbability", "el2n", "entropy", "upd", "hidden", "gradient", "grad_norm")
 OF_ROWS = (*TENSORS, *OF_CHOICE, "label")
 GIVEN = frozenset(["n", "rng", "n_keep", "score", "learning_rate", *OF_ROWS, *(TARGET + name for name in OF_ROWS)])
 
@@ -29,13 +29,17 @@ def represent(points: Points, path: NDArray[np.float64]) -> Tensors:
     """All tensors of n points by a model whose weights are path [e, 3]: name -> [n, e], or [n, 1, 2]."""
     margin = logistic.margins(points.x, points.y, path)
     improbability = logistic.sigmoid(-margin)
+    loss = np.logaddexp(0, -margin)
+    entropy = (1 - improbability) * loss + improbability * np.logaddexp(0, margin)
     gradient = logistic.gradients(points.x, points.y, path[-1])
     return {
-        "logprob": -np.logaddexp(0, -margin),
+        "logprob": -loss,
         "correct": (margin > 0).astype(np.float64),
         "margin": margin,
         "improbability": improbability,
         "el2n": np.sqrt(2) * improbability,  # of two classes: the one lacks what the other has too much
+        "entropy": entropy,
+        "upd": logistic.sigmoid(loss) * (1 - entropy / np.log(2)),
         "hidden": points.x[:, None],
         "gradient": gradient[:, None],
         "grad_norm": np.linalg.norm(gradient, axis=1, keepdims=True),

@@ -79,4 +79,6 @@ def suits(method: PublishedMethod) -> bool:
     of_a_model = method.model or method.represent_options.get("precondition")
     if method.keep or of_a_model or not set(method.kinds) <= set(KINDS):
         return False
+    if len(method.kinds) > 1:  # gradients are of the last epoch alone, dynamics of all
+        return False
     return all(set(half.inputs) - set(half.optional) <= GIVEN for half in method.halves)

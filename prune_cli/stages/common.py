@@ -27,6 +27,8 @@ from prune_cli.runtime import memory, processes
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "sklearn", "matplotlib")
 TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats")  # what a task's results may depend on
 
+FORCED = "forced"
+
 
 @dataclass(frozen=True)
 class How:
@@ -79,8 +81,7 @@ def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Out
     reason = drafts.stale_reason(out, recipe)
     if reason is None and not how.force:
         if not how.dry_run:
-            with suppress(OSError):  # another user's artifact may be read-only
-                (out / manifest.MANIFEST).touch()  # make compares times: this one has been checked now
+            touch(out)
         return Outcome(out, recipe.stage, "current")
     if manifest.is_artifact(out) and not (how.force or how.replace):
         raise PruneError(f"{out}: holds another artifact: {reason}", hint="--replace to make it again, or another -o")
@@ -88,7 +89,13 @@ def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Out
         drafts.check_removable(out)
     for place in places.values():
         _check_apart(out, Path(place))
-    return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or "forced")
+    return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or FORCED)
+
+
+def touch(out: Path) -> None:
+    """Say that an artifact has been checked now: make compares times."""
+    with suppress(OSError):  # another user's artifact may be read-only
+        (out / manifest.MANIFEST).touch()
 
 
 def _check_apart(out: Path, place: Path) -> None:
@@ -109,7 +116,7 @@ def making(outcome: Outcome, recipe: Recipe, places: Mapping[str, str], *, resum
     """Make an artifact: yields its draft, and commits it when the block ends well."""
     _forget_peaks()
     began = monotonic()
-    with drafts.draft(outcome.out, recipe, places, resumable=resumable) as draft:
+    with drafts.draft(outcome.out, recipe, places, resumable=resumable, again=outcome.reason == FORCED) as draft:
         yield draft
         draft.made = _made(monotonic() - began)
 

@@ -71,7 +71,9 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     check_of_use([data, *([opts.target_data] if opts.target_data else [])], reading)
     chosen = [kinds.load(name) for name in kinds.parse(opts.kind)]
     _check_target(chosen, opts)
-    named = find.find(opts.model, opts.checkpoints, trust_remote_code=opts.trust_remote_code)
+    named = find.NO_MODEL
+    if opts.model is not None:
+        named = find.find(opts.model, opts.checkpoints, trust_remote_code=opts.trust_remote_code)
     opts = replace(opts, task=find.task_of(named, task_name(data, opts.task)))
     opts = replace(opts, max_length=opts.max_length or find.max_length(named))
     raise_all(idle(opts, opts.task))
@@ -86,17 +88,19 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     grouped = groups(target) if target else None
     asked = [_ask(kind, opts, task) for kind in chosen]
     recipe = _recipe(asked, opts, rows, target, named, template)
-    places = {"rows": data, "model": opts.model, **({"target": opts.target_data} if opts.target_data else {})}
+    others = {"model": opts.model, "target": opts.target_data}
+    places = {"rows": data, **{role: place for role, place in others.items() if place}}
 
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
-    use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
+    if any(entry.walks for entry in asked):
+        use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
     given = _Rows(rows, target, grouped[1] if grouped else None, task, named, template)
     processes.check_same("recipe", recipe.key[:12])
     processes.check_same("batch_size, tokens_per_batch", (opts.batch_size, opts.tokens_per_batch))
     with making(outcome, recipe, places, resumable=True) as draft:
-        labels = find.head_labels(named, task.label_list(rows))
+        labels = find.head_labels(named, task.label_list(rows)) if opts.model else task.label_list(rows)
         for some in (rows, target) if target else (rows,):
             gold = task.label_indices(some, labels)  # before any work: a label that the model does not know
             for kind in chosen:
@@ -173,7 +177,8 @@ def _recipe(
         values["trust_remote_code"] = True
     for entry in asked:
         values |= entry.values
-    made_of = {"rows": rows.digest, "model": named.digest, **template_digest(template)}
+    made_of = {"rows": rows.digest, **template_digest(template)}
+    made_of |= {"model": named.digest} if opts.model else {}
     made_of |= {"target rows": target.digest} if target else {}
     code = {
         f"kind {entry.kind.name}": digest_of_plugin(sys.modules[entry.kind.module], CODE_OF_KINDS) for entry in asked
@@ -211,6 +216,8 @@ def _walk(
     tokenizer = load.load_tokenizer(given.named, given.template)
     headless = not any("head" in entry.kind.needs for entry in walked)
     model, _ = load.load(given.named, given.task, labels, tokenizer, new_head=headless)
+    config: Any = model.config
+    config.use_cache = False  # rows do not go on from one another; rwkv's kept state has no backward
 
     def setup_of(role: str, rows: Rows) -> Setup:
         encoded = given.task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(given.task, opts))

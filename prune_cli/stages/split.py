@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,27 @@ from prune_cli.stages.common import How, Outcome, done, making, settle, task_cod
 CODE = ("prune_cli.data.split", "prune_cli.numeric.shares")
 
 
-def split(data: str, out: Path, part: str, parts: Parts, task_name: str, reading: Reading, how: How) -> Outcome:
+@dataclass(frozen=True)
+class Part:
+    """One of the parts of rows of a task."""
+
+    name: str
+    parts: Parts
+    task: str
+
+
+def split(data: str, out: Path, opts: Part, reading: Reading, how: How) -> Outcome:
     """Make a select artifact of the rows of one part, in the order of the data and as they came.
 
     A line of `why.jsonl` says for each row of the data which part it went to.
     """
-    task = tasks.load(task_name)
-    rows = open_rows(data, tasks.reading_of(task_name, reading), task.check)
+    task, part, parts = tasks.load(opts.task), opts.name, opts.parts
+    rows = open_rows(data, tasks.reading_of(opts.task, reading), task.check)
     labels = task.label_list(rows)
     drawn = {"method": "split", "on": None, "set": {"part": part, "shares": dict(parts.shares)}, "seed": parts.seed}
-    opts = {**drawn, "task": task_name, "order": "data", "balance": "none"}  # all that a selection's recipe has
-    made_by = {"split": code.digest_of_module("prune_cli.data.split", CODE), **task_code(task_name)}
-    recipe = Recipe("select", {**opts, "labels": labels}, {"rows": rows.digest}, made_by)
+    decided = {**drawn, "task": opts.task, "order": "data", "balance": "none"}  # all that a selection's recipe has
+    made_by = {"split": code.digest_of_module("prune_cli.data.split", CODE), **task_code(opts.task)}
+    recipe = Recipe("select", {**decided, "labels": labels}, {"rows": rows.digest}, made_by)
     places = {"rows": data}
     outcome = settle(out, recipe, places, how)
     if outcome.settled:

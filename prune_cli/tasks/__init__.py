@@ -99,6 +99,12 @@ class Task(Protocol):
         Raises PruneError with file:line for a label not in it.
         """
 
+    def flips(self, rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Another answer, drawn uniformly, for each row at `positions`: the keys that change, and their values then.
+
+        Raises PruneError where there is no other answer.
+        """
+
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any], **options: Any
     ) -> Encoded:
@@ -109,11 +115,20 @@ class Task(Protocol):
     ) -> dict[str, torch.Tensor]:
         """The model's inputs and `labels` for the rows at `positions`, padded on the right to the longest of them."""
 
+    def answers(self, labels: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Where in each row the logits are needed, int64 [b, a], and the labels of these; None: everywhere.
+
+        The other functions take such logits and labels as they take those of whole rows.
+        """
+
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """float32 [b]: each row's own loss, in nats; lower means easier. Differentiable."""
 
     def dynamics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`logprob`, `correct`, `margin`, `el2n`, `improbability`, each float32 [b]. `logprob` is minus the loss."""
+        """`logprob`, `correct`, `margin`, `el2n`, `improbability`, `entropy`, `upd`, each float32 [b].
+
+        `logprob` is minus the loss.
+        """
 
     def predictions(
         self, judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor
@@ -206,9 +221,14 @@ def responses(task: Task, rows: Rows) -> Iterator[str]:
 
 def parted(task: Task, rows: Rows, parts: Parts) -> np.ndarray:
     """Which part each row is in, int64 [n], in the ratio of its labels where the task has any."""
+    return parts.of(texts(task, rows), classes(task, rows))
+
+
+def classes(task: Task, rows: Rows) -> np.ndarray:
+    """A number from 0 for each row's label, int64 [n], and one for no label; all 0 where the task has no labels."""
     labels = task.label_list(rows)
     indices = task.label_indices(rows, labels)
-    return parts.of(texts(task, rows), indices - indices.min() if labels else indices * 0)
+    return indices - indices.min() if labels else indices * 0
 
 
 def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:

@@ -64,6 +64,15 @@ def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
     return np.fromiter((asked(row).label for row in rows), np.int64, len(rows))
 
 
+def flips(rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """Another of its own choices for each row at `positions`."""
+    changes = []
+    for row in (rows[i] for i in positions.tolist()):
+        _, choices, label = asked(row)
+        changes.append(choice_forms.answered(row, (label + int(rng.integers(1, len(choices)))) % len(choices)))
+    return changes
+
+
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[Any]) -> Encoded:
     """Tokenise each choice of each row, special tokens included; `gold` is the position of the gold choice [n].
 
@@ -125,6 +134,11 @@ def _own(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torc
     import torch
 
     return logits.masked_fill(labels == OUTSIDE, -torch.inf), labels.argmax(dim=1)
+
+
+def answers(labels: torch.Tensor) -> tuple[None, torch.Tensor]:
+    """All logits are needed."""
+    return None, labels
 
 
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,15 @@ def asked(row: Row) -> Asked:
     return Asked(row["question"], choices, row["label"])
 
 
+def answered(row: Row, label: int) -> Row:
+    """The key of a good row that says the right choice, and its value where that is the one at position `label`."""
+    if _is_winogrande(row):
+        return {"answer": type(row["answer"])(_NUMBERS[label])}
+    if isinstance(row["choices"], dict):
+        return {"answerKey": row["choices"]["label"][label]}
+    return {"label": label}
+
+
 def problem(row: Row) -> str | None:
     """The problem of a row in words, with what is allowed; None if there is none."""
     if _is_winogrande(row):

@@ -90,6 +90,16 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
     return indices
 
 
+def flips(rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """Another label of the rows' for each row at `positions`."""
+    labels = label_list(rows)
+    if len(labels) < 2:
+        raise PruneError(f"{rows.where(0)}: all rows have one label; another one is needed to change it to")
+    own = label_indices(rows, labels)[positions]
+    drawn = (own + rng.integers(1, len(labels), len(own))) % len(labels)
+    return [{"label": labels[j]} for j in drawn.tolist()]
+
+
 def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[int | str]) -> Encoded:
     """Tokenise `text` (and `text_pair`), special tokens included, the longer text cut first; `gold` is the class [n].
 
@@ -119,6 +129,11 @@ def collate(
     return tokens.to_device({**batch, "labels": encoded.gold[positions]}, device)
 
 
+def answers(labels: torch.Tensor) -> tuple[None, torch.Tensor]:
+    """All logits are needed."""
+    return None, labels
+
+
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross entropy of each row, float32 [b], in nats; logits [b, c], labels int64 [b]. Differentiable."""
     from torch.nn.functional import cross_entropy
@@ -130,23 +145,32 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
     """Training dynamics of each row, float32 [b]; logits [b, c], labels int64 [b].
 
     `logprob` log p(gold), `correct` 1 where the gold logit is the first largest, `margin` gold logit − largest other
-    logit, `el2n` ‖softmax(logits) − onehot(gold)‖₂ (Paul et al. 2021, arXiv 2107.07075), `improbability` 1 − p(gold).
-    Higher `logprob`, `correct` and `margin` mean easier; higher `el2n` and `improbability` harder.
+    logit, `el2n` ‖softmax(logits) − onehot(gold)‖₂ (Paul et al. 2021, arXiv 2107.07075), `improbability` 1 − p(gold),
+    `entropy` −Σ_c p(c) log p(c), `upd` σ(−log p(gold)) max(0, 1 − entropy / log c) (Zhang et al. 2025, arXiv
+    2503.11441), c the classes that a row has. Higher `logprob`, `correct` and `margin` mean easier; higher `el2n`,
+    `improbability` and `upd` harder; higher `entropy` less sure, whatever the gold answer.
     """
     import torch
 
     logits = logits.detach().float()
     gold = labels[:, None]
     log_probabilities = logits.log_softmax(dim=1)
+    probabilities = log_probabilities.exp()
+    logprob = log_probabilities.gather(1, gold)[:, 0]
     others = logits.scatter(1, gold, -torch.inf)
-    error = log_probabilities.exp().scatter_add(1, gold, -torch.ones_like(gold, dtype=torch.float32))
-    rest = log_probabilities.exp().scatter(1, gold, 0)  # summed, it has the digits that 1 − p loses where p is near 1
+    finite = log_probabilities.clamp_(min=torch.finfo(torch.float32).min)  # 0 × −∞ of a choice that a row lacks is 0
+    entropy = -finite.mul_(probabilities).sum(dim=1)
+    most = (logits > -torch.inf).sum(dim=1).clamp(min=2).log()  # the entropy of classes that are all alike
+    rest = probabilities.scatter_(1, gold, 0)  # summed, it has the digits that 1 − p loses where p is near 1
+    improbability = rest.sum(dim=1).clamp(max=1)
     return {
-        "logprob": log_probabilities.gather(1, gold)[:, 0],
-        "improbability": rest.sum(dim=1).clamp(max=1),
+        "logprob": logprob,
+        "improbability": improbability,
+        "entropy": entropy,
+        "upd": (-logprob).sigmoid() * (1 - entropy / most).clamp(min=0),
         "correct": (logits.argmax(dim=1) == labels).float(),
         "margin": logits.gather(1, gold)[:, 0] - others.amax(dim=1),
-        "el2n": error.norm(dim=1),
+        "el2n": rest.norm(dim=1).hypot(improbability),
     }
 
 

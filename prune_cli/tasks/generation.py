@@ -21,6 +21,7 @@ from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.runtime.progress import note
+from prune_cli.runtime.running import running
 from prune_cli.tasks import Judging, classification, conversations, tokens
 from prune_cli.tasks.text_scores import rouge, text_scores
 from prune_cli.tasks.tokens import BLOCK, OUTSIDE, Encoded
@@ -36,6 +37,7 @@ TABLE_METRICS = ("loss", "rougeL", "exact_match")
 OPTIONS: tuple[str, ...] = ("format", "loss_on", "chat_template", "max_new_tokens", "count_eos")
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
+TRIES = 1000  # rows that are drawn to find one with another response
 PART = 256  # tokens whose probabilities over the vocabulary are held at a time
 
 
@@ -64,6 +66,19 @@ def label_list(rows: Rows) -> list[Any]:
 def label_indices(rows: Rows, labels: Sequence[Any]) -> np.ndarray:
     """int64 [n]: zeros, as there are no labels."""
     return np.zeros(len(rows), np.int64)
+
+
+def flips(rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[Row]:
+    """The response of another row that says something else for each row at `positions`."""
+    changes = []
+    for row in (rows[i] for i in positions.tolist()):
+        others = (rows[int(i)] for i in rng.integers(0, len(rows), TRIES))
+        changed = (formats.exchanged(row, other, rows.format or formats.detected(row)) for other in others)
+        found = next((change for change in changed if any(row[key] != value for key, value in change.items())), None)
+        if found is None:
+            raise PruneError(f"{rows.name}: of {TRIES} rows none has another response than row {row['id']}")
+        changes.append(found)
+    return changes
 
 
 def encode(
@@ -134,6 +149,25 @@ def collate(
     return tokens.to_device({**batch, "labels": np.where(trained, batch["input_ids"], OUTSIDE)}, device)
 
 
+def answers(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places [b, a] before each row's tokens that are trained on, and these tokens with labels before them [b, a].
+
+    labels [b, t]. As in whole rows the logits of the place before predict a token: the first label is OUTSIDE, and the
+    last place predicts nothing. a is one more than the most tokens that a row has to train on.
+    """
+    import torch
+
+    spoken = labels != OUTSIDE
+    counts = spoken.sum(1, keepdim=True)
+    most = int(counts.max())
+    order = torch.argsort(~spoken, dim=1, stable=True)[:, :most]  # their places, then any
+    there = torch.arange(most, device=labels.device) < counts
+    at, gold = labels.new_zeros(len(labels), most + 1), labels.new_full((len(labels), most + 1), OUTSIDE)
+    at[:, :-1] = torch.where(there, order - 1, 0)
+    gold[:, 1:] = torch.where(there, labels.gather(1, order), OUTSIDE)
+    return at, gold
+
+
 def _answers(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits [m, v] that predict the batch's m tokens to train on, these tokens [m], their places, bool [b, t − 1]."""
     gold = labels[:, 1:]
@@ -164,8 +198,9 @@ def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tens
 
     logits [b, t, v], labels [b, t]. `logprob` log p(token), `correct` share of the tokens whose logit is the first
     largest, `margin` the token's logit − the largest other, `el2n` ‖softmax(logits) − onehot(token)‖₂ (Paul et al.,
-    2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token). Higher `logprob`, `correct` and
-    `margin` mean easier; higher `el2n` and `improbability` harder.
+    2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token), `entropy` −Σ_v p(v) log p(v),
+    `upd` σ(−log p(token)) max(0, 1 − entropy / log v) (Zhang et al. 2025, arXiv 2503.11441). Higher `logprob`,
+    `correct` and `margin` mean easier; higher `el2n`, `improbability` and `upd` harder; higher `entropy` less sure.
     """
     import torch
 
@@ -232,11 +267,12 @@ def generate(judging: Judging, positions: np.ndarray) -> list[tuple[str, int]]:
         pad_token_id=pad,
         eos_token_id=_endings(tokenizer, model) or None,
     )
-    made = model.generate(
-        input_ids=torch.from_numpy(ids).to(judging.device),
-        attention_mask=torch.from_numpy(mask.astype(np.int64)).to(judging.device),
-        generation_config=greedy,
-    )
+    with running(model):
+        made = model.generate(
+            input_ids=torch.from_numpy(ids).to(judging.device),
+            attention_mask=torch.from_numpy(mask.astype(np.int64)).to(judging.device),
+            generation_config=greedy,
+        )
     said = tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
     return [(text, len(prompt) - len(kept)) for text, prompt, kept in zip(said, whole, prompts, strict=True)]
 

@@ -45,8 +45,7 @@ def save_weights(model: Any, folder: Path) -> None:
     if adapters.exists():
         (folder / "README.md").unlink(missing_ok=True)  # a model card without content
         config = json.loads(adapters.read_text("utf-8"))
-        if Path(config["base_model_name_or_path"] or "").is_dir():
-            config["base_model_name_or_path"] = None  # a path as typed; the manifest has it relative to the artifact
+        config["base_model_name_or_path"] = config["base_model_name_or_path"] or None  # "": in no folder, it was merged
         for name in ("target_modules", "modules_to_save"):  # sets in peft: in another order each time
             if isinstance(config[name], list):
                 config[name].sort()

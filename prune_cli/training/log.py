@@ -15,8 +15,8 @@ from typing import Any
 
 from prune_cli import options
 from prune_cli.errors import PruneError
-from prune_cli.models.libraries import first_line
 from prune_cli.runtime.progress import note
+from prune_cli.runtime.running import first_line
 
 FOLDER = ".logs"  # ends the name of the folder beside an artifact
 

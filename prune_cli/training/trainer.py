@@ -18,10 +18,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from prune_cli import options
 from prune_cli.errors import PruneError
-from prune_cli.models import adapters, load
-from prune_cli.models.libraries import running
+from prune_cli.models import adapters, answers, load
 from prune_cli.runtime import interrupt, processes
 from prune_cli.runtime.progress import note, progress
+from prune_cli.runtime.running import running
 from prune_cli.tasks import Task
 from prune_cli.tasks.tokens import Encoded, pad_token_id
 from prune_cli.training import checkpoints, log, resume
@@ -89,7 +89,8 @@ class _Trainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         rows, labels, of = inputs.pop("row"), inputs.pop("labels"), inputs.pop("of")
-        outputs = model(**inputs)
+        at, labels = self._task.answers(labels)
+        outputs = answers.forward(model, inputs, at)
         losses = self._task.losses(outputs.logits, labels)
         with torch.no_grad():
             values = self._task.dynamics(outputs.logits.detach(), labels)

@@ -78,7 +78,7 @@ def whole_batch(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Batch:
         label = labels[i : i + 1] if labels.dim() == 1 else labels[i : i + 1, :length]
         return whole_batch({name: value[i : i + 1, :length] for name, value in inputs.items()}, label)
 
-    return Batch(inputs, labels, alone)
+    return Batch(inputs, labels, None, labels, alone)
 
 
 def joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:

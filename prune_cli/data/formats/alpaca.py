@@ -14,6 +14,7 @@ from prune_cli.data.problems import described, text_problem
 from prune_cli.data.readers import Row
 
 KEYS = ("instruction", "output")
+RESPONSE = "output"
 BESIDE: tuple[str, ...] = ("text",)
 EXAMPLE: Row = {"instruction": "Name the capital of the country.", "input": "France", "output": "Paris."}
 

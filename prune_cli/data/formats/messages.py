@@ -12,6 +12,7 @@ from prune_cli.data.formats._conversation import Conversation, messages_problem,
 from prune_cli.data.readers import Row
 
 KEYS = ("messages",)
+RESPONSE = "messages"
 BESIDE: tuple[str, ...] = ()
 EXAMPLE: Row = {
     "messages": [

@@ -13,6 +13,7 @@ from prune_cli.data.problems import text_problem
 from prune_cli.data.readers import Row
 
 KEYS = ("prompt", "completion")
+RESPONSE = "completion"
 BESIDE: tuple[str, ...] = ()
 EXAMPLE: Row = {"prompt": "The capital of France is", "completion": " Paris."}
 

@@ -7,6 +7,7 @@ from prune_cli.data.problems import text_problem
 from prune_cli.data.readers import Row
 
 KEYS = ("prompt", "response")
+RESPONSE = "response"
 BESIDE: tuple[str, ...] = ()
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 

@@ -15,6 +15,7 @@ from prune_cli.data.problems import described, text_problem
 from prune_cli.data.readers import Row
 
 KEYS = ("conversations",)
+RESPONSE = "conversations"
 BESIDE: tuple[str, ...] = ()
 EXAMPLE: Row = {
     "conversations": [

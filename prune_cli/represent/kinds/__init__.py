@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -158,15 +158,15 @@ def build(values: Mapping[str, Any]) -> Represent:
     own, of_kinds = declared(Represent), options()
     del own["kind_options"]
     fit, problems = checked({**own, **of_kinds}, values)
-    for option in own.values():
-        if option.default is MISSING and option.name not in values:
-            problems.append(f"{option.name}: missing; allowed: {option.allowed}")
     kind_options = {name: value for name, value in fit.items() if name in of_kinds}
     try:
-        problems += of_others(kind_options, parse(fit.get("kind", own["kind"].default)))
+        asked = parse(fit.get("kind", own["kind"].default))
+        told = of_others(kind_options, asked)
     except PruneError as problem:
-        problems.append(problem.message)
-    raise_all(problems)
+        asked, told = [], [problem.message]
+    if values.get("model") is None and not (asked and all(load(name).observe is None for name in asked)):
+        problems.append(f"model: missing; allowed: {own['model'].allowed}")
+    raise_all(problems + told)
     return Represent(**{name: value for name, value in fit.items() if name in own}, kind_options=kind_options)
 
 

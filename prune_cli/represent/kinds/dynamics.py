@@ -2,7 +2,8 @@
 
 Sources: dataset cartography (Swayamdipta et al. 2020, arXiv 2009.10795) for the gold probability; EL2N (Paul et al.
 2021, arXiv 2107.07075, section 2). Differs: both record them during training; here they are recomputed at the
-checkpoints, without dropout, unless the recorded ones are asked for.
+checkpoints, without dropout, unless the recorded ones are asked for. UPD, prediction difficulty less uncertainty: D3
+(Zhang et al. 2025, arXiv 2503.11441).
 
 Of a row for generation they are means over its tokens that are trained on, in every turn of the assistant. count_eos:
 whether end-of-sequence tokens are among them, as they are in training; recorded ones always count them.
@@ -31,6 +32,8 @@ TENSORS = {
     "margin": Tensor((), "float32", "gold logit minus the largest other logit; higher: easier"),
     "improbability": Tensor((), "float32", "one minus the probability of the gold answer; higher: harder"),
     "el2n": Tensor((), "float32", "distance of the predicted probabilities from the gold answer; higher: harder"),
+    "entropy": Tensor((), "float32", "entropy of the predicted probabilities (nats); higher: less sure"),
+    "upd": Tensor((), "float32", "prediction difficulty where the model is sure of another answer; higher: harder"),
 }
 FEATURES = "logprob"
 NEEDS = frozenset({"gold", "head"})
@@ -53,14 +56,14 @@ def observe(setup: Setup, opts: Options) -> Dynamics:
 
 
 class Dynamics(Watcher):
-    """Observes `logprob`, `correct`, `margin`, `el2n` and `improbability`, each [b]."""
+    """Observes `logprob`, `correct`, `margin`, `el2n`, `improbability`, `entropy` and `upd`, each [b]."""
 
     def __init__(self, task: Task, ends: tuple[int, ...] = ()) -> None:
         self._task, self._ends = task, ends
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The task's dynamics of the batch."""
-        return self._task.dynamics(batch.outputs.logits.detach(), without_ends(batch.labels, self._ends))
+        return self._task.dynamics(batch.outputs.logits.detach(), without_ends(batch.gold, self._ends))
 
 
 def without_pass(opts: Options) -> bool:

@@ -77,7 +77,7 @@ class Gradient(Watcher):
         from prune_cli.gradients.projection import SIDE
 
         self._opts = opts
-        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs).logits, b.labels))
+        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).logits, b.gold))
         self._projected = Projected(opts.dim, opts.seed, SIDE[opts.projection])
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:

@@ -74,7 +74,7 @@ class Influence(Watcher):
         setup = target.setup
         self._setup, self._group, self._groups = setup, target.group, int(target.group.max()) + 1
         self._cosine, self._adam = opts.similarity == "cosine", opts.precondition == "adam"
-        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs).logits, b.labels))
+        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).logits, b.gold))
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """g: the groups of the target set."""
@@ -146,8 +146,8 @@ class Influence(Watcher):
         import torch
 
         with torch.enable_grad():
-            logits = self._setup.forward(batch.inputs).logits
-            losses = self._setup.task.losses(logits, batch.labels)
+            logits = self._setup.forward(batch.inputs, batch.at).logits
+            losses = self._setup.task.losses(logits, batch.gold)
             (losses * weights.to(losses.dtype)).sum().backward()
 
     def begin(self, batch: Batch) -> None:

@@ -1,0 +1,40 @@
+"""How long the steps that are left will take, by those of their kind that were made in this run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prune_cli.pipeline.work import Step
+
+
+class Pace:
+    """Time measured so far. at_once: how many steps are made side by side."""
+
+    def __init__(self, to_make: Iterable[Step], at_once: int) -> None:
+        self.to_make = {step.out: step for step in to_make}
+        self.at_once = at_once
+        self.seconds: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
+
+    def ended(self, step: Step, seconds: float | None) -> None:
+        """Take down a step that has ended, and how long it took where it was made."""
+        self.to_make.pop(step.out, None)
+        if seconds is not None:
+            self.seconds[step.kind] += seconds  # type: ignore[assignment]  # a Counter adds up any numbers
+            self.rows[step.kind] += step.rows
+
+    @property
+    def told(self) -> str:
+        """The time left, in words: at least that of steps of a measured kind, if those are most; else nothing."""
+        known = [step for step in self.to_make.values() if step.kind in self.rows]
+        if 2 * len(known) <= len(self.to_make):
+            return ""
+        seconds = sum(step.rows * self.seconds[step.kind] / self.rows[step.kind] for step in known) / self.at_once
+        return f", {'about' if len(known) == len(self.to_make) else 'at least'} {_in_words(seconds)} left"
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

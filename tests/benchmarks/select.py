@@ -1,0 +1,245 @@
+"""Time and peak memory of selections, beside those of other libraries in the same run.
+
+    python -m tests.benchmarks.select [--share 1.0] [--peer-rows 5000] [--only NAME,NAME]
+
+Each figure is from a process of its own, on rows in clusters, drawn anew (seed 0) into a temporary file and read from
+there. First the ratios to each peer that is installed, at a number of rows that it can do; then the sizes that
+prune is made for, times `--share`. A value is what the selection maximises: minus the radius for k_center, the
+objective for facility_location and gist, log det for k_dpp. `make bench-select` installs the peers in an environment of
+its own. A plain loop, one pass over all rows for each pick, stands for the published scripts of k-center.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[Any]
+Picks = NDArray[np.int64]
+Run = Callable[[Features, NDArray[np.float64], int], Picks]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A selection at its full size: rows, features, rows kept, and how they are stored."""
+
+    method: str
+    n: int
+    d: int
+    keep: int
+    dtype: str = "float32"
+
+
+CASES = (
+    Case("k_center", 200_000, 128, 20_000),
+    Case("facility_location", 100_000, 128, 10_000),
+    Case("k_dpp", 50_000, 128, 2_000),
+    Case("gist", 500_000, 128, 100),
+    Case("ccs", 1_000_000, 1024, 100_000, "float16"),
+    Case("moderate", 1_000_000, 1024, 100_000, "float16"),
+    Case("semdedup", 1_000_000, 1024, 500_000, "float16"),
+)
+
+
+def main() -> None:
+    """Print the table, or, in a process of its own, one figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=1.0, help="of the full sizes")
+    parser.add_argument("--peer-rows", type=int, default=5000)
+    parser.add_argument("--only", default=",".join(case.method for case in CASES))
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one(given.one[0], Path(given.one[1]), int(given.one[2]))))
+        return
+    cases = [case for case in CASES if case.method in given.only.split(",")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case in cases:
+            beside_peers(case, folder, min(given.peer_rows, case.n))
+        print("\nprune alone, at its sizes:")
+        for case in cases:
+            n, keep = max(2, int(case.n * given.share)), max(1, int(case.keep * given.share))
+            if case.method == "gist":
+                keep = min(case.keep, n)
+            path = draw(folder / "rows.npy", n, case)
+            began = time.perf_counter()
+            for start in range(0, n, 4096):
+                np.load(path, mmap_mode="r")[start : start + 4096].sum()
+            reading = time.perf_counter() - began
+            found = measured(f"prune {case.method}", path, keep)
+            print(
+                f"  {case.method:18} {n:>9,} × {case.d} {case.dtype}, {keep:,} kept: {found['seconds']:8.1f} s, "
+                f"{found['peak'] / 1e6:6,.0f} MB; the file has {path.stat().st_size / 1e6:,.0f} MB, read once in "
+                f"{reading:.1f} s"
+            )
+
+
+def beside_peers(case: Case, folder: Path, n: int) -> None:
+    """Print the ratios to each peer that is installed."""
+    peers = [name for name in PEERS if name.endswith(" " + case.method)]
+    path = draw(folder / "rows.npy", n, case)
+    keep = case.keep if case.method == "gist" else max(1, n * case.keep // case.n)
+    own = measured(f"prune {case.method}", path, keep) if peers else {}
+    for name in peers:
+        library = name.split()[0]
+        if library != "plain" and find_spec(library) is None:
+            print(f"{name}: not installed")
+            continue
+        theirs = measured(name, path, keep)
+        print(
+            f"{case.method}, {n:,} rows, {keep:,} kept: {theirs['seconds'] / own['seconds']:.1f} × as fast as "
+            f"{library}, {own['peak'] / theirs['peak']:.2f} of its memory; value {own['value']:.6g} beside "
+            f"{theirs['value']:.6g} ({own['seconds']:.2f} s, {own['peak'] / 1e6:,.0f} MB; {theirs['seconds']:.2f} s, "
+            f"{theirs['peak'] / 1e6:,.0f} MB)",
+            flush=True,
+        )
+
+
+def draw(path: Path, n: int, case: Case) -> Path:
+    """Write n rows in clusters as a NumPy file."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(200, case.d)).astype(np.float32)
+    rows = np.lib.format.open_memmap(path, "w+", case.dtype, (n, case.d))
+    for start in range(0, n, 8192):
+        size = min(8192, n - start)
+        rows[start : start + size] = centres[rng.integers(0, 200, size)] + 0.5 * rng.normal(size=(size, case.d))
+    rows.flush()
+    return path
+
+
+def measured(name: str, path: Path, keep: int) -> dict[str, float]:
+    """Seconds, value and peak memory in bytes, from a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.select", "--one", name, str(path), str(keep)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    told = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}")
+    return {**json.loads(told), "peak": usage.ru_maxrss * 1024}
+
+
+def one(name: str, path: Path, keep: int) -> dict[str, float]:
+    """Run a selection of prune, or a peer's, once."""
+    features = np.load(path, mmap_mode="r")
+    library, method = name.split()
+    score = np.random.default_rng(1).random(len(features))
+    run = ours(method) if library == "prune" else PEERS[name]
+    if library not in ("prune", "plain"):
+        import_module(library)
+    began = time.perf_counter()
+    picks = run(features, score, keep)
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "value": value(method, features, score, picks)}
+
+
+def ours(method: str) -> Run:
+    """The selection, or the score and its highest rows."""
+    from prune_cli.methods import method as methods
+
+    chosen = methods.load("score" if method == "moderate" else "select", method)
+
+    def run(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
+        every = {"features": features, "score": score, "n_keep": keep, "rng": np.random.default_rng(0)}
+        every["label"] = np.arange(len(features)) % 3
+        found = chosen.function(**{key: every[key] for key in chosen.inputs if key in every})
+        return found[0] if method != "moderate" else np.argsort(-found, kind="stable")[:keep]
+
+    return run
+
+
+def value(method: str, features: Features, score: NDArray[np.float64], picks: Picks) -> float:
+    """What the selection maximises, where it maximises something and the rows are few enough to say."""
+    if len(features) > 20_000 or method not in ("k_center", "facility_location", "k_dpp", "gist"):
+        return float("nan")
+    x = np.asarray(features, np.float64)
+    kept = x[picks]
+    if method == "k_dpp":
+        kept /= np.linalg.norm(kept, axis=1, keepdims=True)
+        return float(np.linalg.slogdet(kept @ kept.T + 1e-4 * np.eye(len(kept)))[1])
+    within = x if method != "gist" else kept
+    squares = (within**2).sum(axis=1)[:, None] - 2 * within @ kept.T + (kept**2).sum(axis=1)
+    apart = np.sqrt(np.maximum(squares, 0))
+    if method == "gist":
+        return float(score[picks].sum() + apart[np.triu_indices(len(kept), 1)].min())
+    return float(-apart.min(axis=1).max() if method == "k_center" else -apart.min(axis=1).sum())
+
+
+def plain_k_center(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
+    """One pass over all rows for each pick."""
+    x = np.asarray(features, np.float32)
+    picks = [int(((x - x.mean(axis=0)) ** 2).sum(axis=1).argmin())]
+    nearest = np.full(len(x), np.inf, np.float32)
+    while len(picks) < keep:
+        np.minimum(nearest, ((x - x[picks[-1]]) ** 2).sum(axis=1), out=nearest)
+        picks.append(int(nearest.argmax()))
+    return np.array(picks)
+
+
+def apricot_facility(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
+    """All pairs in memory, its lazy greedy."""
+    from apricot import FacilityLocationSelection  # type: ignore[import-not-found]  # in an environment of its own
+
+    x = np.asarray(features, np.float64)
+    squares = (x**2).sum(axis=1)
+    apart = np.sqrt(np.maximum(squares[:, None] - 2 * x @ x.T + squares, 0))
+    model = FacilityLocationSelection(keep, metric="precomputed", optimizer="lazy")
+    return np.asarray(model.fit(apart.max() - apart).ranking)
+
+
+def submodlib_facility(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
+    """All pairs in memory, its lazy greedy."""
+    from submodlib import FacilityLocationFunction  # type: ignore[import-not-found]  # in an environment of its own
+
+    x = np.asarray(features, np.float64)
+    squares = (x**2).sum(axis=1)
+    apart = np.sqrt(np.maximum(squares[:, None] - 2 * x @ x.T + squares, 0))
+    function = FacilityLocationFunction(n=len(x), mode="dense", sijs=apart.max() - apart, separate_rep=False)
+    return np.array([i for i, _ in function.maximize(keep, optimizer="LazyGreedy", show_progress=False)])
+
+
+def submodlib_determinant(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
+    """All pairs in memory, its lazy greedy."""
+    from submodlib import LogDeterminantFunction  # in an environment of its own
+
+    x = np.asarray(features, np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    function = LogDeterminantFunction(n=len(x), mode="dense", lambdaVal=1e-4, sijs=x @ x.T)
+    found = function.maximize(keep, optimizer="LazyGreedy", show_progress=False, stopIfNegativeGain=False)
+    return np.array([i for i, _ in found])
+
+
+def gist_select(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
+    """Its own sweep."""
+    from gist import EuclideanDistance, LinearUtility, gist  # type: ignore[import-not-found]  # in one of its own
+
+    x = np.asarray(features, np.float64)
+    return np.asarray(gist(x, LinearUtility(score), EuclideanDistance(), k=keep, lam=1.0, eps=0.1, seed=0).indices)
+
+
+PEERS: dict[str, Run] = {
+    "plain k_center": plain_k_center,
+    "apricot facility_location": apricot_facility,
+    "submodlib facility_location": submodlib_facility,
+    "submodlib k_dpp": submodlib_determinant,
+    "gist gist": gist_select,
+}
+
+
+if __name__ == "__main__":
+    main()
