@@ -23,6 +23,7 @@ import prune_cli
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import digest_folder, open_artifact
 from prune_cli.numeric.plane import plane
+from prune_cli.pipeline.page import html
 from prune_cli.pipeline.page.alike import clustered, short
 from prune_cli.pipeline.page.html import duration, size
 from prune_cli.runtime.drawing import named
@@ -365,6 +366,24 @@ def test_the_page_is_whole_and_accessible(page: Path, facts: Any) -> None:
     assert parsed.all("html") == [{"lang": "en"}] and len(parsed.all("main")) == 1
     for line in facts["lines"]:
         assert line["method"] in parsed.texts
+
+
+def test_what_a_file_may_ask_for_besides(page: Path, facts: Any) -> None:
+    """Trainings without a method's picks, on halves, and rows made worse have their tables, where there are any."""
+    assert (facts["removed"], facts["lds"], facts["corruption"]) == ([], [], None)
+    picks = [{**facts["lines"][-1], "method": "without less"}]
+    lds = [{"score": "less", "test": "target set", "halves": 10, "lds": 0.25, "low": -0.1, "high": 0.5}]
+    selected = {"method": "less", "keep": "0.25", "kept": 6, "precision": 0.5, "recall": 0.75, "chance": [0.0, 0.4]}
+    area = {"score": "less", "area": 0.75, "low": None, "high": None}
+    worse = {"rows": 24, "changed": 4, "copies": 1, "selections": [{**selected, "repeats": 1.0}], "scores": [area]}
+    more = html.page({**facts, "removed": picks, "lds": lds, "corruption": worse}, {}, page)
+    told = " ".join(" ".join(Parsed(more).texts).split())
+    assert "without less" in told and "missed more than random rows" in told
+    assert "less target set 10 +0.25 [−0.10, +0.50]" in told
+    assert "Of 24 training rows 4 were changed and 1 are copies" in told
+    assert "50.0% 0.0% to 40.0% 75.0% 1" in told
+    assert more.count("<table>") == (page / "report.html").read_text("utf-8").count("<table>") + 4
+    (page.parent.parent / "more.html").write_text(more, "utf-8")
 
 
 @pytest.mark.slow
