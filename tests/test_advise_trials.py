@@ -121,16 +121,16 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
 @pytest.mark.slow
 def test_all_rows_where_there_is_time(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """With time enough all rounds share the rows and what is made of them; seeds are their own, methods fewer."""
-    monkeypatch.setattr(trials, "ROUNDS", 3)
-    ran = advise(folder, prune, "1200s", "--json", "--margin", "0")
+    monkeypatch.setattr(trials, "ROUNDS", 1)  # or there would be time for all rows many times over
+    ran = advise(folder, prune, "1000s", "--json", "--margin", "0")
     answer = ran.json()["trials"]
-    assert answer["pool"] == 24 and answer["rounds"] >= 3
+    assert answer["pool"] == 24 and answer["rounds"] >= 2
     made = {path.parent.name for path in folder.glob("out/all/run/methods/random/*/*/eval")}
     assert len(made) == 3 * answer["rounds"]
     warmups = [line["round"] for line in lines(folder, "step") if line["step"] == "warmup" and line["round"] > 0]
     assert warmups == list(range(1, answer["rounds"] + 1))  # of which all but the first were up to date
     assert len(list(folder.glob("out/*/run/warmup"))) == 2  # and the one of the first, small sub-pool
-    assert [len(line["methods"]) for line in lines(folder, "decided")][:2] == [3, 2]
+    assert [line["round"] for line in lines(folder, "decided")] == list(range(1, answer["rounds"] + 1))
 
 
 @pytest.mark.slow
