@@ -23,6 +23,7 @@ import prune_cli
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import digest_folder, open_artifact
 from prune_cli.numeric.plane import plane
+from prune_cli.pipeline import results
 from prune_cli.pipeline.page import html
 from prune_cli.pipeline.page.alike import clustered, short
 from prune_cli.pipeline.page.html import duration, size
@@ -129,14 +130,14 @@ class Parsed(HTMLParser):
 
 def test_the_table_has_the_results(run: Path, facts: Any) -> None:
     """Means and deviations are those of results.jsonl, differences those of comparisons.jsonl, warnings the run's."""
-    results = read_rows(run / "results.jsonl")
+    lines_of = read_rows(run / "results.jsonl")
     columns = [(column["test"], column["metric"]) for column in facts["columns"]]
     assert columns == [("test", "accuracy"), ("test", "macro_f1")]
     assert facts["finished"] and facts["task"] == "classification" and facts["rows"] == 24
     compared = {(c["method"], c["keep"], c["metric"]): c for c in read_rows(run / "comparisons.jsonl")}
     told = 0
     for line in facts["lines"]:
-        own = [r for r in results if (r["method"], r["keep"]) == (line["method"], line["keep"])]
+        own = [r for r in lines_of if (r["method"], r["keep"]) == (line["method"], line["keep"])]
         assert (line["rows"], line["seeds"]) == (own[0]["kept"], len(own))
         assert line["marked"] == (line["method"] in ("full", "random"))
         for (_, metric), cell in zip(columns, line["cells"], strict=True):
@@ -438,14 +439,18 @@ def test_a_run_that_is_half_done(run: Path, prune: Prune, tmp_path: Path) -> Non
     not_yet = ("report", "comparisons.jsonl", "results.jsonl", "memorization", "near", "hidden*", "eval")
     shutil.copytree(run, half, ignore=shutil.ignore_patterns(*not_yet))
     trials = {(line["method"], line["keep"], line["seed"]): None for line in read_rows(run / "results.jsonl")}
-    places = [(*trial, Path("methods", trial[0], f"keep-{trial[1]}", f"seed-{trial[2]}/eval")) for trial in trials]
-    planned = [{"method": m, "keep": k, "seed": s, "judged": str(path)} for m, k, s, path in places]
+    places, planned = [], []
+    for method, keep, seed in trials:
+        (selected,), judged = results.of_trial(run, method, keep, seed)
+        made = {"judged": str(judged.relative_to(run)), "selected": str(selected.relative_to(run))}
+        planned.append({"method": method, "keep": keep, "seed": seed, **made})
+        places.append((method, judged.relative_to(run)))
     under_way = write_rows(half / "results.jsonl.part", planned)
     os.utime(under_way, ns=(1, 1))  # all evaluations that are there have ended since
     assert prune("report", half).errors == [
         f"{half}: no evaluation has ended yet; run the pipeline again to go on",
     ]
-    for method, _, _, path in places:
+    for method, path in places:
         if method in ("full", "random"):
             shutil.copytree(run / path, half / path)
     facts = prune("report", half, "--json").json()["facts"]
@@ -454,7 +459,7 @@ def test_a_run_that_is_half_done(run: Path, prune: Prune, tmp_path: Path) -> Non
     assert facts["said"] == []
     text = (half / "report/report.html").read_text("utf-8")
     assert "The run is under way" in text and "Nothing is compared with random" in text
-    for method, _, _, path in places:
+    for method, path in places:
         if method in ("less", "hard-to-learn"):
             shutil.copytree(run / path, half / path)
     ran = prune("report", half, "--json")
