@@ -100,7 +100,7 @@ def test_the_page_on_python(here: Path) -> None:
 
 def test_the_page_on_pipelines(tmp_path: Path, tiny_model: Path) -> None:
     """Each key of the example is accepted, and the plan is what its comments say."""
-    (example,) = blocks("pipeline", "toml")
+    example, *_ = blocks("pipeline", "toml")
     for name, n, start in (("train", 24, 0), ("validation", 6, 100), ("test", 6, 200), ("ood", 6, 300)):
         rows = [{"sentence": row["text"], "label": row["label"]} for row in sentences(n, start)]
         write_rows(tmp_path / f"{name}.jsonl", rows)

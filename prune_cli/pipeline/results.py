@@ -15,7 +15,7 @@ from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
 from prune_cli.artifacts.manifest import MANIFEST, is_artifact, open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.evidence import Comparison, Trial, is_without
+from prune_cli.pipeline.evidence import WITHOUT, Comparison, Trial, is_without
 from prune_cli.report import corruption
 from prune_cli.stages.common import Outcome
 
@@ -219,7 +219,8 @@ def of_trial(out: Path, method: str, keep: str, seed: int | None) -> tuple[list[
     """Where a run has the selection of a trial, none for the model as it is, and its evaluation."""
     if seed is None:
         return [], out / "methods" / method / "eval"
-    budget = out / "methods" / method / f"keep-{keep}"
+    folder = out / ("without" if is_without(method) else "methods")
+    budget = folder / method.removeprefix(WITHOUT) / f"keep-{keep}"
     own = budget / f"seed-{seed}"
     return [path for path in (own / "select", budget / "select") if is_artifact(path)][:1], own / "eval"
 

@@ -28,6 +28,7 @@ from prune_cli.report.outcome import happened
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import note
 from prune_cli.stages.common import Outcome, touch
+from prune_cli.stages.evaluate import evaluate
 
 POLL = 0.5  # seconds between looks at what another process makes
 
@@ -136,7 +137,7 @@ class _Course:
             touch(step.out)
         self.pace.ended(step, seconds if done.state == "made" else None)
         self.done.add(step.out)
-        if done.state == "made":
+        if done.state == "made" and step.stage is evaluate:
             spare_models(self.plan, self.work, self.done)
         self.tell_of(step, done)
 
