@@ -262,7 +262,8 @@ def advise(
 
     asked: out, model, target, test, keep, budget, methods, seed, device of trials. Returns what `--json` prints.
     """
-    from prune_cli.pipeline.advise.ask import Asked, answer
+    from prune_cli.pipeline.advise.ask import answer
+    from prune_cli.pipeline.advise.asked import Asked
 
     values: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
     if "out" in asked:

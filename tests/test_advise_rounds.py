@@ -82,18 +82,21 @@ def test_nothing_is_claimed_where_nothing_is(sd: float, rounds: int) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_better_is_found() -> None:
-    """One of eight that gains 0.08 is found as often as by a grid, in less of its time than with a grid's seeds."""
+@pytest.mark.parametrize(("rounds", "least", "most"), [(3, 25, 0.7), (7, 85, 1.1)])
+def test_what_is_better_is_found(rounds: int, least: int, most: float) -> None:
+    """One of eight that gains 0.08 in accuracy is found, and no other, at a share of the time of a grid.
+
+    A grid of 3 seeds, and 10 of random, finds it in about half of the problems.
+    """
     rng = np.random.default_rng(4)
     gains = {**dict.fromkeys(METHODS, 0.0), "m3": 0.3}
-    found = [advised(rng, gains, 7 * ROUND) for _ in range(100)]
-    by_rounds = [advice.picks[0].method for advice, _, _ in found]
-    by_grid = [in_a_grid(rng, gains) for _ in range(100)]
-    used = np.mean([seconds for _, _, seconds in found])
+    found = [advised(rng, gains, rounds * ROUND) for _ in range(100)]
+    picks = [advice.picks[0].method for advice, _, _ in found]
     grid = 2 * (SHARED + 3 * ALL + 3 * TRIAL * len(METHODS) + 10 * TRIAL)  # of twice the rows, at one budget
-    print(by_rounds.count("m3"), by_grid.count("m3"), used / grid)
-    assert by_rounds.count("m3") >= 80
-    assert by_rounds.count("random") + by_rounds.count("m3") >= 98
+    assert picks.count("m3") >= least and picks.count("m3") + picks.count("random") >= 98
+    assert np.mean([seconds for _, _, seconds in found]) <= most * grid
+    by_grid = [in_a_grid(rng, gains) for _ in range(100)]
+    assert 30 <= by_grid.count("m3") <= 65
 
 
 def test_what_is_decided() -> None:

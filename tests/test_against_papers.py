@@ -377,7 +377,7 @@ def test_hidden_methods_read_the_first_token_of_the_last_checkpoint(
     """What the published methods ask of `represent` is, for an encoder, cls pooling at the last checkpoint alone."""
     wanted = {"checkpoints": "last", "pooling": "summary"}
     assert [n for n, m in published().items() if m.represent_options == wanted] == [
-        *("prototypicality", "s2l-hidden", "less-hidden")
+        *("prototypicality", "s2l-hidden", "k-center", "moderate", "less-hidden")
     ]
     rows = write_rows(
         tmp_path / "rows.jsonl", [{k: v for k, v in row.items() if k != "group"} for row in sentences(9, 0)]

@@ -95,7 +95,7 @@ def test_all_mistakes_are_told(tmp_path: Path, tiny_model: Path) -> None:
         "step: unknown option",
         "tune: half",
     ]
-    with pytest.raises(PruneError, match=r"^model: missing; allowed: text$"):
+    with pytest.raises(PruneError, match=r"^model: missing; allowed: a hub name or a folder; none with kind lexical$"):
         prune_cli.represent("train.jsonl", tmp_path / "out")
     with pytest.raises(PruneError) as caught:
         prune_cli.represent("train.jsonl", tmp_path / "out", model="m", pooling="max", layers=2)

@@ -552,7 +552,6 @@ def test_wrong_usage(here: Path, prune: Prune, tiny_model: Path) -> None:
     for arguments, part, hint in (
         (["prune"], "No such command 'prune'", "prune --help"),
         (["represent"], "Missing argument 'DATA'", "prune represent --help"),
-        (represent[:4], "Missing option '--model'", "prune represent --help"),
         ([*represent, "--pool", "cls"], "No such option: --pool", "prune represent --help"),
         ([*represent, "--pooling", "max"], "'max' is not one of 'auto', 'cls', 'mean', 'last', 'position'", ""),
         ([*represent, "--dim", "many"], "'--dim': Input should be a valid integer", ""),

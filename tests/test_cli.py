@@ -29,7 +29,8 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
-COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "compare", "guide", "init", "pipeline"]
+COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "compare", "report", "guide", "init", "pipeline"]
+COMMANDS += ["advise"]
 
 
 @pytest.fixture
@@ -112,6 +113,7 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     order = [warmup, *found["represent"], *found["score"], *found["select"], *found["export"], final, *found["eval"]]
     order += [*found["show"], *found["compare"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
     order += [f"{line} --dry-run" for line in [*found["simulate"], *found["pipeline"]]]
+    # report and advise are of a run that has ended; tests of their own run them
     for line in order:
         program, *arguments = shlex.split(line)
         assert program == "prune"

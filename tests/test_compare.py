@@ -13,6 +13,7 @@ import prune_cli
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.report.compare import representations
 from prune_cli.stages import baseline, counts
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_similarity import brute_cka
@@ -114,7 +115,7 @@ def test_representations_beside_each_other(made: Path, prune: Prune, monkeypatch
     gradient = (held["gradient"]["gradient"].astype(np.float64) * scale[:, :, None]).reshape(24, -1)
     (pair,) = [pair for pair in found["pairs"] if {pair["a"], pair["b"]} == {"hidden", "gradient"}]
     assert pair["cka"] == pytest.approx(brute_cka(hidden, gradient), rel=1e-6)
-    monkeypatch.setattr("prune_cli.report.compare.representations.WORK", 100)
+    monkeypatch.setattr(representations, "WORK", 100)
     drawn = prune(*command, "--sample", 12).json()["representations"]
     assert (drawn["cka_rows"], drawn["rows"]) == (12, 12)
     assert prune(*command[:-3], "--k", 24).errors == [

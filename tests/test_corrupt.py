@@ -210,7 +210,7 @@ def test_what_selections_and_scores_make_of_corrupted_rows(run: Path) -> None:
     assert area["score"] == "longest" and area["area"] == pytest.approx(roc_auc_score(wrong, lengths))
     head, _, *told = [line for line in lines(found) if line]
     assert head.startswith(f"Of {len(rows)} training rows {sum(wrong)} (")
-    assert head.endswith("10 rows of rarer labels were left out.")
+    assert head.endswith(f"{len(pairs)} are copies, 10 more, of rarer labels, were left out.")
     assert [line.split()[0] for line in told] == ["random", "longest", "Probability", "longest"]
 
 

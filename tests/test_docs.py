@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from prune_cli import cli, guide
+from prune_cli.data.corrupt import Corruption
 from prune_cli.methods.published import published
 from prune_cli.pipeline.checks import read_plan
 from prune_cli.report.methods import COLUMNS
@@ -99,7 +100,7 @@ def test_the_page_on_python(here: Path) -> None:
 
 def test_the_page_on_pipelines(tmp_path: Path, tiny_model: Path) -> None:
     """Each key of the example is accepted, and the plan is what its comments say."""
-    (example,) = blocks("pipeline", "toml")
+    example, *_ = blocks("pipeline", "toml")
     for name, n, start in (("train", 24, 0), ("validation", 6, 100), ("test", 6, 200), ("ood", 6, 300)):
         rows = [{"sentence": row["text"], "label": row["label"]} for row in sentences(n, start)]
         write_rows(tmp_path / f"{name}.jsonl", rows)
@@ -111,6 +112,7 @@ def test_the_page_on_pipelines(tmp_path: Path, tiny_model: Path) -> None:
     plan = read_plan(tmp_path / "pipeline.toml")
     assert [entry.name for entry in plan.entries] == ["full", "random", "less", "less-keep", "mine"]
     assert (plan.proxy, plan.reference) == (str(tmp_path / "a/smaller-model"), str(tmp_path / "another/model"))
+    assert (plan.removal, plan.lds, plan.corruption) == (True, 50, Corruption(0.1, 0.5, 0.1))
     assert (plan.warmup.epochs, plan.fraction, plan.finetune.epochs, plan.eval.batch_size) == (3, 0.05, 4, 64)
 
 

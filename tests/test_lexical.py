@@ -61,4 +61,7 @@ def test_other_kinds_need_one(here: Path, prune: Prune) -> None:
     """Without --model a kind that looks at one is refused, also beside lexical."""
     for kind in ("hidden", "lexical,hidden", "dynamics"):
         ran = prune(*COMMAND, kind)
-        assert (ran.code, ran.errors) == (1, ["model: missing; allowed: text"])
+        assert (ran.code, ran.errors) == (
+            1,
+            ["model: missing; allowed: a hub name or a folder; none with kind lexical"],
+        )

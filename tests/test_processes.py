@@ -107,6 +107,7 @@ def test_two_make_what_one_makes(rows: Path, made: Path, whole: Path, tmp_path: 
     assert err.count("represent: up to date") == 1
 
 
+@pytest.mark.slow
 def test_errors_are_told_once(rows: Path, made: Path, tmp_path: Path) -> None:
     """A bad row, found by both, is one line; a command that is the work of one process is refused in one."""
     bad = write_rows(tmp_path / "bad.jsonl", [*sentences(3), {"text": "the film", "label": None}])

@@ -14,13 +14,20 @@ from tests.conftest import Prune, read_rows
 # What a user gets who sets nothing: a changed default changes results, and is to be decided, not to happen.
 DEFAULTS = {
     "score": {
+        "bm25": {"reduce": "max", "k1": 1.5, "b": 0.75},
+        "combine": {"weights": "", "scale": "rank"},
+        "datainf": {"damping": 0.1},
         "density": {"how": "neighbours", "k": 10, "bandwidth": 0.0, "checkpoints": "side", "normalize": False},
+        "dsir": {"ngrams": 2, "buckets": 10_000, "noise": True},
+        "gist_gradient": {"rank": 50},
         "ifd": {"unhelped_last": True},
         "influential": {"normalize": False},
+        "knn_label": {"k": 10, "checkpoints": "side"},
         "less": {"normalize": True},
         "moderate": {"checkpoints": "side", "normalize": False},
         "prototypicality": {"k": 10, "checkpoints": "side", "normalize": False},
         "rds": {"checkpoints": "side"},
+        "trak": {"damping": 0.01},
     },
     "select": {
         "ccs": {"beta": 0.1, "k": 50, "hard": "high"},
@@ -70,6 +77,7 @@ def test_the_seed_is_in_the_recipe_of_what_draws(
     command += ["--on", "hidden"] if methods.load(stage, method).wants_representation else []
     command += [made / "score"] if "score" in methods.load(stage, method).inputs else []
     command += ["--keep", 5] if stage == "select" else []
+    command += ["--target", made / "validation"] if methods.load(stage, method).wants_target else []
     assert prune(*command).code == 0
     assert "up to date" in prune(*command, "--seed", 0).err
     ran = prune(*command, "--seed", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -22,6 +23,8 @@ import prune_cli
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import digest_folder, open_artifact
 from prune_cli.numeric.plane import plane
+from prune_cli.pipeline import results
+from prune_cli.pipeline.page import html
 from prune_cli.pipeline.page.alike import clustered, short
 from prune_cli.pipeline.page.html import duration, size
 from prune_cli.runtime.drawing import named
@@ -127,14 +130,14 @@ class Parsed(HTMLParser):
 
 def test_the_table_has_the_results(run: Path, facts: Any) -> None:
     """Means and deviations are those of results.jsonl, differences those of comparisons.jsonl, warnings the run's."""
-    results = read_rows(run / "results.jsonl")
+    lines_of = read_rows(run / "results.jsonl")
     columns = [(column["test"], column["metric"]) for column in facts["columns"]]
     assert columns == [("test", "accuracy"), ("test", "macro_f1")]
     assert facts["finished"] and facts["task"] == "classification" and facts["rows"] == 24
     compared = {(c["method"], c["keep"], c["metric"]): c for c in read_rows(run / "comparisons.jsonl")}
     told = 0
     for line in facts["lines"]:
-        own = [r for r in results if (r["method"], r["keep"]) == (line["method"], line["keep"])]
+        own = [r for r in lines_of if (r["method"], r["keep"]) == (line["method"], line["keep"])]
         assert (line["rows"], line["seeds"]) == (own[0]["kept"], len(own))
         assert line["marked"] == (line["method"] in ("full", "random"))
         for (_, metric), cell in zip(columns, line["cells"], strict=True):
@@ -148,7 +151,7 @@ def test_the_table_has_the_results(run: Path, facts: Any) -> None:
                 }
                 told += 1
     assert told == len(compared)
-    assert any(line.startswith("test accuracy, keep 0.25: ") for line in facts["said"]["lines"])
+    assert any(line.startswith("test accuracy, keep 0.25: ") for line in facts["said"][0]["lines"])
     assert facts["warnings"][0] == "seeds: 2; with fewer than 3 the table says little of how runs vary"
 
 
@@ -366,6 +369,24 @@ def test_the_page_is_whole_and_accessible(page: Path, facts: Any) -> None:
         assert line["method"] in parsed.texts
 
 
+def test_what_a_file_may_ask_for_besides(page: Path, facts: Any) -> None:
+    """Trainings without a method's picks, on halves, and rows made worse have their tables, where there are any."""
+    assert (facts["removed"], facts["lds"], facts["corruption"]) == ([], [], None)
+    picks = [{**facts["lines"][-1], "method": "without less"}]
+    lds = [{"score": "less", "test": "target set", "halves": 10, "lds": 0.25, "low": -0.1, "high": 0.5}]
+    selected = {"method": "less", "keep": "0.25", "kept": 6, "precision": 0.5, "recall": 0.75, "chance": [0.0, 0.4]}
+    area = {"score": "less", "area": 0.75, "low": None, "high": None}
+    worse = {"rows": 24, "changed": 4, "copies": 1, "selections": [{**selected, "repeats": 1.0}], "scores": [area]}
+    more = html.page({**facts, "removed": picks, "lds": lds, "corruption": worse}, {}, page)
+    told = " ".join(" ".join(Parsed(more).texts).split())
+    assert "without less" in told and "missed more than random rows" in told
+    assert "less target set 10 +0.25 [−0.10, +0.50]" in told
+    assert "Of 24 training rows 4 were changed and 1 are copies" in told
+    assert "50.0% 0.0% to 40.0% 75.0% 1" in told
+    assert more.count("<table>") == (page / "report.html").read_text("utf-8").count("<table>") + 4
+    (page.parent.parent / "more.html").write_text(more, "utf-8")
+
+
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_page(run: Path, page: Path, prune: Prune, tmp_path: Path) -> None:
     """Byte for byte, figures too; the API makes what the command makes; a second time it is up to date."""
@@ -415,21 +436,32 @@ def test_wrong_use(run: Path, prune: Prune, tmp_path: Path) -> None:
 def test_a_run_that_is_half_done(run: Path, prune: Prune, tmp_path: Path) -> None:
     """What has ended is told, that it is not all too; when there is more, the page is made again."""
     half = tmp_path / "half"
-    shutil.copytree(
-        run, half, ignore=shutil.ignore_patterns("report", "comparisons.jsonl", "memorization", "near", "hidden*")
-    )
-    results = half / "results.jsonl"
-    lines = [line for line in results.read_text().splitlines() if '"memorization"' not in line and '"near"' not in line]
-    results.unlink()
-    under_way = half / "results.jsonl.part"
-    under_way.write_text("\n".join(lines[:6]) + "\n")
+    not_yet = ("report", "comparisons.jsonl", "results.jsonl", "memorization", "near", "hidden*", "eval")
+    shutil.copytree(run, half, ignore=shutil.ignore_patterns(*not_yet))
+    trials = {(line["method"], line["keep"], line["seed"]): None for line in read_rows(run / "results.jsonl")}
+    places, planned = [], []
+    for method, keep, seed in trials:
+        (selected,), judged = results.of_trial(run, method, keep, seed)
+        made = {"judged": str(judged.relative_to(run)), "selected": str(selected.relative_to(run))}
+        planned.append({"method": method, "keep": keep, "seed": seed, **made})
+        places.append((method, judged.relative_to(run)))
+    under_way = write_rows(half / "results.jsonl.part", planned)
+    os.utime(under_way, ns=(1, 1))  # all evaluations that are there have ended since
+    assert prune("report", half).errors == [
+        f"{half}: no evaluation has ended yet; run the pipeline again to go on",
+    ]
+    for method, path in places:
+        if method in ("full", "random"):
+            shutil.copytree(run / path, half / path)
     facts = prune("report", half, "--json").json()["facts"]
     assert not facts["finished"]
     assert {line["method"] for line in facts["lines"]} == {"full", "random"}
-    assert facts["said"]["lines"] == []
+    assert facts["said"] == []
     text = (half / "report/report.html").read_text("utf-8")
     assert "The run is under way" in text and "Nothing is compared with random" in text
-    under_way.write_text("\n".join(lines) + "\n")
+    for method, path in places:
+        if method in ("less", "hard-to-learn"):
+            shutil.copytree(run / path, half / path)
     ran = prune("report", half, "--json")
     assert ran.json()["state"] == "made" and "input results changed" in ran.json()["reason"]
     assert len(ran.json()["facts"]["lines"]) == 7

@@ -243,14 +243,14 @@ def test_batches_that_do_not_fit_are_halved(
     """Where the device's memory runs out above five rows, the batches are cut smaller, to the same numbers."""
     forward, failed, seen = Setup.forward, 0, []
 
-    def scarce(self: Setup, inputs: dict[str, torch.Tensor]) -> Any:
+    def scarce(self: Setup, inputs: dict[str, torch.Tensor], at: torch.Tensor | None) -> Any:
         nonlocal failed
         rows = len(inputs["input_ids"])
         if rows > 5 and failed < 20:
             failed += 1
             raise torch.OutOfMemoryError
         seen.append(rows)
-        return forward(self, inputs)
+        return forward(self, inputs, at)
 
     start = ["represent", data / "train.jsonl", "--model", made / "warmup", "--dtype", "float32", "-o"]
     assert prune(*start, tmp_path / "whole").code == 0

@@ -52,6 +52,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(tmp_path_factory.mktemp("rows") / "train.jsonl", sentences(480))
 
 
+@pytest.mark.slow
 def test_represent_goes_on_after_a_kill(rows: Path, made: Path, tmp_path: Path, prune_process: Prune) -> None:
     """Killed in the middle, the same command takes up the saved batches and ends with an uninterrupted run's bytes."""
 

@@ -113,6 +113,23 @@ def test_k_center_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         assert run("k_center", x, 60, normalize=normalize)[0] == kept
 
 
+LINE = np.array([[0.0], [1], [5], [6], [10]])
+
+
+@truth("select/k_center", "select/facility_location", by="worked example: their docstrings")
+def test_points_on_a_line() -> None:
+    """Of 0, 1, 5, 6, 10 the farthest from 5 is 0, then 10. The sum of distances is least from 5; 0 or 1 takes off 8.
+
+    Of copies that are kept each stands for itself at least.
+    """
+    assert run("k_center", LINE, 3)[0] == [2, 0, 4]
+    kept, columns = run("facility_location", LINE, 2, rng())
+    assert kept[0] == 2 and kept[1] in (0, 1) and columns["cluster"].tolist() == [1, 1, 0, 0, 0]
+    assert columns["gain"][kept[1]] == pytest.approx(8) and columns["weight"][kept].tolist() == [3, 2]
+    kept, columns = run("facility_location", np.ones((4, 2)), 3, rng())
+    assert columns["cluster"][kept].tolist() == [0, 1, 2]
+
+
 def facility(similarity: NDArray[Any]) -> Any:
     return lambda kept: similarity[:, kept].max(axis=1).sum()
 
@@ -402,13 +419,16 @@ def test_d2_passes_messages() -> None:
     near = [sorted((j for j in range(12) if j != i), key=lambda j, i=i: squares[i, j])[:3] for i in range(12)]  # type: ignore[misc]
     u = [values[i] + sum(np.exp(-0.7 * squares[i, j]) * values[j] for j in near[i]) for i in range(12)]
     expected: list[int] = []
+    gains = []
     for _ in range(10):
         i = max((i for i in range(12) if i not in expected), key=lambda i: u[i])
         expected.append(i)
+        gains.append(u[i])
         for j in near[i]:
             u[j] -= np.exp(-0.4 * squares[i, j]) * u[i]
-    kept, _ = run("d2", values, x, 10, k=3, forward=0.7, reverse=0.4)
+    kept, columns = run("d2", values, x, 10, k=3, forward=0.7, reverse=0.4)
     assert kept == expected and prefixes("d2", values, x, None)
+    np.testing.assert_allclose(columns["gain"][kept], gains, rtol=1e-5)
 
 
 @truth("select/mig", by="brute force: the gain of every row from the matrix of shares")

@@ -146,13 +146,16 @@ def codes() -> dict[str, str]:
     }
 
 
+CLUSTERING = {"score prototypicality", *(f"select {name}" for name in ("d4", "kmeans", "mig", "semdedup"))}
+
+
 @pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize(
     ("module", "old", "new", "changed"),
     [
         ("score.less", "def score(", "EXTRA = 1\n\n\ndef score(", {"score less"}),
         ("select.top", "-score", "-1.0 * score", {"select top"}),
-        ("numeric.kmeans", "def fit(", "EXTRA = 1\n\n\ndef fit(", {"score prototypicality", "select kmeans"}),
+        ("numeric.kmeans", "def fit(", "EXTRA = 1\n\n\ndef fit(", CLUSTERING),
         ("numeric.kmeans", "def fit(", "# A comment.\ndef fit(", set()),
         ("score.less", '"""', '"""Another docstring.\n\n', set()),
     ],

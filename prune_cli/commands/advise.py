@@ -80,9 +80,10 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Say which method to use and how much to keep, or that a random draw, all rows or no training is as good."""
-    from prune_cli.pipeline.advise import ask
+    from prune_cli.pipeline.advise.ask import answer
+    from prune_cli.pipeline.advise.asked import Asked
 
     reading = reading_of(fields, format, drop, None) if fields or drop or format != "auto" else None
-    asked = ask.Asked(out, model, target, test, keep, budget, methods, seed, device, reading)
-    answer = ask.answer(given, metric, margin, asked)
-    show(answer.facts, "\n".join(answer.lines), as_json)
+    asked = Asked(out, model, target, test, keep, budget, methods, seed, device, reading)
+    found = answer(given, metric, margin, asked)
+    show(found.facts, "\n".join(found.lines), as_json)

@@ -50,7 +50,7 @@ def show_artifact(
             tell(f"{artifact}: {name} is being made")
         found = results.read(artifact)
         if (artifact / results.UNDER_WAY).is_file():
-            ended = len({*map(results.trial, found.results)})
+            ended = len({*map(results.trial, (*found.results, *found.without))})
             tell(f"{artifact}: under way; {ended} of {results.planned(artifact)} trials have ended")
         show(found.facts, text(found), as_json)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
 from prune_cli.artifacts.manifest import MANIFEST, is_artifact, open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.evidence import Comparison, Trial, is_without
+from prune_cli.pipeline.evidence import WITHOUT, Comparison, Trial, is_without
 from prune_cli.report import corruption
 from prune_cli.stages.common import Outcome
 
@@ -36,6 +36,7 @@ class Made:
 class Report:
     """Each step's outcome; a result for each method, keep, seed and test set; which metrics the table shows.
 
+    without: the results of what methods leave out, as in `results.jsonl` behind the others.
     comparisons: of methods with random, at the end. lds: how scores predict what training on halves does, at the end.
     corruption: what became of training rows that were corrupted on purpose.
     """
@@ -44,6 +45,7 @@ class Report:
     metrics: tuple[str, ...]
     steps: list[tuple[str, Outcome]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
+    without: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     lds: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +54,14 @@ class Report:
     @classmethod
     def of(cls, out: Path, task: str, trials: Mapping[Trial, Made]) -> Report:
         """The results of trials that were evaluated, a line for each test set."""
-        return cls(out, tasks.load(task).TABLE_METRICS, results=[*_results(trials)])
+        report = cls(out, tasks.load(task).TABLE_METRICS)
+        report.add(of_trials(trials))
+        return report
+
+    def add(self, results: Iterable[dict[str, Any]]) -> None:
+        """Take down results."""
+        for result in results:
+            (self.without if is_without(result["method"]) else self.results).append(result)
 
     def count(self, state: str) -> int:
         """Number of steps with a state."""
@@ -93,6 +102,7 @@ class Report:
             "path": str(self.out),
             "steps": steps,
             "results": self.results,
+            **({"without": self.without} if self.without else {}),
             "comparisons": comparisons,
             "warnings": self.warnings,
             **({"lds": self.lds} if self.lds else {}),
@@ -100,7 +110,8 @@ class Report:
         }
 
 
-def _results(trials: Mapping[Trial, Made]) -> Iterator[dict[str, Any]]:
+def of_trials(trials: Mapping[Trial, Made]) -> Iterator[dict[str, Any]]:
+    """What trials were measured at, a line for each test set."""
     for (method, keep, seed), made in trials.items():
         kept = open_artifact(made.selected).about["kept"] if made.selected else 0
         metrics = json.loads(open_artifact(made.judged, "eval").file("metrics.json").read_text("utf-8"))
@@ -126,7 +137,7 @@ def end(report: Report) -> None:
     with alone(out):
         comparisons = [comparison.facts for comparison in report.comparisons]
         replace_file(out / COMPARISONS, lambda path: write_jsonl(path, comparisons))
-        replace_file(out / RESULTS, lambda path: write_jsonl(path, report.results))
+        replace_file(out / RESULTS, lambda path: write_jsonl(path, [*report.results, *report.without]))
         if report.lds:
             replace_file(out / LDS, lambda path: write_jsonl(path, report.lds))
         else:
@@ -176,7 +187,7 @@ def read(out: Path) -> Report:
         raise PruneError(f"{out}: no evaluation has ended yet; run the pipeline again to go on")
     report = Report.of(out, open_artifact(judged, "eval").options["task"], trials)
     if not under_way:
-        report.results += read_jsonl(out / RESULTS)
+        report.add(read_jsonl(out / RESULTS))
         report.lds += read_jsonl(out / LDS) if (out / LDS).is_file() else []
         if (out / COMPARISONS).is_file():
             try:
@@ -208,12 +219,13 @@ def of_trial(out: Path, method: str, keep: str, seed: int | None) -> tuple[list[
     """Where a run has the selection of a trial, none for the model as it is, and its evaluation."""
     if seed is None:
         return [], out / "methods" / method / "eval"
-    budget = out / "methods" / method / f"keep-{keep}"
+    folder = out / ("without" if is_without(method) else "methods")
+    budget = folder / method.removeprefix(WITHOUT) / f"keep-{keep}"
     own = budget / f"seed-{seed}"
     return [path for path in (own / "select", budget / "select") if is_artifact(path)][:1], own / "eval"
 
 
-def summary(report: Report) -> list[dict[str, Any]]:
+def summary(report: Report, *, without: bool = False) -> list[dict[str, Any]]:
     """One line for each method and keep: per test set and metric, (mean, sample standard deviation) over seeds.
 
     The deviation is None where there is one seed, the mean too where a seed has null.
@@ -221,7 +233,7 @@ def summary(report: Report) -> list[dict[str, Any]]:
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     values: dict[tuple[str, str], dict[tuple[str, str], list[float | None]]] = {}
     shown = report.shown
-    for result in report.results:
+    for result in report.without if without else report.results:
         key = (result["method"], result["keep"])
         lines.setdefault(key, {name: result[name] for name in ("method", "keep", "kept")})
         for metric in shown[result["test"]]:
@@ -242,9 +254,7 @@ def table(report: Report, *, without: bool = False) -> Iterator[list[str]]:
     """
     columns = [(test, metric) for test, metrics in report.shown.items() for metric in metrics]
     yield ["method", "keep", "rows", *(f"{test} {metric}" for test, metric in columns)]
-    for line in summary(report):
-        if is_without(line["method"]) != without:
-            continue
+    for line in summary(report, without=without):
         cells = [line["method"], line["keep"], str(line["kept"])]
         for test, metric in columns:
             mean, deviation = line[test][metric]

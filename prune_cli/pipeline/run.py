@@ -28,6 +28,7 @@ from prune_cli.report.outcome import happened
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import note
 from prune_cli.stages.common import Outcome, touch
+from prune_cli.stages.evaluate import evaluate
 
 POLL = 0.5  # seconds between looks at what another process makes
 
@@ -137,7 +138,7 @@ class _Course:
             touch(step.out)
         self.pace.ended(step, seconds if done.state == "made" else None)
         self.done.add(step.out)
-        if done.state == "made":
+        if done.state == "made" and step.stage is evaluate:
             spare_models(self.plan, self.work, self.done)
         self.tell_of(step, done)
 
@@ -176,7 +177,7 @@ def _one_by_one(steps: Sequence[Step], folder: Path, current: Mapping[Path, Outc
 
 def _finish(plan: Plan, work: Work, report: Report) -> Report:
     """What the trials came to, compared and written down."""
-    report.results = Report.of(work.out, plan.task, work.trials).results
+    report.add(results.of_trials(work.trials))
     values = {trial: row_values(made.judged, plan.task) for trial, made in work.trials.items()}
     report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
     made = {trial: [path for path in (m.selected, m.judged) if path] for trial, m in work.trials.items()}

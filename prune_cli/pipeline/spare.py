@@ -11,7 +11,7 @@ from pathlib import Path
 from prune_cli.artifacts.drafts import remove_files
 from prune_cli.artifacts.files import alone
 from prune_cli.artifacts.manifest import open_artifact
-from prune_cli.pipeline.evidence import LOWER, Trial, is_without
+from prune_cli.pipeline.evidence import LOWER, Trial
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.work import Work
@@ -23,9 +23,11 @@ def spare_models(plan: Plan, work: Work, done: Container[Path]) -> None:
     if plan.keep_models == "all":
         return
     trials = {trial: made for trial, made in work.trials.items() if made.judged in done}
-    best = best_trial(Report.of(work.out, plan.task, trials)) if plan.keep_models == "best" else None
+    kept = [*trials] if plan.keep_models == "best" else []
+    if kept and (best := best_trial(Report.of(work.out, plan.task, trials))):
+        kept = [best]
     halves = [half for half in work.halves if half.judged in done]
-    for made in (*(made for trial, made in trials.items() if trial != best), *halves):
+    for made in (*(made for trial, made in trials.items() if trial not in kept), *halves):
         if made.trained:
             _remove(work, made.trained)
 
@@ -44,10 +46,12 @@ def _remove(work: Work, path: Path, ending: str = "") -> None:
 
 
 def best_trial(report: Report) -> Trial | None:
-    """The trial that trained a model and has the best first metric of the table; of equal ones the first."""
+    """The trial that trained a model and has the best first metric of the table; of equal ones the first.
+
+    None where none has one.
+    """
     test, metrics = next(iter(report.shown.items()), ("", []))
     metric = metrics[0] if metrics else ""
-    trained = [line for line in report.results if line["kept"] and not is_without(line["method"])]
-    lines = [line for line in trained if line["test"] == test and line.get(metric) is not None]
+    lines = [line for line in report.results if line["test"] == test and line["kept"] and line.get(metric) is not None]
     best = max(lines, key=lambda line: line[metric] * (-1 if metric in LOWER else 1), default=None)
     return (best["method"], best["keep"], best["seed"]) if best else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prune_cli.pipeline import attribution, evidence
-from prune_cli.pipeline.evidence import is_without
 from prune_cli.pipeline.results import Report, table
 from prune_cli.report import corruption
 from prune_cli.report.table import table as aligned
@@ -12,7 +11,7 @@ from prune_cli.report.table import table as aligned
 def text(report: Report) -> str:
     """The tables, and under them what they show beyond chance, how scores predict, and what of corrupted rows."""
     lines = aligned(list(table(report)))
-    if any(is_without(result["method"]) for result in report.results):
+    if report.without:
         lines += ["", *aligned(list(table(report, without=True)))]
     lines += evidence.told(report.comparisons)
     lines += attribution.lines(report.lds)

@@ -66,10 +66,12 @@ def lines(found: Mapping[str, Any] | None) -> Iterator[str]:
     """The same in words: a line for each selection, and for each score."""
     if found is None:
         return
-    n, changed, copies = found["rows"], found["changed"], found["copies"]
+    n, changed = found["rows"], found["changed"]
+    done = [f"{changed:,} ({changed / n:.1%}) were changed"] if changed else []
+    done += [f"{found['copies']:,} are copies"] if found["copies"] else []
+    done += [f"{found['left_out']:,} more, of rarer labels, were left out"] if found["left_out"] else []
     yield ""
-    thinned = f"; {found['left_out']:,} rows of rarer labels were left out" if found["left_out"] else ""
-    yield f"Of {n:,} training rows {changed:,} ({changed / n:.1%}) were changed and {copies:,} are copies{thinned}."
+    yield f"Of {n:,} training rows {', '.join(done)}."
     yield from table(_cells(found))
     if found["scores"]:
         yield "Probability that a changed row has a higher score than another, with its 95% interval; by chance 0.5:"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import row_blocks
-from prune_cli.numeric.nearest import neighbours
+from prune_cli.numeric.neighbours import with_distances
 from prune_cli.numeric.vectors import Checkpoints, Normalize, vectors
 from prune_cli.numeric.views import Centred
 
@@ -42,7 +42,7 @@ def score(
     rows = Centred(vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize))
     n, d = rows.shape
     if how == "neighbours":
-        return -neighbours(rows, min(k, n - 1))[1].mean(axis=1) if n > 1 else np.zeros(n)
+        return -with_distances(rows, min(k, n - 1))[1].mean(axis=1) if n > 1 else np.zeros(n)
     squares = np.concatenate([(block**2).sum(axis=1) for _, block in row_blocks(rows)])
     h = bandwidth or np.sqrt(squares.mean() / d) * n ** (-1 / (d + 4)) or 1.0
     density = np.zeros(n)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import column
-from prune_cli.numeric.nearest import neighbours
+from prune_cli.numeric.neighbours import with_distances
 from prune_cli.numeric.vectors import Checkpoints, Normalize, vectors
 
 
@@ -47,7 +47,7 @@ def select(
     if n == 1:
         return np.zeros(1, np.int64), {"gain": score.astype(np.float64)}
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize)
-    near, distance = neighbours(rows, min(k, n - 1))
+    near, distance = with_distances(rows, min(k, n - 1))
     gain = score + (np.exp(-forward * distance**2) * score[near]).sum(axis=1)
     falls = np.exp(-reverse * distance**2)
     positions, gained = np.empty(n_keep, np.int64), np.empty(n_keep)

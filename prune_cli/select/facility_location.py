@@ -2,7 +2,7 @@
 
 f(S) = Σ_i max_{j ∈ S} s_ij. The next pick is the row that adds most. s is D − ‖x_i − x_j‖ with D large enough that none
 is negative, or (1 + cos) / 2; what is added to all similarities changes no pick but the first one's gain. Of the points
-0, 1, 5, 6 and 10 on a line: first 5, whose distances have the smallest sum, then 0 or 1, which both take off 9.
+0, 1, 5, 6 and 10 on a line: first 5, whose distances have the smallest sum, then 0 or 1, which both take off 8.
 
 Source: facility location as in Lin and Bilmes 2011, ACL; with weights, on gradients, within each label, it is CRAIG,
 Mirzasoleiman et al. 2020, arXiv 1906.01827, algorithm 1.
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from prune_cli.numeric.alike import Alike
 from prune_cli.numeric.blocks import column
 from prune_cli.numeric.lazy import lazy, stochastic
-from prune_cli.numeric.nearest import neighbours
+from prune_cli.numeric.neighbours import with_distances
 from prune_cli.numeric.vectors import Checkpoints, vectors
 from prune_cli.numeric.views import Centred
 
@@ -91,7 +91,7 @@ def _sparse(alike: Alike, n_keep: int) -> tuple[NDArray[np.int64], NDArray[np.fl
     """The plain greedy rule where only the similarities of each row to itself and its nearest are known."""
     n = len(alike)
     k = min(n - 1, max(LEAST, min(MOST, KNOWN * n // n_keep)))
-    near, distance = neighbours(alike.rows, k)
+    near, distance = with_distances(alike.rows, k)
     distance = distance**2 / 4 if alike.cosine else distance  # 1 − (1 + cos) / 2
     near = np.concatenate([np.arange(n)[:, None], near], axis=1)  # i knows near[i]
     better = distance[:, -1:] - np.concatenate([np.zeros((n, 1)), distance], axis=1)  # than its farthest: [n, k + 1]

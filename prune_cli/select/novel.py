@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import column
-from prune_cli.numeric.nearest import neighbours
+from prune_cli.numeric.neighbours import with_distances
 from prune_cli.numeric.products import held, products
 from prune_cli.numeric.vectors import Checkpoints, vectors
 
@@ -47,7 +47,7 @@ def select(
     n = len(rows)
     dense = np.ones(n)
     if n > 1:
-        squared = neighbours(rows, min(k, n - 1))[1] ** 2 / 2  # 1 − cos
+        squared = with_distances(rows, min(k, n - 1))[1] ** 2 / 2  # 1 − cos
         dense = (1 / (squared.sum(axis=1) + SMALL)) ** density
     size = min(counted, n_keep)
     distance = np.full((n, size), np.inf, np.float32)  # to the kept rows, nearest first

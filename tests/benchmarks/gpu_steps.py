@@ -313,10 +313,10 @@ def scarce(device: torch.device, rows: int) -> Iterator[None]:
         return
     forward = Setup.forward
 
-    def failing(setup: Setup, inputs: dict[str, torch.Tensor]) -> Any:
+    def failing(setup: Setup, inputs: dict[str, torch.Tensor], at: torch.Tensor | None) -> Any:
         if len(inputs["input_ids"]) > rows:
             raise torch.OutOfMemoryError
-        return forward(setup, inputs)
+        return forward(setup, inputs, at)
 
     with mock.patch.object(Setup, "forward", failing):
         yield

@@ -15,11 +15,12 @@ import torch
 from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
+from prune_cli.models import answers
 from prune_cli.models.device import autocast
 from prune_cli.models.find import Checkpoint
 from prune_cli.represent.kinds import gradient, influence
 from prune_cli.represent.observe import Batch, Observer, Target
-from prune_cli.tasks import Task
+from prune_cli.tasks import Task, generation
 
 PLAIN = "plain forward + backward"
 SOME = 4  # rows at a time whose gradients torch.func forms
@@ -37,10 +38,14 @@ class Subject:
     device: torch.device
     precision: str
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
-        """The model's outputs for a batch's inputs."""
+    def forward(self, inputs: dict[str, torch.Tensor], at: torch.Tensor | None = None) -> Any:
+        """The model's outputs for a batch's inputs, its logits at the places `at` alone."""
         with autocast(self.device, self.precision):
-            return self.model(**inputs)
+            return self.exactly(inputs, at)
+
+    def exactly(self, inputs: dict[str, torch.Tensor], at: torch.Tensor | None = None) -> Any:
+        """The same in the precision of the model's weights."""
+        return answers.forward(self.model, inputs, at)
 
     def backward(self, batch: Batch) -> None:
         """Forward and backward of the summed losses."""
@@ -59,9 +64,9 @@ class Subject:
         with torch.set_grad_enabled(backward):
             for observer in observers:
                 observer.begin(batch)
-            batch.outputs = self.forward(batch.inputs)
+            batch.outputs = self.forward(batch.inputs, batch.at)
             if backward:
-                self.task.losses(batch.outputs.logits, batch.labels).sum().backward()
+                self.task.losses(batch.outputs.logits, batch.gold).sum().backward()
             return [observer.rows(batch) for observer in observers]
 
     def wait(self) -> None:
@@ -78,7 +83,8 @@ def whole_batch(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Batch:
         label = labels[i : i + 1] if labels.dim() == 1 else labels[i : i + 1, :length]
         return whole_batch({name: value[i : i + 1, :length] for name, value in inputs.items()}, label)
 
-    return Batch(inputs, labels, None, labels, alone)
+    at, gold = generation.answers(labels) if labels.dim() == 2 else (None, labels)
+    return Batch(inputs, labels, at, gold, alone)
 
 
 def joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -99,7 +105,7 @@ def singles(batches: list[Batch]) -> Iterator[Batch]:
 
 def gradient_of(subject: Subject, **given: Any) -> gradient.Gradient:
     """The projected gradients, by the kind's options."""
-    setup: Any = SimpleNamespace(model=subject.model, task=subject.task, exactly=lambda inputs: subject.model(**inputs))
+    setup: Any = SimpleNamespace(model=subject.model, task=subject.task, exactly=subject.exactly)
     return gradient.Gradient(setup, gradient.Options(**given))
 
 
@@ -114,7 +120,7 @@ def influence_on(subject: Subject, targets: list[Batch], **given: Any) -> influe
         batch_size=1,
         tokens_per_batch=512,
         forward=subject.forward,
-        exactly=lambda inputs: subject.model(**inputs),
+        exactly=subject.exactly,
         encoded=SimpleNamespace(lengths=lengths),
         batch=lambda positions: targets[int(positions[0])],
     )

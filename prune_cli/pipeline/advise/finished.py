@@ -14,7 +14,7 @@ from prune_cli.errors import PruneError
 from prune_cli.numeric.inference import Difference, differences
 from prune_cli.pipeline import results
 from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, Key, Measured, advise
-from prune_cli.pipeline.evidence import BASELINE, Trial, Values, row_values
+from prune_cli.pipeline.evidence import BASELINE, Trial, Values, is_without, row_values
 from prune_cli.runtime.progress import note
 
 
@@ -29,7 +29,7 @@ def measured_in(run: Path, metric: str | None) -> list[Measured]:
     trials = list(dict.fromkeys(map(results.trial, report.results)))
     if not any(method == BASELINE for method, *_ in trials):
         raise PruneError(f"{run}: no trial of random has ended; methods are held against it; put it among the methods")
-    judged = {trial: evaluation(run, trial) for trial in trials}
+    judged = {trial: results.of_trial(run, *trial)[1] for trial in trials}
     task = open_artifact(next(iter(judged.values())), "eval").options["task"]
     values = {trial: row_values(path, task) for trial, path in judged.items()}
     lines = results.summary(report)
@@ -44,18 +44,11 @@ def measured_in(run: Path, metric: str | None) -> list[Measured]:
     return found
 
 
-def evaluation(run: Path, trial: Trial) -> Path:
-    """Where the evaluation of a trial is."""
-    method, keep, seed = trial
-    folder = run / "methods" / method
-    return folder / "eval" if seed is None else folder / f"keep-{keep}" / f"seed-{seed}" / "eval"
-
-
 def _measured(values: Mapping[Trial, Values], test: str, metric: str, lines: Sequence[Mapping[str, Any]]) -> Measured:
     """The runs of all trials; lines: the table's. Of lines with a run that is no number nothing is said."""
     runs: dict[Key, list[NDArray[np.float64]]] = {}
     for (method, keep, _), found in values.items():
-        if (test, metric) in found:
+        if (test, metric) in found and not is_without(method):
             runs.setdefault((method, keep), []).append(found[test, metric])
     stacked = {key: np.stack(arrays) for key, arrays in runs.items() if np.isfinite(arrays).all()}
     budgets = {keep for method, keep in stacked if method == BASELINE}

@@ -34,7 +34,8 @@ from prune_cli.stages.split import Part, split
 
 QUIETLY = How(replace=True, warn=False)
 MEASURED = "measured"  # the half of the target set that trials are measured on
-LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds")  # of the settings: done with, or said by each round
+# of the settings: what is done with, what each round says, and what is for other ends
+LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds", "removal", "lds")
 ALWAYS = (FULL, NONE, BASELINE)
 SETTINGS = "settings.toml"
 
@@ -91,6 +92,8 @@ def ground(file: Path, names: str | None, out: Path, seed: int, *, halve: bool) 
     halve: whether one half of the target set is measured on, in place of the file's test sets.
     """
     plan = read_plan(file)
+    if not plan.corruption.idle:
+        raise PruneError(f"{file}: corrupt; trials are of the rows as they are; leave it out")
     parts = plan.parts.names if plan.parts.shares else []
     for part in parts:
         split(plan.train, out / "split" / part, Part(part, plan.parts, plan.task), plan.reading, QUIETLY)

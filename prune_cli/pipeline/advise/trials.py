@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,21 +27,19 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.pipeline.advise import ground as grounds
 from prune_cli.pipeline.advise.answers import Answer, Whole, put
+from prune_cli.pipeline.advise.asked import Asked
 from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, advise
-from prune_cli.pipeline.advise.finished import evaluation
 from prune_cli.pipeline.advise.ground import QUIETLY, Ground
 from prune_cli.pipeline.advise.journal import Journal
 from prune_cli.pipeline.advise.rounds import DRAWS, FEWEST, Question, Round, decide, measured
 from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE, Trial, row_values
 from prune_cli.pipeline.propose import quoted
+from prune_cli.pipeline.results import of_trial
 from prune_cli.pipeline.run import run
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
 from prune_cli.stages.select import select
-
-if TYPE_CHECKING:
-    from prune_cli.pipeline.advise.ask import Asked
 
 JOURNAL, ADVICE = "journal.jsonl", "advice.json"
 SHARED = ("warmup", "select warmup", "represent", "score")  # steps that methods and rounds on the same rows share
@@ -129,7 +127,7 @@ class Trials:
             trials[NONE] = [(NONE, "0%", None)]
         values, metrics = {}, {}
         for name, own in trials.items():
-            paths = [evaluation(run_folder, trial) for trial in own]
+            paths = [of_trial(run_folder, *trial)[1] for trial in own]
             stacked = np.stack([row_values(path, self.ground.task)[test, metric] for path in paths])
             if np.isfinite(stacked).all():  # a model that diverged has no say, and goes on no further
                 values[name] = stacked.mean(axis=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prune_cli import options
 from prune_cli.artifacts.code import digest_of_module
-from prune_cli.artifacts.manifest import Recipe, digest_file, digest_value, is_artifact, open_artifact
+from prune_cli.artifacts.manifest import Recipe, digest_value, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline import results
 from prune_cli.pipeline.page import facts as gathering
@@ -35,9 +35,10 @@ def report(run: Path, asked: Path | None, opts: options.Report, how: How) -> Out
     if is_artifact(out) and (stage := open_artifact(out).stage) != "report":
         raise PruneError(f"{out}: holds an artifact of prune {stage}; choose another -o")
     found = stages(run)
-    under_way = run / results.UNDER_WAY
+    came_to = results.read(run)
     read = {stage.place: stage.artifact.manifest["seal"] for stage in found.values()}
-    told = digest_file(under_way if under_way.is_file() else run / results.RESULTS)
+    under_way = (run / results.UNDER_WAY).is_file()
+    told = digest_value([came_to.results, came_to.lds, under_way])
     code = {"report": digest_of_module(__name__, CODE), "page": _digest_of_templates()}
     recipe = Recipe(
         "report",
@@ -50,7 +51,7 @@ def report(run: Path, asked: Path | None, opts: options.Report, how: How) -> Out
     if outcome.settled:
         return outcome
     with making(outcome, recipe, {"run": str(run)}) as draft:
-        facts = gathering.facts(run, found, opts)
+        facts = gathering.facts(run, came_to, found, opts)
         figures = draw(facts, draft.path)
         (draft.path / FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", "utf-8")
         (draft.path / PAGE).write_text(html.page(facts, figures, draft.path), "utf-8")

@@ -19,20 +19,20 @@ from prune_cli.pipeline.page.maps import data_map, drawn, histograms, planes
 from prune_cli.pipeline.page.outcomes import outcomes
 from prune_cli.pipeline.page.price import Stage, is_whole, price
 from prune_cli.pipeline.page.suspects import suspects
-from prune_cli.pipeline.page.training import Given, training
+from prune_cli.pipeline.page.training import Given, corrupted, training
+from prune_cli.pipeline.results import Report
 from prune_cli.report.compare import scores
 from prune_cli.report.compare.inputs import Inputs, gather_run
 
 
-def facts(run: Path, found: dict[Path, Stage], opts: options.Report) -> dict[str, Any]:
+def facts(run: Path, report: Report, found: dict[Path, Stage], opts: options.Report) -> dict[str, Any]:
     """What the results, artifacts and manifests of a run say. found: its finished artifacts."""
-    report = results.read(run)
     order = list(dict.fromkeys(result["method"] for result in report.results))
     inputs = _ordered(_there(gather_run(run)), order)
     score = scores.scores(inputs)
     given, missing = _given(inputs)
     rows = drawn(inputs.n, opts.seed)
-    known = _known(given, opts.known) if given else None
+    known = _known(given, opts.known, corrupted(run)) if given else None
     return {
         "run": run.resolve().name,
         "rows": inputs.n,
@@ -75,12 +75,17 @@ def _given(inputs: Inputs) -> tuple[Given | None, str]:
         return None, failure.message
 
 
-def _known(given: Given, asked: str) -> NDArray[np.bool_] | None:
-    """Which rows are known to be mislabelled; None where none is. Raises PruneError where that was asked for."""
+def _known(given: Given, asked: str, changed: set[int | str]) -> NDArray[np.bool_] | None:
+    """Which rows are known to be mislabelled; None where none is. Raises PruneError where that was asked for.
+
+    changed: ids of rows that were changed on purpose, which count if nothing else was asked for.
+    """
     key, equals, value = (part.strip() for part in asked.partition("="))
     if not (key and equals and value):
         raise PruneError(f"known: {asked}; allowed: KEY=VALUE, as in kind=mislabelled")
     known = given.known(key, value)
+    if asked == options.Report.known:
+        known |= np.fromiter((row_id in changed for row_id in given.rows.ids), np.bool_, len(known))
     if known.any() and not known.all():
         return known
     if asked != options.Report.known:

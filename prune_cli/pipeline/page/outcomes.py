@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.pipeline import evidence, results
-from prune_cli.pipeline.evidence import BASELINE, REFERENCES, Comparison, Values
+from prune_cli.pipeline.evidence import BASELINE, REFERENCES, WITHOUT, Comparison, Values, is_without
 from prune_cli.pipeline.results import Report
 
-MARKED = (*REFERENCES, BASELINE)  # no methods that could be chosen, but what these are held against
+MARKED = (*REFERENCES, BASELINE, WITHOUT + BASELINE)  # no methods that could be chosen, but what these are held against
 
 
 def outcomes(report: Report) -> dict[str, Any]:
@@ -26,15 +26,29 @@ def outcomes(report: Report) -> dict[str, Any]:
     made = {trial: [*selected, judged] for trial, (selected, judged) in kept.items()}
     seeds = Counter((method, keep) for method, keep, _ in places)
     most = max((n for (method, _), n in seeds.items() if method not in MARKED), default=max(seeds.values()))
-    head, *said = [line.strip() for line in evidence.told(compared) if line.strip()] or [""]
+    lines = _lines(report, compared, seeds)
     return {
         "task": task,
         "finished": not (report.out / results.UNDER_WAY).is_file(),
         "columns": [{"test": test, "metric": metric} for test, metrics in report.shown.items() for metric in metrics],
-        "lines": _lines(report, compared, seeds),
-        "said": {"head": head, "lines": said},
+        "lines": [line for line in lines if not is_without(line["method"])],
+        "removed": [line for line in lines if is_without(line["method"])],
+        "said": _said(evidence.told(compared)),
+        "corruption": report.corruption,
+        "lds": report.lds,
         "warnings": [*evidence.warned(values, report.shown, most), *evidence.of_artifacts(made)],
     }
+
+
+def _said(told: Iterable[str]) -> list[dict[str, Any]]:
+    """Sentences under their heads: those that are set in."""
+    said: list[dict[str, Any]] = []
+    for line in filter(None, told):
+        if line.startswith(" "):
+            said[-1]["lines"].append(line.strip())
+        else:
+            said.append({"head": line, "lines": []})
+    return said
 
 
 def _lines(

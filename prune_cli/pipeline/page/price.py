@@ -15,10 +15,11 @@ from typing import Any
 from prune_cli.artifacts.drafts import PART
 from prune_cli.artifacts.manifest import MANIFEST, Artifact, is_artifact, open_artifact
 from prune_cli.pipeline import results
-from prune_cli.pipeline.evidence import Trial
+from prune_cli.pipeline.evidence import Trial, is_without
 
-KINDS = ("split", "warm-up", "represent", "score", "select", "finetune", "eval")
-WARM_UP = ("warmup", "warmup-rows")
+KINDS = ("split", "corrupt", "warm-up", "represent", "score", "select", "finetune", "eval", "without picks", "halves")
+PLACES = {"split": "split", "warmup": "warm-up", "warmup-rows": "warm-up", "without": "without picks", "lds": "halves"}
+OF_TRIALS = ("methods/", "without/", "lds/")  # what methods do not share
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """The name of its stage; of what serves the warm-up, that."""
-        return "warm-up" if self.place in WARM_UP else self.artifact.stage
+        """What it is for where that is in common to several stages, else the name of its stage."""
+        return PLACES.get(self.place.partition("/")[0], self.artifact.stage)
 
     @property
     def seconds(self) -> float:
@@ -81,7 +82,7 @@ def price(run: Path, found: Mapping[Path, Stage], trials: Iterable[Trial]) -> di
     of_kind: dict[str, list[Stage]] = {}
     for stage in sorted(found.values(), key=lambda stage: KINDS.index(stage.kind)):
         of_kind.setdefault(stage.kind, []).append(stage)
-    shared = [stage.facts for stage in found.values() if not stage.place.startswith("methods/")]
+    shared = [stage.facts for stage in found.values() if not stage.place.startswith(OF_TRIALS)]
     return {
         "stages": [{"stage": name, **_total(several)} for name, several in of_kind.items()],
         "total": _total(list(found.values())),
@@ -109,7 +110,7 @@ def _methods(run: Path, found: Mapping[Path, Stage], trials: Iterable[Trial]) ->
     and train, the way from the data to a model.
     """
     several: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for trial in dict.fromkeys(trials):
+    for trial in dict.fromkeys(trial for trial in trials if not is_without(trial[0])):
         selected, judged = results.of_trial(run, *trial)
         trained = judged.parent / "finetune"
         if not selected or any(path.resolve() not in found for path in (*selected, trained, judged)):

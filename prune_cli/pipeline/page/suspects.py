@@ -17,7 +17,7 @@ from prune_cli.report.compare.inputs import Inputs
 
 LISTED = 30
 # what a score's line `Higher:` says if it tells wrong labels
-TELLS = re.compile(r"mislabelled examples are among the (highest|lowest)")
+TELLS = re.compile(r"mislabelled examples are (?:among )?the (highest|lowest)")
 
 
 def suspects(

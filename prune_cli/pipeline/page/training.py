@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli import tasks
-from prune_cli.artifacts.manifest import Artifact, open_artifact
-from prune_cli.data.open import Reading, open_rows, rows_behind
+from prune_cli.artifacts.jsonl import read_jsonl
+from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
+from prune_cli.data.open import WHY, Reading, open_rows, rows_behind
 from prune_cli.data.rows import Rows
 from prune_cli.report.compare.inputs import Inputs, artifacts
+from prune_cli.report.corruption import CORRUPT
 from prune_cli.report.table import plain
 from prune_cli.tasks import Task
 
@@ -55,6 +57,14 @@ def target(run: Path) -> Given | None:
     for path in artifacts((run / "represent" / "validation").glob("**")):
         return _given(open_artifact(path, "represent"), open_rows(str(path), Reading(), None))
     return None
+
+
+def corrupted(run: Path) -> set[int | str]:
+    """The ids of the rows that a run changed on purpose."""
+    if not is_artifact(run / CORRUPT):
+        return set()
+    lines = open_artifact(run / CORRUPT).read(WHY, lambda path: list(read_jsonl(path)))
+    return {line["id"] for line in lines if line["was"] is not None}
 
 
 def _given(artifact: Artifact, rows: Rows) -> Given:

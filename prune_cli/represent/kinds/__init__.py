@@ -165,7 +165,8 @@ def build(values: Mapping[str, Any]) -> Represent:
     except PruneError as problem:
         asked, told = [], [problem.message]
     if values.get("model") is None and not (asked and all(load(name).observe is None for name in asked)):
-        problems.append(f"model: missing; allowed: {own['model'].allowed}")
+        free = ", ".join(name for name in names() if load(name).observe is None)
+        problems.append(f"model: missing; allowed: a hub name or a folder; none with kind {free}")
     raise_all(problems + told)
     return Represent(**{name: value for name, value in fit.items() if name in own}, kind_options=kind_options)
 

@@ -25,7 +25,7 @@ Line = Mapping[str, Any]
 
 def methods_of(facts: Mapping[str, Any]) -> list[str]:
     """The methods that could be chosen, in the order of the table."""
-    return list(dict.fromkeys(line["method"] for line in facts["lines"] if not line["marked"]))
+    return list(dict.fromkeys(line["method"] for line in facts["lines"] if line["rows"] and not line["marked"]))
 
 
 def chunks(facts: Mapping[str, Any]) -> list[list[str]]:
