@@ -30,7 +30,7 @@ from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
 COMMANDS = [*STAGES, "merge", "export", "simulate", "methods", "show", "compare", "report", "guide", "init", "pipeline"]
-COMMANDS += ["advise"]
+COMMANDS += ["advise", "estimate"]
 
 
 @pytest.fixture
