@@ -113,7 +113,7 @@ def test_examples_of_the_help_work(here: Path, prune: Prune) -> None:
     order = [warmup, *found["represent"], *found["score"], *found["select"], *found["export"], final, *found["eval"]]
     order += [*found["show"], *found["compare"], *found["methods"], *found["guide"], *found["merge"], *found["init"]]
     order += [f"{line} --dry-run" for line in [*found["simulate"], *found["pipeline"]]]
-    # report and advise are of a run that has ended; tests of their own run them
+    # report and advise are of a run that has ended, and estimate measures; tests of their own run them
     for line in order:
         program, *arguments = shlex.split(line)
         assert program == "prune"

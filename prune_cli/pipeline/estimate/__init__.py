@@ -17,7 +17,6 @@ from prune_cli.pipeline import results
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts
 from prune_cli.pipeline.estimate.growth import line
 from prune_cli.pipeline.estimate.rehearsal import Clock, Measured, Taken, group, rehearse
-from prune_cli.pipeline.page.price import WARM_UP
 from prune_cli.pipeline.run import plan_of
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.steps import work_of
@@ -29,6 +28,7 @@ from prune_cli.stages.score import score
 from prune_cli.stages.select import select
 
 MODELS_THERE = {"none": 1, "best": 2}  # at a time: the one under way, and the best so far
+WARM_UP = ("warmup", "warmup-rows")
 ORDER = ("split", CORRUPT, "warm-up", "represent", "score", "select", "finetune", "eval")
 
 
@@ -172,7 +172,8 @@ def cost_of(amount: Amount, taken: Sequence[Taken]) -> Cost | None:
 def with_what_is_read(step: Step, costs: Mapping[Path, Cost | None]) -> Cost | None:
     """The cost of a score or selection with the memory of all that it reads, of which a few rows have little."""
     cost = costs[step.out]
-    read = sum(costs[path].bytes if costs.get(path) else _bytes(path) for path in step.needs)  # type: ignore[union-attr]
+    known = [costs.get(path) or _bytes(path) for path in step.needs]
+    read = sum(one.bytes if isinstance(one, Cost) else one for one in known)
     return cost and replace(cost, memory=cost.memory + read / 2**20)
 
 

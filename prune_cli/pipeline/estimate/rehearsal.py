@@ -198,7 +198,7 @@ class _Rehearsal:
     def small(self, step: Step) -> Step:
         """A step as it is with few rows."""
         opts, amounts = step.opts, self.amounts
-        if is_dataclass(opts):
+        if is_dataclass(opts) and not isinstance(opts, type):
             opts = replace(opts, **{name: self.place(getattr(opts, name)) for name in CONTENT if hasattr(opts, name)})
         if isinstance(opts, options.Select):  # of a count the share; and a training needs rows of all labels
             share = parse_keep(opts.keep, amounts.n) / amounts.n if step.label != WARMUP_ROWS else 1.0
