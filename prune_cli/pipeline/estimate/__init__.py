@@ -17,19 +17,17 @@ from prune_cli.pipeline import results
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts
 from prune_cli.pipeline.estimate.growth import line
 from prune_cli.pipeline.estimate.rehearsal import Clock, Measured, Taken, group, rehearse
+from prune_cli.pipeline.page.price import KINDS, PLACES
 from prune_cli.pipeline.run import plan_of
 from prune_cli.pipeline.schema import Plan
 from prune_cli.pipeline.steps import work_of
 from prune_cli.pipeline.work import WOULD_RUN, Step, Work, look
-from prune_cli.report.corruption import CORRUPT
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.represent import represent
 from prune_cli.stages.score import score
 from prune_cli.stages.select import select
 
 MODELS_THERE = {"none": 1, "best": 2}  # at a time: the one under way, and the best so far
-WARM_UP = ("warmup", "warmup-rows")
-ORDER = ("split", CORRUPT, "warm-up", "represent", "score", "select", "finetune", "eval")
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def estimate(
     costs = {step.out: cost_of(amounts.of(step), measured.taken.get(group(step), [])) for step in to_make}
     costs |= {step.out: with_what_is_read(step, costs) for step in to_make if step.stage in (score, select)}
     stages: dict[str, Stage] = {}
-    for step in sorted(to_make, key=lambda step: ORDER.index(stage_name(work, step).split()[0])):
+    for step in sorted(to_make, key=lambda step: KINDS.index(stage_name(work, step).split()[0])):
         name = stage_name(work, step)
         stages.setdefault(name, Stage(name)).add(amounts.of(step), costs[step.out])
     spare(plan, work, stages, costs)
@@ -147,7 +145,7 @@ def estimate(
 
 def stage_name(work: Work, step: Step) -> str:
     """The line of the table that a step counts in."""
-    if work.name(step) in WARM_UP:
+    if PLACES.get(work.name(step)) == "warm-up":
         return "warm-up"
     return step.label if step.stage is represent else step.label.split()[0]
 
