@@ -243,7 +243,7 @@ def test_what_is_printed(folder: Path, prune: Prune) -> None:
 
 
 def test_some_steps_alone(folder: Path, prune: Prune) -> None:
-    """What all methods share; a step by what it is called, with what it rests on; all in a folder; an unknown one."""
+    """What all methods share; a step by what it is called, with what it rests on; all in a folder; unknown ones."""
     command = ["pipeline", folder / "p.toml", "-o", folder / "runs"]
     shared = prune(*command, "--only", "shared", "--json")
     assert [step["step"] for step in shared.json()["steps"]] == [
@@ -264,10 +264,11 @@ def test_some_steps_alone(folder: Path, prune: Prune) -> None:
     steps = prune(*command, "--only", "methods/random", "--json").json()["steps"]
     assert [step["step"].split()[1] for step in steps] == ["random"] * 3
     assert (folder / "runs/warmup/manifest.json").stat().st_mtime_ns == checked
-    told = prune(*command, "--only", "score mine")
-    assert told.errors == [
-        f"only: score mine; allowed: shared, what a step is called, or a path in {folder}/runs that one makes"
-    ]
+    for wanted in ("score mine", ""):
+        told = prune(*command, "--only", wanted)
+        assert told.errors == [
+            f"only: {wanted}; allowed: shared, what a step is called, or a path in {folder}/runs that one makes"
+        ]
 
 
 def models(folder: Path) -> list[str]:

@@ -323,6 +323,15 @@ def test_the_price(run: Path, facts: Any) -> None:
 CONTROL = r"[\0-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]"
 
 
+def test_a_price_without_all_rows(page: Path, facts: Any) -> None:
+    """Where no method is full, the page has no share of its total."""
+    methods = [own for own in facts["price"]["methods"] if own["method"] != "full"]
+    assert 0 < len(methods) < len(facts["price"]["methods"])
+    without = html.page({**facts, "price": {**facts["price"], "methods": methods}}, {}, page)
+    none = '<td class="n">–</td></tr>'
+    assert without.count(none) == html.page(facts, {}, page).count(none) + len(methods)
+
+
 def escaped(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode()
 

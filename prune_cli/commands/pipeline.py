@@ -106,7 +106,7 @@ def pipeline(
 
     folder = out or Path("runs", file.stem)
     if print_as:
-        if only or jobs or devices or dry_run or as_json:
+        if only is not None or jobs or devices or dry_run or as_json:
             raise typer.BadParameter("stands alone, but for --out and --device", param_hint="--print")
         print(run.script(file, folder, device=device, form=print_as))
         return

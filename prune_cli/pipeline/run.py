@@ -55,13 +55,13 @@ def run(
     slots = jobs.slots_of(at_once, devices, device)
     plan = plan_of(file, device if len(slots) > 1 else slots[0], tokenise=dry_run)
     results.check_ours(out)
-    if not only:
+    if only is None:
         if plan.bad_rows and not dry_run:
             write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
         if told := overlap(plan):
             note(f"warning: {told}")
     work = work_of(plan, out)
-    wanted = work.only(only) if only else [*work.steps]
+    wanted = [*work.steps] if only is None else work.only(only)
     steps = work.with_needs(wanted)
     looked = look(steps, out)
     report = Report.of(out, plan.task, {})
@@ -70,7 +70,7 @@ def run(
         for step in steps:
             course.tell_of(step, looked[step.out])
         return report
-    if not only or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
+    if only is None or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
         results.begin(out, work.trials)
     if len(slots) > 1:
         jobs.run(
@@ -82,7 +82,7 @@ def run(
         )
     else:
         _one_by_one(steps, out, course.current, course.ended)
-    return report if only else _finish(plan, work, report)
+    return _finish(plan, work, report) if only is None else report
 
 
 def script(file: Path, out: Path, *, device: str | None, form: str) -> str:

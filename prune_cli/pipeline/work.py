@@ -87,7 +87,7 @@ class Work:
             for step in self.steps
             if wanted == step.label or {path, self.out / path} & {step.out, *step.out.parents} - {*self.out.parents}
         ]
-        if not found:
+        if not found or not wanted:
             raise PruneError(
                 f"only: {wanted}; allowed: shared, what a step is called, or a path in {self.out} that one makes",
                 hint="--dry-run lists the steps; with --json their paths too",
