@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 AT_ONCE = 4096  # texts whose n-grams are counted together
@@ -30,7 +31,7 @@ def score(
     rng: np.random.Generator,
     *,
     ngrams: Annotated[int, "Words of the longest n-grams."] = 2,
-    buckets: Annotated[int, "Buckets that n-grams are hashed into."] = 10_000,
+    buckets: Annotated[int, Meta(ge=2, le=2**24), "Buckets that n-grams are hashed into."] = 10_000,
     noise: Annotated[bool, "Add Gumbel noise, so that the best are a weighted draw."] = True,
 ) -> NDArray[np.float64]:
     """Score rows by text [n] against target_text [m]: float64 [n]."""

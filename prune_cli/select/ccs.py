@@ -29,7 +29,7 @@ def select(
     rng: np.random.Generator,
     *,
     beta: Annotated[float, Meta(ge=0, lt=1), "Share of the rows, the hardest, that is left out."] = 0.1,
-    k: Annotated[int, "Number of ranges of scores."] = 50,
+    k: Annotated[int, Meta(ge=1, le=10_000), "Number of ranges of scores."] = 50,
     hard: Annotated[Literal["high", "low"], "Which scores are those of hard rows."] = "high",
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Select n_keep of n rows by score [n]: int64 [n_keep].
