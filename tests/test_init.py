@@ -170,6 +170,7 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path, prune: Prune, data: Path) 
     done = prune("init", data / "train.jsonl", "-o", data / "train.jsonl", "--force")
     assert "is one of the inputs" in done.errors[0] and (data / "train.jsonl").read_bytes() == before
     assert "-: no such file; allowed: a data file" in prune("init", "-").errors[0]
+    assert f"{data}: is not a file; allowed: a data file" in prune("init", data).errors[0]
 
 
 def test_bad_rows_and_a_chat_template_go_into_the_file(tmp_path: Path, prune: Prune) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,8 @@ def _roles(data: Sequence[str], validation: str | None, tests: Mapping[str, str]
         raise PruneError(f"test sets: {', '.join(held_out)}; allowed: other names than {TRAIN} and {VALIDATION}")
     for file in files.values():
         if file == STDIN or not (file.startswith("hf:") or files_of(file)):
-            raise PruneError(f"{file}: no such file; allowed: a data file, as `prune guide rows` lists them")
+            told = "is not a file" if Path(file).exists() else "no such file"
+            raise PruneError(f"{file}: {told}; allowed: a data file, as `prune guide rows` lists them")
     return files
 
 

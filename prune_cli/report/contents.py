@@ -95,7 +95,7 @@ def _quantile_lines(found: Mapping[str, Any]) -> list[str]:
 def _edges(first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows at both ends as a table."""
     rows = [*first, *last]
-    shown = table([list(rows[0]), *([plain(value) for value in row.values()] for row in rows)])
+    shown = table([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
     gap = ["…"] if len(last) == EDGE else []
     return [*shown[: 1 + len(first)], *gap, *shown[1 + len(first) :]]
 
@@ -122,6 +122,10 @@ def _metric_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _told(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(value: Any) -> str:
+    return _number(value) if isinstance(value, float) else plain(value)
 
 
 def _number(value: float | None) -> str:
