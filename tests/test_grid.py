@@ -359,7 +359,7 @@ def test_time_left() -> None:
     """By steps of the same kind, by their rows; nothing before most kinds are measured, at least before all are."""
     kinds = ["finetune", "finetune", "finetune", "eval", "eval", "score"]
     steps: Any = [SimpleNamespace(out=i, kind=kind, weight=1) for i, kind in enumerate(kinds)]
-    steps[0].rows, steps[1].rows, steps[2].rows = 100, 300, 200
+    steps[0].weight, steps[1].weight, steps[2].weight = 100, 300, 200
     pace = Pace(steps, 1)
     assert pace.told == ""
     pace.ended(steps[0], 10.0)
@@ -370,7 +370,7 @@ def test_time_left() -> None:
     assert pace.told == ", about 55 s left"
     pace.ended(steps[1], None)  # up to date after all
     assert pace.told == ", about 25 s left"
-    pace.at_once, steps[2].rows = 2, 40000
+    pace.at_once, steps[2].weight = 2, 40000
     assert pace.told == ", about 33 min left"
     pace.ended(steps[2], 1.0)
     pace.ended(steps[4], 1.0)
