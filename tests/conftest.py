@@ -20,6 +20,7 @@ from prune_cli.main import hush, run
 
 hush()
 REPOSITORY = Path(__file__).parent.parent
+PATIENCE = 600  # seconds that anything may take on a busy machine; what takes longer hangs
 POSITIVE = ["good", "great", "fine", "lovely"]
 NEGATIVE = ["bad", "awful", "poor", "dull"]
 NOUNS = ["film", "plot", "cast", "scene"]
@@ -74,7 +75,7 @@ def prune_process() -> Prune:
         command = [sys.executable, "-m", "prune_cli", *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **options.pop("env", {})}
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        done = subprocess.run(command, text=True, env=environment, timeout=120, check=False, **options)
+        done = subprocess.run(command, text=True, env=environment, timeout=PATIENCE, check=False, **options)
         return Ran(done.returncode, done.stdout or "", done.stderr or "")
 
     return call

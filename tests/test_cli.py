@@ -25,7 +25,7 @@ from prune_cli.artifacts.tensors import load, metadata
 from prune_cli.represent import kinds
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import progress
-from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
+from tests.conftest import PATIENCE, REPOSITORY, Prune, read_rows, sentences, write_rows
 
 STAGES = ["represent", "score", "select", "finetune", "eval"]
 LABELS = ["negative", "positive"]
@@ -274,11 +274,11 @@ def test_ctrl_c_is_one_line_and_status_130(here: Path, tiny_model: Path, data: P
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background of a shell ignore it
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not list(here.glob("out.part/.resume/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
     assert re.fullmatch(r"interrupted: .*\n", err)
 

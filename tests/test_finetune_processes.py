@@ -22,7 +22,7 @@ from prune_cli.runtime import processes
 from prune_cli.tasks import classification
 from prune_cli.training.record import Record
 from prune_cli.training.trainer import _Trainer, part_of
-from tests.conftest import Prune, sentences, write_rows
+from tests.conftest import PATIENCE, Prune, sentences, write_rows
 from tests.test_processes import finish, of_rank, start
 from tests.test_resume import digests
 
@@ -130,7 +130,7 @@ def test_killed_and_run_again(
     """kill -9 of either ends both. Two go on to the bytes of an undisturbed run; one goes on, and it is told."""
     out = tmp_path / "out"
     process = start(*long(rows, out, tiny_model))
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PATIENCE
     while not list(tmp_path.glob("out.part/.resume/checkpoint-1?/whole")):
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline
@@ -159,7 +159,7 @@ def test_ctrl_c_saves_the_step(rows: Path, tiny_model: Path, undisturbed: dict[s
     out = tmp_path / "out"
     command = [*long(rows, out, tiny_model), "--save-minutes", 60]
     process = start(*command)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PATIENCE
     while not list(tmp_path.glob("out.part/checkpoints/2")):
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline

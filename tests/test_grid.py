@@ -30,7 +30,7 @@ from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.spare import best_trial
 from prune_cli.pipeline.steps import work_of
 from prune_cli.stages.common import Outcome
-from tests.conftest import REPOSITORY, Prune, sentences, write_rows
+from tests.conftest import PATIENCE, REPOSITORY, Prune, sentences, write_rows
 
 FILE = """
 train = "train.jsonl"
@@ -80,7 +80,7 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
 
 def wait_for(ready: Callable[[], Any]) -> Any:
     """What `ready` gives once that is something."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (found := ready()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

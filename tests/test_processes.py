@@ -17,7 +17,7 @@ from prune_cli.errors import PruneError
 from prune_cli.represent import resume
 from prune_cli.represent.resume import ResumeState
 from prune_cli.runtime import processes
-from tests.conftest import Prune, sentences, write_rows
+from tests.conftest import PATIENCE, Prune, sentences, write_rows
 from tests.test_resume import ENVIRONMENT, digests
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prune_cli"]
@@ -31,7 +31,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit status, stdout, stderr."""
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 
@@ -76,7 +76,7 @@ def test_killed_and_run_again(
     out = tmp_path / "out"
     process = start(*command(rows, made, out))
     saved = tmp_path / f"out.part/.progress.{killed}.json"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not saved.exists():
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline

@@ -20,7 +20,7 @@ from prune_cli.artifacts import files
 from prune_cli.represent import resume as progress
 from prune_cli.runtime import interrupt
 from prune_cli.training import resume, trainer
-from tests.conftest import REPOSITORY, Prune, sentences, write_rows
+from tests.conftest import PATIENCE, REPOSITORY, Prune, sentences, write_rows
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
@@ -29,7 +29,7 @@ def kill_when(ready: Callable[[], bool], *arguments: object) -> None:
     """Run a command and kill it (SIGKILL: nothing can be tidied up) once `ready` says that it has got somewhere."""
     command = [sys.executable, "-m", "prune_cli", *map(str, arguments)]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PATIENCE
     while not ready():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

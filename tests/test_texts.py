@@ -209,7 +209,7 @@ def test_a_template_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -
     began = time.monotonic()
     with pytest.raises(PruneError, match=r"here: the chat template fails .* TimeoutError: it took more than 0.3 s"):
         texts_of(tokenizer_with(loops))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # the loops by themselves would take hours
     monkeypatch.undo()
     with pytest.raises(PruneError, match="here: the chat template makes a text of 20000000 characters; allowed: up to"):
         texts_of(tokenizer_with("{{ 'ab' * 10 ** 7 }}"))
