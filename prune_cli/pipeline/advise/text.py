@@ -33,9 +33,10 @@ def lines(found: Sequence[Advice], prices: Prices) -> list[str]:
     """The advice in words; at the end the commands that choose the rows of what it names."""
     told = [line for advice in found for line in _told(advice, prices)]
     named = {(line.method, line.keep): line for advice in found for line in _to_choose(advice)}
+    recommended = {(advice.recommended.method, advice.recommended.keep) for advice in found}
     for key, line in named.items():
-        price = prices[key]
-        told += ["", f"To choose the rows of {line.method}, keep {line.keep}:"]
+        price, rows = prices[key], f"the rows of {line.method}, keep {line.keep}"
+        told += ["", f"To choose {rows}:" if key in recommended else f"If you prune all the same, to choose {rows}:"]
         told += [f"  {command}" for command in price.commands]
         told += [f"  # {price.rows} holds them already"] if price.rows else []
     return told
