@@ -21,8 +21,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".wheels"
 SITE = WHEELS / "site"  # where they are installed; comes before the machine's own packages on PYTHONPATH
-BROUGHT = ("torch", "transformers", "numpy", "huggingface-hub", "safetensors")  # the machine has them
-LEFT_OUT = ("datasets",)  # 50 MB with pyarrow; imported only to read Parquet, CSV and hub data
+# the machine has them: PyTorch's world, and what is too large to carry (175 MB of wheels)
+BROUGHT = ("torch", "transformers", "numpy", "huggingface-hub", "safetensors")
+BROUGHT += ("accelerate", "matplotlib", "peft", "pillow", "pyarrow", "scikit-learn", "scipy")
+LEFT_OUT = ("datasets",)  # imported only to read CSV and hub data
 TESTS = ("pytest",)
 MOST = 60 * 2**20  # bytes of all wheels
 PYTHON, LIBC = "3.12", (17, 24, 27, 28, 31, 34)  # pip takes wheels of exactly these manylinux_2_N
