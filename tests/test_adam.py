@@ -182,19 +182,19 @@ def test_large_second_moments_leave_the_direction(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("tied", [False, True])
 def test_formed_matrices_fold_as_their_factors(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same projection of a matrix's gradient, formed or in factors."""
-    monkeypatch.setattr("prune_cli.gradients.projection._TABLE", 5)
+    monkeypatch.setattr("prune_cli.gradients.projection._OUTSIDE", 9)
     torch.manual_seed(0)
     outer = Outer(torch.randn(3, 4, 12, dtype=torch.float64), torch.randn(3, 4, 7, dtype=torch.float64))
     ids = torch.randint(0, 12, (3, 6))
     gradient = Sum((outer, Lookup(ids, torch.randn(3, 6, 7, dtype=torch.float64), 12))) if tied else outer
     found = []
     for way in ("factors", "formed"):
-        sketch = Sketch(31, 0, side=3)
+        sketch = Sketch(31, 0)
         sketch.begin(3, torch.device("cpu"))
         if way == "factors":
             sketch.add("w", gradient)
         else:
-            sketch.spread("w", sketch.folded("w", gradient.dense(), tied=tied))
+            sketch.spread("w", sketch.folded("w", gradient.dense()))
         found.append(sketch.projected)
     assert torch.allclose(found[0], found[1], atol=1e-5)
 
@@ -275,7 +275,7 @@ def test_moments_of_a_parameter_that_a_batch_does_not_use(made_by: str) -> None:
     adam, cpu = Adam(held, held, (0.9, 0.999), 1e-8), torch.device("cpu")
     collector: Any
     if made_by == "projected":
-        collector = Projected(16, 0, 256)
+        collector = Projected(16, 0)
         collector.precondition(adam)
     else:
         collector = Influence([held], cosine=True, adam=adam)

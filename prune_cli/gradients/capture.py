@@ -139,7 +139,9 @@ class Capture:
         copies = parameter.detach().expand(self.sequences, *parameter.shape)
         if not self.name(parameter):
             return copies
-        return self._hook(copies.requires_grad_(), [parameter], lambda grad: [Dense(self.summed(grad, parameter))])
+        return self._hook(
+            copies.requires_grad_(), [parameter], lambda grad: [Dense(self.summed(wide(grad), parameter))]
+        )
 
     def name(self, tensor: Any) -> str | None:
         """The name of a trainable parameter, or of one that a tensor is computed from; None for anything else."""
@@ -207,7 +209,7 @@ class Capture:
 
         def arrived(grad: torch.Tensor) -> None:
             # popped: what it refers to is freed now, not when the graph is
-            for parameter, part in zip(parameters, held.pop()(wide(grad)), strict=True):
+            for parameter, part in zip(parameters, held.pop()(grad), strict=True):
                 self._record(parameter, part)
 
         output.register_hook(arrived)
@@ -252,7 +254,7 @@ class Capture:
         def own(tensor: torch.Tensor) -> torch.Tensor:
             if not self.name(tensor):
                 return tensor
-            return self._hook(tensor.detach().requires_grad_(), [tensor], lambda grad: [Dense(grad.unsqueeze(0))])
+            return self._hook(tensor.detach().requires_grad_(), [tensor], lambda grad: [Dense(wide(grad).unsqueeze(0))])
 
         return func(*replaced(args, own), **{key: replaced(value, own) for key, value in kwargs.items()})
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
+from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer, dot
 from prune_cli.gradients.norms import Norms
 
 Direction = dict[str, torch.Tensor]  # parameter -> a tensor of its shape
@@ -89,8 +89,8 @@ def product(gradient: Factors, direction: torch.Tensor) -> torch.Tensor:
         left, right = gradient.left, gradient.right
         v = direction.reshape(left.shape[2], right.shape[2]).to(left.dtype)
         if v.shape[0] < v.shape[1]:  # the smaller of the two products
-            return torch.linalg.vecdot((right @ v.T).flatten(1), left.flatten(1))
-        return torch.linalg.vecdot((left @ v).flatten(1), right.flatten(1))
+            return dot(right @ v.T, left)
+        return dot(left @ v, right)
     if isinstance(gradient, Lookup):
         return torch.linalg.vecdot(
             direction[gradient.ids].flatten(1).to(gradient.grads.dtype), gradient.grads.flatten(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from prune_cli.gradients.factors import BLOCK, Factors, Lookup, Outer, Sum
+from prune_cli.gradients.factors import BLOCK, Factors, Lookup, Outer, Sum, narrow, times, wide
 
 # A gradient's squared norm, as a share of the sum of its tokens' squared norms. Below _FORM the tokens' gradients
 # cancel so far that products of Gram matrices are not precise enough; below _NOTHING only rounding is left.
@@ -56,7 +56,7 @@ class Norms:
         _, t, r = gradient.left.shape
         c = gradient.right.shape[2]
         if t * (r + c) > r * c:
-            sizes = (side.square().sum(2, dtype=torch.float64) for side in (gradient.left, gradient.right))
+            sizes = (wide(side).square().sum(2, dtype=torch.float64) for side in (gradient.left, gradient.right))
             return _formed(gradient), torch.stack(list(sizes)).prod(0).sum(1)
         if self._of is not gradient.right:
             self._of, self._gram = gradient.right, gram(gradient.right)
@@ -77,7 +77,12 @@ class Norms:
 
 
 def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
-    """‖g‖² [b], from the formed gradient where tokens nearly cancel: there a sum of products is mostly rounding."""
+    """‖g‖² [b], from the formed gradient where tokens nearly cancel: there a sum of products is mostly rounding.
+
+    Not of bfloat16: what is left of its tokens there is their own rounding.
+    """
+    if isinstance(gradient, Outer) and narrow(gradient.left):
+        return squared
     few = (squared < _FORM * apart).nonzero().flatten()
     for i in few.tolist():
         formed = gradient.of(slice(i, i + 1)).dense()
@@ -87,14 +92,14 @@ def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) 
 
 def gram(x: torch.Tensor) -> torch.Tensor:
     """⟨x_t, x_s⟩ of each example's tokens: [b, t, d] -> [b, t, t]."""
-    return x @ x.transpose(1, 2)
+    return times(x, x.transpose(1, 2))
 
 
 def _outer_lookup(outer: Outer, lookup: Lookup) -> torch.Tensor:
     """⟨Σ_t l_t ⊗ r_t, Σ_s e_{v_s} ⊗ g_s⟩ = Σ_{t,s} l_t[v_s] ⟨r_t, g_s⟩: float64 [b]."""
     at = lookup.ids.unsqueeze(1).expand(-1, outer.left.shape[1], -1)
     entries = outer.left.gather(2, at)  # [b, t, s]
-    return (entries * (outer.right @ lookup.grads.transpose(1, 2))).sum((1, 2), dtype=torch.float64)
+    return (entries * times(outer.right, lookup.grads.transpose(1, 2))).sum((1, 2), dtype=torch.float64)
 
 
 def _formed(gradient: Outer) -> torch.Tensor:
@@ -103,6 +108,11 @@ def _formed(gradient: Outer) -> torch.Tensor:
     some = 1 if left.device.type == "cpu" else b  # examples at a time
     rows = max(1, min(r, BLOCK[left.device.type] // (some * c)))
     squared = left.new_zeros(b, dtype=torch.float64)
+    if narrow(left):
+        for block in left.split(rows, 2):
+            formed = times(block.transpose(1, 2), right)
+            squared += torch.linalg.vector_norm(formed.flatten(1), dim=1).double().square()
+        return squared
     memory = left.new_empty(some, rows, c)  # reused for every block: on a CPU it stays in the cache
     for row in range(0, r, rows):
         formed = memory[:, : min(rows, r - row)]

@@ -1,11 +1,11 @@
-"""Projected gradients and exact norms of a batch's examples, or projected steps that Adam would take on them."""
+"""Projected gradients and norms of a batch's examples, or projected steps that Adam would take on them."""
 
 from __future__ import annotations
 
 import torch
 
 from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.factors import Dense, Factors, Lookup, Sum
+from prune_cli.gradients.factors import Dense, Factors, Lookup
 from prune_cli.gradients.norms import Norms
 from prune_cli.gradients.projection import Sketch
 
@@ -15,12 +15,13 @@ _ROWS = 4096  # of a table, at a time
 class Projected:
     """Collects the gradients of a batch, parameter by parameter, to `projected` [b, k] and `norms` [b].
 
-    dim, seed, side: of the projection (projection.py); k is the largest prime up to `dim`.
+    dim, seed: of the projection (projection.py); k is the largest prime up to `dim`. exact_norms: otherwise
+    the norms are those of the projected gradients.
     """
 
-    def __init__(self, dim: int, seed: int, side: int) -> None:
-        self._projection = dim, seed, side
-        self._sketch, self._norms = Sketch(dim, seed, side), Norms()
+    def __init__(self, dim: int, seed: int, *, exact_norms: bool = True) -> None:
+        self._projection, self._exact = (dim, seed), exact_norms
+        self._sketch, self._norms = Sketch(dim, seed), Norms()
         self._adam: Adam | None = None
         self._rested: dict[str, torch.Tensor] = {}  # table -> the projection of its resting steps [1, k]
         self._seen: set[str] = set()
@@ -39,7 +40,8 @@ class Projected:
     def add(self, name: str, gradient: Factors) -> None:
         """Add the gradients of a parameter."""
         self._seen.add(name)
-        self._norms.add(gradient)
+        if self._exact:
+            self._norms.add(gradient)
         if self._adam:
             self._add_steps(self._adam, name, gradient)
         else:
@@ -47,7 +49,10 @@ class Projected:
 
     def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The projections [b, k], and the norms ‖g‖ of the plain gradients, float64 [b]."""
-        projected, norms = self._sketch.projected, self._norms.norms()
+        projected = self._sketch.projected
+        if not self._exact:
+            return projected, torch.linalg.vector_norm(projected, dim=1, dtype=torch.float64)
+        norms = self._norms.norms()
         if self._adam:
             self._adam.check(self._seen)
             projected = sum(self._rested.values(), projected)
@@ -65,8 +70,7 @@ class Projected:
         elif isinstance(gradient, Dense):
             self._sketch.add(name, Dense(adam.step(name, gradient.grads)))
         else:
-            tied = isinstance(gradient, Sum)
-            folded = [self._sketch.folded(name, formed, tied=tied) for _, formed in adam.formed(name, gradient)]
+            folded = [self._sketch.folded(name, formed) for _, formed in adam.formed(name, gradient)]
             self._sketch.spread(name, torch.cat(folded))
 
     def _add_rest(self, name: str, rest: torch.Tensor) -> None:

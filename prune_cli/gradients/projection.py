@@ -1,13 +1,13 @@
 """Random projection of per-example gradients that are never written out: a signed fold in two steps.
 
 A matrix parameter's gradient Σ_t l_t ⊗ r_t is folded from both sides first: the entries of l_t and r_t get random
-signs and those whose index is the same modulo a width are added. Each side is at most `side` wide then, so the
-product is small. It is laid out flat, and entry f is added to bucket (f + start) mod k. All parameters share the k
-buckets. Signs s_i s'_j of two different entries are uncorrelated and of mean zero, so inner products are kept in
-expectation, as with a count sketch (Charikar et al. 2002; Weinberger et al. 2009, arXiv 0902.2206). The variance has
-a part from the k buckets, ∝ 1/k, and one from the sides, ∝ 1/side for gradients of low rank, which averages out over
-a model's matrices: a side of a few hundred adds little, a side of 15 (the usual two-sided projection into the same k)
-a lot; `make bench` measures both.
+signs and those whose index is the same modulo a width are added, so that the product is no larger than `widths` says.
+It is laid out flat, and entry f is added to bucket (f + start) mod k. All parameters share the k buckets. Signs
+s_i s'_j of two different entries are uncorrelated and of mean zero, so inner products are kept in expectation, as with
+a count sketch (Charikar et al. 2002; Weinberger et al. 2009, arXiv 0902.2206). The variance has a part from the k
+buckets, ∝ 1/k, and one from each folded side, ∝ 1/width for gradients of low rank. That part averages out over a
+model's blocks; a matrix outside them (a pooler, a head) holds much of the norm in the gradient of a single token, so
+it is given more room. `make bench` measures the error beside that of a count sketch of the whole gradient.
 
 Rows of a table that is only looked up are not folded. k is a prime: a width that divided k would send whole columns
 to the same few buckets.
@@ -16,13 +16,17 @@ to the same few buckets.
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 
 import torch
+from torch.nn.functional import pad
 
-from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
+from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer, times
 
-SIDE = {"faithful": 256, "fast": 64}  # the widest side of a folded matrix
-_TABLE = 4096  # rows that a table is folded to where it is a matrix too (tied embeddings)
+_AREA = 2**16  # entries that a matrix in one of the model's blocks is folded to
+_OUTSIDE = 2**20  # one outside them: there are few
+_IN_BLOCK = re.compile(r"\.\d+\.")  # as in encoder.layer.4.output.dense.weight
 
 
 def buckets(dim: int) -> int:
@@ -33,13 +37,13 @@ def buckets(dim: int) -> int:
 class Sketch:
     """Per-example gradients of a batch, projected [b, k]."""
 
-    def __init__(self, dim: int, seed: int, side: int = SIDE["faithful"]) -> None:
+    def __init__(self, dim: int, seed: int) -> None:
         self.k = buckets(dim)
-        self._seed, self._side = seed, side
-        self._signs: dict[tuple[str, int], torch.Tensor] = {}
+        self._seed = seed
+        self._signs: dict[tuple[str, int, torch.dtype], torch.Tensor] = {}
         self._starts: dict[str, int] = {}
-        self._of: torch.Tensor | None = None  # the input that `_folded` is of
-        self._folded = torch.empty(0)
+        self._of: torch.Tensor | None = None  # the input that `_folded` are of
+        self._folded: dict[int, torch.Tensor] = {}  # by their width
         self.projected = torch.empty(0)
 
     def begin(self, b: int, device: torch.device) -> None:
@@ -50,7 +54,7 @@ class Sketch:
     def add(self, name: str, gradient: Factors) -> None:
         """Add a parameter's gradients."""
         if isinstance(gradient, Outer):
-            self._add_outer(name, gradient, self._side)
+            self._add_outer(name, gradient)
         elif isinstance(gradient, Lookup):
             grads = gradient.grads
             rows = self._signs_for(name, gradient.rows, grads)[gradient.ids].unsqueeze(2)
@@ -62,29 +66,34 @@ class Sketch:
             for part in gradient.parts:
                 self._add_tied(name, part)
 
-    def folded(self, name: str, matrices: torch.Tensor, *, tied: bool) -> torch.Tensor:
-        """Formed gradients [b, r, c] of a matrix, folded like their factors: [b, m]. tied: like those of a Sum."""
+    def folded(self, name: str, matrices: torch.Tensor) -> torch.Tensor:
+        """Formed gradients [b, r, c] of a matrix, folded like their factors: [b, m]."""
+        high, broad = widths(name, *matrices.shape[1:])
         signs = self._signs_for(name, matrices.shape[1], matrices)
-        rows = fold(matrices.transpose(1, 2), signs, _TABLE if tied else self._side).transpose(1, 2)
-        return fold(rows, self._columns(matrices), self._side).flatten(1)
+        rows = fold(matrices.transpose(1, 2), signs, high).transpose(1, 2)
+        return fold(rows, self._columns(matrices), broad).flatten(1)
 
-    def _add_outer(self, name: str, gradient: Outer, side: int) -> None:
+    def _add_outer(self, name: str, gradient: Outer) -> None:
         left, right = gradient.left, gradient.right
+        high, broad = widths(name, left.shape[2], right.shape[2])
         if self._of is not right:  # layers that share an input (query, key, value) share its fold
-            self._of, self._folded = right, fold(right, self._columns(right), self._side)
-        rows = fold(left, self._signs_for(name, left.shape[2], left), side)
-        self.spread(name, (rows.transpose(1, 2) @ self._folded).flatten(1))
+            self._of, self._folded = right, {}
+        if broad not in self._folded:
+            self._folded[broad] = fold(right, self._columns(right), broad)
+        rows = fold(left, self._signs_for(name, left.shape[2], left), high)
+        self.spread(name, times(rows.transpose(1, 2), self._folded[broad]).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
         """Add a part of the gradient of a table that is also a matrix: all parts are folded in the same way."""
         if isinstance(part, Outer):
-            self._add_outer(name, part, _TABLE)
+            self._add_outer(name, part)
         elif isinstance(part, Lookup):
+            high, broad = widths(name, part.rows, part.grads.shape[2])
             signs = self._signs_for(name, part.rows, part.grads)[part.ids].unsqueeze(2)
-            folded = fold(part.grads * signs, self._columns(part.grads), self._side)
-            self._scatter(name, part.ids.remainder(min(part.rows, _TABLE)), folded)
+            folded = fold(part.grads * signs, self._columns(part.grads), broad)
+            self._scatter(name, part.ids.remainder(high), folded)
         else:
-            self.spread(name, self.folded(name, part.grads, tied=True))
+            self.spread(name, self.folded(name, part.grads))
 
     def _scatter(self, name: str, ids: torch.Tensor, signed: torch.Tensor) -> None:
         """Add rows `ids` [b, t] of a table, signed [b, t, d]."""
@@ -119,7 +128,7 @@ class Sketch:
         return self._signs_for("columns", like.shape[-1], like)
 
     def _signs_for(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
-        key = (name, size)
+        key = name, size, like.dtype
         if key not in self._signs:
             # drawn on the CPU: the same projection on every device
             generator = torch.Generator().manual_seed(self._number(name, str(size)))
@@ -133,9 +142,20 @@ class Sketch:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
 
-def fold(x: torch.Tensor, signs: torch.Tensor, side: int) -> torch.Tensor:
-    """Signed sums of the entries of the last axis whose index is the same modulo the width."""
-    w = min(x.shape[-1], side)
+def widths(name: str, rows: int, columns: int) -> tuple[int, int]:
+    """What the sides of a matrix parameter are folded to: all of a small matrix stays, else its shorter side may."""
+    area = _AREA if _IN_BLOCK.search(f".{name}") else _OUTSIDE
+    side = math.isqrt(area)
+    return min(rows, max(side, area // columns)), min(columns, max(side, area // rows))
+
+
+def fold(x: torch.Tensor, signs: torch.Tensor, w: int) -> torch.Tensor:
+    """Signed sums of the entries of the last axis [d] whose index is the same modulo w, at most d."""
+    if w == x.shape[-1]:
+        return x * signs
+    if x.is_cuda:  # few calls
+        signed = pad(x * signs, (0, -x.shape[-1] % w))
+        return signed.unflatten(-1, (-1, w)).sum(-2)
     folded = x[..., :w] * signs[:w]
     for at in range(w, x.shape[-1], w):
         part = x[..., at : at + w]

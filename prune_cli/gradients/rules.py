@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight
 
 from prune_cli.errors import PruneError
-from prune_cli.gradients.factors import Dense, Input, Lookup, Outer, Part, wide
+from prune_cli.gradients.factors import Dense, Input, Lookup, Outer, Part, factor, wide
 
 
 class Recorder(Protocol):
@@ -91,12 +91,12 @@ def _affine(
     inputs = recorder.input(x, name) if recorder.name(weight) else None
 
     def gradients(grad: torch.Tensor) -> list[Part]:
-        grad = recorder.tokens(grad, name)
+        grad = factor(recorder.tokens(grad, name))
         parts: list[Part] = []
         if inputs is not None:
-            parts.append(Outer(inputs.wide(), grad) if transposed else Outer(grad, inputs.wide()))
+            parts.append(Outer(inputs.factor(), grad) if transposed else Outer(grad, inputs.factor()))
         if len(parts) < len(parameters):
-            parts.append(Dense(grad.sum(1)))
+            parts.append(Dense(grad.sum(1, dtype=torch.promote_types(grad.dtype, torch.float32))))
         return parts
 
     return recorder.expect(output, parameters, gradients)
@@ -122,7 +122,7 @@ def _embedding(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.T
     ids = ids.reshape(b, -1)
 
     def gradients(grad: torch.Tensor) -> list[Part]:
-        grad = grad.reshape(b, ids.shape[1], -1)
+        grad = wide(grad).reshape(b, ids.shape[1], -1)
         if padding is not None:  # the table's padding row is not trained
             grad = grad.masked_fill((ids == padding % rows).unsqueeze(2), 0)
         return [Lookup(ids, grad, rows)]
@@ -143,6 +143,7 @@ def _conv(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor
     inner, b = x.detach(), recorder.b
 
     def gradients(grad: torch.Tensor) -> list[Part]:
+        grad = wide(grad)
         each = zip(wide(inner).chunk(b), grad.chunk(b), strict=True)
         parts: list[Part] = []
         if parameters[0] is weight:
@@ -178,6 +179,7 @@ def _scaled(
     parameters = [p for p in (weight, bias) if recorder.name(p)]
 
     def gradients(grad: torch.Tensor) -> list[Part]:
+        grad = wide(grad)
         return [Dense(recorder.summed(grad * normalised() if p is weight else grad, p)) for p in parameters]
 
     return recorder.expect(output, parameters, gradients)
@@ -190,7 +192,7 @@ def _mul(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     weight, x = args if recorder.name(args[0]) else args[::-1]
     inner = x.detach()
     output: torch.Tensor = func(*args)
-    return recorder.expect(output, [weight], lambda grad: [Dense(recorder.summed(grad * inner, weight))])
+    return recorder.expect(output, [weight], lambda grad: [Dense(recorder.summed(wide(grad) * inner, weight))])
 
 
 def _add(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
@@ -199,7 +201,7 @@ def _add(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> torch.Tensor:
     if kwargs or (func is torch.Tensor.add_ and term is args[0]):
         raise refusal(recorder.name(term), f"by {func.__name__}" + (f" with {', '.join(kwargs)}" if kwargs else ""))
     output: torch.Tensor = func(*args)
-    return recorder.expect(output, [term], lambda grad: [Dense(recorder.summed(grad, term))])
+    return recorder.expect(output, [term], lambda grad: [Dense(recorder.summed(wide(grad), term))])
 
 
 def _refuse_as_input(recorder: Recorder, x: Any) -> None:

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from scipy.stats import spearmanr
 from prune_cli import options
 from prune_cli.data.open import Reading
 from prune_cli.data.rows import read_rows
-from prune_cli.gradients.projection import SIDE
 from prune_cli.models import load
 from prune_cli.models.device import resolve_precision, use_device
 from prune_cli.models.find import Checkpoint, find
@@ -171,7 +169,7 @@ def ways(ready: Ready, dim: int) -> dict[str, Way]:
         "hidden": observed(subject, batches, ready.kept, states),
         "dynamics": observed(subject, batches, ready.kept, dynamics),
         f"gradient, dim {dim}, exact norms": gradients(),
-        f"gradient, dim {dim}, exact norms, fast": gradients(projection="fast"),
+        f"gradient, dim {dim}, sketched norms": gradients(norms="sketched"),
         f"hidden + dynamics + gradient, dim {dim}": all_three,
         "influence, cosine (LESS)": influences(),
         "influence, dot (TracIn)": influences(similarity="dot"),
@@ -227,8 +225,8 @@ def fidelity(ready: Ready, dims: list[int]) -> Iterator[tuple[str, float, float,
     table = torch.stack(measured).cpu()
     norms, cosines = table[:, 0], table[:, 1:] / table[:, :1]
     model.zero_grad(set_to_none=True)
-    for dim, projection in product(dims, SIDE):
-        observer = gradient_of(subject, dim=dim, projection=projection)
+    for dim in dims:
+        observer = gradient_of(subject, dim=dim)
         with observer.attach(model):
             ours, theirs = ([subject.observe(batch, (observer,))[0] for batch in side] for side in (rows, targets))
         g, v = (torch.cat([values["gradient"] for values in side]) for side in (ours, theirs))
@@ -236,7 +234,7 @@ def fidelity(ready: Ready, dims: list[int]) -> Iterator[tuple[str, float, float,
         estimated = (g @ v.T).cpu()
         grad_norm = torch.cat([values["grad_norm"] for values in ours]).cpu()
         yield (
-            f"{projection}, dim {dim}",
+            f"dim {dim}",
             float(spearmanr(estimated.mean(1), cosines.mean(1)).statistic),
             float(spearmanr(grad_norm, norms).statistic),
             float((estimated - cosines).square().mean().sqrt()),

@@ -90,12 +90,16 @@ def has_cuda() -> bool:
     return subprocess.run([sys.executable, "-c", PROBE], env=environment(), check=False).returncode == 0
 
 
-def environment() -> dict[str, str]:
-    """The environment of a step: what was installed for it is found, and nothing asks the network."""
+def environment(device: str = "cuda:0") -> dict[str, str]:
+    """The environment of a step: what was installed for it is found, and nothing asks the network.
+
+    On a CPU one thread: tiny models gain nothing from more, and on a busy machine threads wait for each other.
+    """
     paths = [str(wheels.SITE)] if wheels.SITE.is_dir() else []
     given = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*paths, str(ROOT), *([given] if given else [])])
-    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    threads = {"OMP_NUM_THREADS": "1"} if device == "cpu" else {}
+    return {**os.environ, **threads, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def done(step: Step, device: str) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def done(step: Step, device: str) -> dict[str, Any]:
         command = TESTS if step.name == "tests" else [*command, "--device", device, "--figures", str(file)]
         began = time.monotonic()
         with log.open("wb") as stream:
-            code = limited(command, step.limit, stream)
+            code = limited(command, step.limit, stream, environment(device))
         seconds = round(time.monotonic() - began, 1)
         said = log.read_text("utf-8", errors="replace").splitlines()
         figures = json.loads(file.read_text("utf-8")) if file.exists() else tests_passed(said)
@@ -118,11 +122,11 @@ def done(step: Step, device: str) -> dict[str, Any]:
     return outcome
 
 
-def limited(command: list[str], seconds: int, stream: Any) -> int | None:
+def limited(command: list[str], seconds: int, stream: Any, environ: dict[str, str]) -> int | None:
     """The exit status of a command, what it prints in `stream`; None where it took more than `seconds`."""
     try:
         return subprocess.run(
-            command, cwd=ROOT, env=environment(), stdout=stream, stderr=subprocess.STDOUT, timeout=seconds, check=False
+            command, cwd=ROOT, env=environ, stdout=stream, stderr=subprocess.STDOUT, timeout=seconds, check=False
         ).returncode
     except subprocess.TimeoutExpired:
         return None

@@ -130,7 +130,8 @@ def llama(device: torch.device) -> Figures:
                 intermediate_size=4 * size.width,
                 num_hidden_layers=size.layers,
                 num_attention_heads=max(1, size.width // 64),
-                num_key_value_heads=max(1, size.width // 256),
+                # as many as query heads: torch 2.11 cannot count the operations of fewer
+                num_key_value_heads=max(1, size.width // 64),
                 max_position_embeddings=2 * size.texts,
             )
         )

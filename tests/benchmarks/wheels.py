@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".wheels"
 SITE = WHEELS / "site"  # where they are installed; comes before the machine's own packages on PYTHONPATH
 # the machine has them: PyTorch's world, and what is too large to carry (175 MB of wheels)
-BROUGHT = ("torch", "transformers", "numpy", "huggingface-hub", "safetensors")
-BROUGHT += ("accelerate", "matplotlib", "peft", "pillow", "pyarrow", "scikit-learn", "scipy")
+BROUGHT = frozenset({"torch", "transformers", "numpy", "huggingface-hub", "safetensors", "accelerate", "peft"})
+BROUGHT |= {"matplotlib", "pillow", "pyarrow", "scikit-learn", "scipy"}
 LEFT_OUT = ("datasets",)  # imported only to read CSV and hub data
 TESTS = ("pytest",)
 MOST = 60 * 2**20  # bytes of all wheels

@@ -1,12 +1,15 @@
 """Per-example gradients, randomly projected: the direction in which each example would move the model, and how far.
 
 `gradient` is the projection (gradients/projection.py) of the example's gradient of its own loss, with k the largest
-prime up to `dim`; it keeps inner products in expectation. `grad_norm` is the exact norm of the whole gradient.
+prime up to `dim`; it keeps inner products in expectation. `grad_norm` is the norm of the whole gradient.
 Source: LESS (Xia et al. 2024, arXiv 2402.04333) and TracIn (Pruthi et al. 2020, arXiv 2002.08484) are made of these.
 Differs: LESS projects with a dense Rademacher matrix, from batches of one.
 
 precondition: `none`; or `adam`, the step that Adam would take on the example (gradients/adam.py), which LESS compares
 with the target's plain gradients. `grad_norm` is of the plain gradient in any case.
+
+norms: `exact`; or `sketched`, those of the projections, whose squares are right in expectation, and which cost nothing.
+Exact norms also tell a gradient that is rounding alone, whose projection is then zero.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
+from prune_cli.errors import PruneError
 from prune_cli.options import Help, Seed
 from prune_cli.represent.kinds._shared import DType, Params, Precondition
 from prune_cli.represent.observe import Batch, Setup, Tensor, Watcher
@@ -33,7 +37,7 @@ TENSORS = {
 }
 FEATURES = "gradient"
 NEEDS = frozenset({"backward", "gold", "gradients", "head"})
-NOT_IN_SPACE = ("precondition",)  # LESS compares Adam's steps with plain gradients
+NOT_IN_SPACE = ("norms", "precondition")  # LESS compares Adam's steps with plain gradients
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,10 @@ class Options:
 
     params: Params = "all"
     precondition: Precondition = "none"
-    projection: Annotated[
-        Literal["faithful", "fast"],
-        Help("faithful, or fast and rough (on sst2 with dim 8192, cosines off by 0.03 rather than 0.01)."),
-    ] = "faithful"
+    norms: Annotated[
+        Literal["exact", "sketched"],
+        Help("Norms of the whole gradients (exact), or of their projections (sketched), which cost nothing."),
+    ] = "exact"
     dim: Annotated[
         int,
         Meta(ge=2, le=2**24),  # 32 MiB a row as float16
@@ -64,6 +68,10 @@ def observe(setup: Setup, opts: Options) -> Gradient:
     """Observe a pass; only the chosen parameters of the model need a gradient from now on."""
     from prune_cli.gradients import params
 
+    if opts.norms == "sketched" and wants_moments(opts):
+        raise PruneError(
+            "norms: sketched; the projections are of Adam's steps; allowed with --precondition adam: exact"
+        )
     params.choose(setup.model, opts.params)
     return Gradient(setup, opts)
 
@@ -74,11 +82,10 @@ class Gradient(Watcher):
     def __init__(self, setup: Setup, opts: Options) -> None:
         from prune_cli.gradients.per_example import PerExample
         from prune_cli.gradients.projected import Projected
-        from prune_cli.gradients.projection import SIDE
 
         self._opts = opts
         self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).logits, b.gold))
-        self._projected = Projected(opts.dim, opts.seed, SIDE[opts.projection])
+        self._projected = Projected(opts.dim, opts.seed, exact_norms=opts.norms == "exact")
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """k: the largest prime up to `dim`."""
