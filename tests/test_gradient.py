@@ -265,7 +265,7 @@ def test_every_kind_folds_alike(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     sketch.begin(3, torch.device("cpu"))
     sketch.add("weight", factors)
     like = torch.empty(0)
-    rows, columns = sketch._signs_for("weight", 9, like), sketch._signs_for("columns", 7, like)
+    rows, columns = sketch._signs_for("weight", 9, like), sketch._columns("weight", torch.empty(7))
     dense, expected = factors.dense(), torch.zeros(3, 5)
     for i in range(9):
         for j in range(7):
@@ -380,7 +380,7 @@ def test_a_model_whose_rows_depend_on_each_other_is_refused(share: float) -> Non
 
 
 def test_a_matrix_outside_the_blocks_is_projected_more_precisely() -> None:
-    """For gradients of rank one, a side of 256 brings an error of its own, beside that of the buckets, ∝ 1 / √side."""
+    """For gradients of rank one, a side of 128 brings an error of its own, beside that of the buckets, ∝ 1 / √side."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(2, 1, 700, generator=generator) for _ in range(2))
     gradient = factors.Outer(left[:1].expand(2, -1, -1), right)
@@ -397,26 +397,26 @@ def test_a_matrix_outside_the_blocks_is_projected_more_precisely() -> None:
             squared += ((float(one @ other) - true[0]) / true[1]) ** 2
         return float((squared / 60) ** 0.5)
 
-    assert error("encoder.layer.3.output.dense.weight") == pytest.approx((1 / 8191 + 1 / 256) ** 0.5, rel=0.3)
+    assert error("encoder.layer.3.output.dense.weight") == pytest.approx((1 / 8191 + 1 / 128) ** 0.5, rel=0.3)
     assert error("pooler.dense.weight") == pytest.approx((1 / 8191) ** 0.5, rel=0.3)
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "folded"),
     [
-        ("encoder.layer.0.attention.self.query.weight", (768, 768), (256, 256)),
-        ("model.layers.11.self_attn.k_proj.weight", (192, 576), (192, 341)),
-        ("layers.0.self_attn.q_proj.lora_A.default.weight", (16, 4096), (16, 4096)),
-        ("layers.0.mlp.up_proj.lora_B.default.weight", (8192, 16), (4096, 16)),
+        ("encoder.layer.0.attention.self.query.weight", (768, 768), (128, 128)),
+        ("model.layers.11.self_attn.k_proj.weight", (64, 576), (64, 256)),
+        ("layers.0.self_attn.q_proj.lora_A.default.weight", (16, 4096), (16, 1024)),
+        ("layers.0.mlp.up_proj.lora_B.default.weight", (512, 16), (512, 16)),
         ("pooler.dense.weight", (1024, 1024), (1024, 1024)),
         ("score.weight", (2, 4096), (2, 4096)),
         ("lm_head.weight", (49152, 576), (1820, 576)),
         ("lm_head.weight", (128256, 4096), (1024, 1024)),
-        ("3.weight", (768, 768), (256, 256)),
+        ("3.weight", (768, 768), (128, 128)),
     ],
 )
 def test_how_far_matrices_are_folded(name: str, shape: tuple[int, int], folded: tuple[int, int]) -> None:
-    """To 2^16 entries in a block and 2^20 outside, by hand; a shorter side is kept whole where it can be."""
+    """To 2^14 entries in a block and 2^20 outside, by hand; a shorter side is kept whole where it can be."""
     assert projection.widths(name, *shape) == folded
 
 

@@ -278,8 +278,8 @@ def test_changed_code_counts_for_the_kinds_that_use_it(monkeypatch: pytest.Monke
     before, text = digests(monkeypatch), source.read_text("utf-8")
     changed.write_text("# A comment.\n" + text, "utf-8")
     assert digests(monkeypatch, changed) == before
-    assert "_AREA = 2**16" in text
-    changed.write_text(text.replace("_AREA = 2**16", "_AREA = 2**15"), "utf-8")
+    assert "_AREA = 2**14" in text
+    changed.write_text(text.replace("_AREA = 2**14", "_AREA = 2**15"), "utf-8")
     after = digests(monkeypatch, changed)
     assert {name for name in before if before[name] != after[name]} == {"gradient"}
 
@@ -292,7 +292,7 @@ def test_changed_code_makes_an_artifact_stale(
     start += ["--kind", "hidden,gradient"]
     assert prune(*start).code == 0
     text = (REPOSITORY / "prune_cli/gradients/projection.py").read_text("utf-8")
-    (tmp_path / "projection.py").write_text(text.replace("_AREA = 2**16", "_AREA = 2**15"), "utf-8")
+    (tmp_path / "projection.py").write_text(text.replace("_AREA = 2**14", "_AREA = 2**15"), "utf-8")
     source_of = code.source_of
     with monkeypatch.context() as patch:
         changed = "prune_cli.gradients.projection"

@@ -24,9 +24,9 @@ from torch.nn.functional import pad
 
 from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer, times
 
-_AREA = 2**16  # entries that a matrix in one of the model's blocks is folded to
+_AREA = 2**14  # entries that a matrix in one of the model's blocks is folded to
 _OUTSIDE = 2**20  # one outside them: there are few
-_IN_BLOCK = re.compile(r"\.\d+\.")  # as in encoder.layer.4.output.dense.weight
+_BLOCK = re.compile(r"(?:.*?\.)??\d+\.")  # encoder.layer.4. of encoder.layer.4.output.dense.weight
 
 
 def buckets(dim: int) -> int:
@@ -43,7 +43,7 @@ class Sketch:
         self._signs: dict[tuple[str, int, torch.dtype], torch.Tensor] = {}
         self._starts: dict[str, int] = {}
         self._of: torch.Tensor | None = None  # the input that `_folded` are of
-        self._folded: dict[int, torch.Tensor] = {}  # by their width
+        self._folded: dict[tuple[str, int], torch.Tensor] = {}  # by block and width
         self.projected = torch.empty(0)
 
     def begin(self, b: int, device: torch.device) -> None:
@@ -58,7 +58,7 @@ class Sketch:
         elif isinstance(gradient, Lookup):
             grads = gradient.grads
             rows = self._signs_for(name, gradient.rows, grads)[gradient.ids].unsqueeze(2)
-            self._scatter(name, gradient.ids, grads * rows * self._columns(grads))
+            self._scatter(name, gradient.ids, grads * rows * self._columns(name, grads))
         elif isinstance(gradient, Dense):
             flat = gradient.grads.flatten(1)
             self.spread(name, flat * self._signs_for(name, flat.shape[1], flat))
@@ -71,17 +71,18 @@ class Sketch:
         high, broad = widths(name, *matrices.shape[1:])
         signs = self._signs_for(name, matrices.shape[1], matrices)
         rows = fold(matrices.transpose(1, 2), signs, high).transpose(1, 2)
-        return fold(rows, self._columns(matrices), broad).flatten(1)
+        return fold(rows, self._columns(name, matrices), broad).flatten(1)
 
     def _add_outer(self, name: str, gradient: Outer) -> None:
         left, right = gradient.left, gradient.right
         high, broad = widths(name, left.shape[2], right.shape[2])
         if self._of is not right:  # layers that share an input (query, key, value) share its fold
             self._of, self._folded = right, {}
-        if broad not in self._folded:
-            self._folded[broad] = fold(right, self._columns(right), broad)
+        key = _block(name), broad
+        if key not in self._folded:
+            self._folded[key] = fold(right, self._columns(name, right), broad)
         rows = fold(left, self._signs_for(name, left.shape[2], left), high)
-        self.spread(name, times(rows.transpose(1, 2), self._folded[broad]).flatten(1))
+        self.spread(name, times(rows.transpose(1, 2), self._folded[key]).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
         """Add a part of the gradient of a table that is also a matrix: all parts are folded in the same way."""
@@ -90,7 +91,7 @@ class Sketch:
         elif isinstance(part, Lookup):
             high, broad = widths(name, part.rows, part.grads.shape[2])
             signs = self._signs_for(name, part.rows, part.grads)[part.ids].unsqueeze(2)
-            folded = fold(part.grads * signs, self._columns(part.grads), broad)
+            folded = fold(part.grads * signs, self._columns(name, part.grads), broad)
             self._scatter(name, part.ids.remainder(high), folded)
         else:
             self.spread(name, self.folded(name, part.grads))
@@ -123,9 +124,9 @@ class Sketch:
             self._starts[name] = self._number(name, "start") % self.k
         return self._starts[name]
 
-    def _columns(self, like: torch.Tensor) -> torch.Tensor:
-        """Signs for the columns of all matrices of one width. Their rows have signs of their own."""
-        return self._signs_for("columns", like.shape[-1], like)
+    def _columns(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Signs for the columns of a block's matrices of one width. Their rows have signs of their own."""
+        return self._signs_for(f"columns of {_block(name)}", like.shape[-1], like)
 
     def _signs_for(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
         key = name, size, like.dtype
@@ -142,9 +143,15 @@ class Sketch:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
 
+def _block(name: str) -> str:
+    """The block that a parameter is in: its name up to the first number; nothing outside the blocks."""
+    found = _BLOCK.match(name)
+    return found[0] if found else ""
+
+
 def widths(name: str, rows: int, columns: int) -> tuple[int, int]:
     """What the sides of a matrix parameter are folded to: all of a small matrix stays, else its shorter side may."""
-    area = _AREA if _IN_BLOCK.search(f".{name}") else _OUTSIDE
+    area = _AREA if _block(name) else _OUTSIDE
     side = math.isqrt(area)
     return min(rows, max(side, area // columns)), min(columns, max(side, area // rows))
 
