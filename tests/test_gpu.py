@@ -11,6 +11,10 @@ import torch
 
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.gradients.factors import Outer
+from prune_cli.gradients.influence import product
+from prune_cli.gradients.norms import Norms
+from prune_cli.gradients.projection import Sketch
 from tests.conftest import REPOSITORY, Prune, read_rows
 
 pytestmark = [
@@ -55,6 +59,30 @@ def both(out: Path, kind: str) -> dict[str, tuple[Any, Any]]:
     """The tensors of a kind, each as the device and as the CPU made it."""
     ours, theirs = (tensors.load(out / name / f"{kind}.safetensors") for name in ("device", "cpu"))
     return {name: (ours[name], theirs[name]) for name in theirs}
+
+
+@pytest.mark.parametrize("shape", [(40, 96, 300), (300, 24, 16), (1, 700, 700)])
+def test_factors_in_bfloat16_are_multiplied_as_in_float32(shape: tuple[int, int, int]) -> None:
+    """Norms are those of the same factors in float32 on the CPU; projections and products, but for the rounding."""
+    t, r, c = shape
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(3, t, d, generator=generator).bfloat16() for d in (r, c))
+    direction = torch.randn(r, c, generator=generator)
+    given = Outer(left.to(DEVICE), right.to(DEVICE)), Outer(left.float(), right.float())
+    norms, sketches, products = [], [], []
+    for gradient in given:
+        measured, sketch = Norms(), Sketch(512, 0)
+        for collector in (measured, sketch):
+            collector.begin(3, gradient.left.device)
+        measured.add(gradient)
+        sketch.add("layers.0.weight", gradient)
+        norms.append(measured.norms().cpu())
+        sketches.append(sketch.projected.cpu())
+        products.append(product(gradient, direction.to(gradient.left.device)).cpu())
+    assert torch.allclose(norms[0], norms[1], rtol=1e-4)
+    size = norms[1].float()
+    assert ((sketches[0] - sketches[1]).norm(dim=1) < 1e-2 * size).all()
+    assert ((products[0] - products[1]).abs() < 1e-2 * size * direction.norm()).all()
 
 
 @pytest.mark.parametrize("kinds", ["hidden,dynamics,gradient", "influence"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from prune_cli.gradients.factors import BLOCK, Factors, Lookup, Outer, Sum, narrow, times, wide
+from prune_cli.gradients.factors import BLOCK, Factors, Lookup, Outer, Sum, dot, narrow, times
 
 # A gradient's squared norm, as a share of the sum of its tokens' squared norms. Below _FORM the tokens' gradients
 # cancel so far that products of Gram matrices are not precise enough; below _NOTHING only rounding is left.
@@ -26,18 +26,22 @@ class Norms:
 
     def begin(self, b: int, device: torch.device) -> None:
         """Start a batch of b examples."""
-        self._squared, self._apart = torch.zeros(2, b, dtype=torch.float64, device=device)
+        squared, apart = torch.zeros(2, b, dtype=torch.float64, device=device)
+        self._squared, self._apart = [squared], [apart]  # of each parameter; added up once: on a GPU every call costs
 
     def add(self, gradient: Factors, some: slice = slice(None), sign: int = 1) -> None:
         """Add a parameter's gradients, of all examples or of some; sign −1: subtract them again."""
-        squared, apart = self._both(gradient)
-        self._squared[some] += sign * squared
-        self._apart[some] += apart
+        for sums, given, by in zip((self._squared, self._apart), self._both(gradient), (sign, 1), strict=True):
+            if len(given) == len(sums[0]):
+                sums.append(given if by > 0 else -given)
+            else:
+                sums[0][some] += by * given
 
     def norms(self) -> torch.Tensor:
         """‖g‖ of each example's whole gradient: float64 [b]; 0 where only rounding is left."""
         self._of = None
-        return torch.where(self._squared > _NOTHING * self._apart, self._squared, 0).sqrt()
+        squared, apart = torch.stack(self._squared).sum(0), torch.stack(self._apart).sum(0)
+        return torch.where(squared > _NOTHING * apart, squared, 0).sqrt()
 
     def _both(self, gradient: Factors) -> tuple[torch.Tensor, torch.Tensor]:
         """‖g‖² of each example's gradient of a parameter, and the sum of its tokens' shares ‖g_t‖²: float64 [b]."""
@@ -56,13 +60,14 @@ class Norms:
         _, t, r = gradient.left.shape
         c = gradient.right.shape[2]
         if t * (r + c) > r * c:
-            sizes = (wide(side).square().sum(2, dtype=torch.float64) for side in (gradient.left, gradient.right))
-            return _formed(gradient), torch.stack(list(sizes)).prod(0).sum(1)
+            sizes = _sizes(gradient.left) * _sizes(gradient.right)
+            return _formed(gradient), sizes.double().square().sum(1)
         if self._of is not gradient.right:
             self._of, self._gram = gradient.right, gram(gradient.right)
-        products = gram(gradient.left) * self._gram
-        apart = products.diagonal(dim1=1, dim2=2).sum(1, dtype=torch.float64)
-        return _precise(gradient, products.sum((1, 2), dtype=torch.float64), apart), apart
+        grams = gram(gradient.left), self._gram
+        squared = dot(*grams).double()
+        apart = torch.stack([own.diagonal(dim1=1, dim2=2) for own in grams]).prod(0).sum(1).double()
+        return _precise(gradient, squared, apart), apart
 
     def _sum(self, gradient: Sum) -> tuple[torch.Tensor, torch.Tensor]:
         parts = [self._both(part) for part in gradient.parts]
@@ -88,6 +93,11 @@ def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) 
         formed = gradient.of(slice(i, i + 1)).dense()
         squared[i] = torch.linalg.vector_norm(formed).double().square()
     return squared
+
+
+def _sizes(x: torch.Tensor) -> torch.Tensor:
+    """‖x_t‖ of each example's tokens, in float32 at least: [b, t, d] -> [b, t]."""
+    return torch.linalg.vector_norm(x, dim=2, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def gram(x: torch.Tensor) -> torch.Tensor:

@@ -178,58 +178,46 @@ def bert(size: Size, labels: list[Any]) -> Any:
 
 
 def costs(subject: Subject, batches: list[Batch], targets: list[Batch], size: Size) -> Figures:
-    """Rows and floating-point operations a second of a plain forward and backward, and of the kinds."""
+    """Rows and floating-point operations a second of a plain forward and backward, and of the kinds; peak memory."""
     rows = sum(len(batch) for batch in batches)
+    ways = _ways(subject, batches, targets, size.dim)
     figures: Figures = {}
-    for name, cost in passes.costs(subject, _ways(subject, batches, targets, size.dim), size.repeats).items():
+    for name, cost in passes.costs(subject, ways, size.repeats).items():
         figures[name] = {
             "x_plain": round(cost.ratio, 3),
             "rows_per_s": round(rows / cost.seconds, 1),
             "tflop_per_s": round(cost.operations / cost.seconds / 1e12, 3),
         }
         assert math.isfinite(cost.ratio), name
+        if subject.device.type == "cuda":
+            figures[name]["peak_gib"] = peak(*ways[name])
     shape = {"rows": size.rows, "tokens": size.texts, "batches": size.batches, "precision": subject.precision}
-    return {"shape": shape, "ways": figures, **({"peak_gib": peak()} if subject.device.type == "cuda" else {})}
+    return {"shape": shape, "ways": figures}
 
 
 def _ways(subject: Subject, batches: list[Batch], targets: list[Batch], dim: int) -> dict[str, Way]:
-    def gradients() -> Way:
-        return observed(subject, batches, None, gradient_of(subject, dim=dim))
-
-    def influences() -> Way:
-        return observed(subject, batches, None, influence_on(subject, targets))
-
+    states, dynamics = hidden.Hidden(hidden.Options(pooling="mean")), Dynamics(subject.task)
     return {
         PLAIN: (nullcontext, lambda: subject.plain(batches)),
-        "hidden": observed(subject, batches, None, hidden.Hidden(hidden.Options(pooling="mean"))),
-        "dynamics": observed(subject, batches, None, Dynamics(subject.task)),
-        f"gradient, dim {dim}": gradients(),
-        "influence, cosine": influences(),
-        # what the products of the factors, which are in float32, gain by TensorFloat-32
-        f"gradient, dim {dim}, TF32": with_tf32(*gradients()),
-        "influence, cosine, TF32": with_tf32(*influences()),
+        "hidden": observed(subject, batches, None, states),
+        "dynamics": observed(subject, batches, None, dynamics),
+        f"gradient, dim {dim}": observed(subject, batches, None, gradient_of(subject, dim=dim)),
+        "gradient, sketched norms": observed(subject, batches, None, gradient_of(subject, dim=dim, norms="sketched")),
+        "hidden + dynamics + gradient": observed(
+            subject, batches, None, states, dynamics, gradient_of(subject, dim=dim)
+        ),
+        "influence, cosine": observed(subject, batches, None, influence_on(subject, targets)),
+        "influence, dot": observed(subject, batches, None, influence_on(subject, targets, similarity="dot")),
     }
 
 
-def with_tf32(attach: Callable[[], Any], run_it: Callable[[], Any]) -> Way:
-    """The same way with float32 products in TensorFloat-32; a CPU computes as before."""
-
-    @contextmanager
-    def attached() -> Iterator[None]:
-        before = torch.get_float32_matmul_precision()
-        with attach():
-            torch.set_float32_matmul_precision("high")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(before)
-
-    return attached, run_it
-
-
-def peak() -> float:
-    """Peak memory of the device in GiB."""
-    return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+def peak(attach: Callable[[], Any], run_it: Callable[[], Any]) -> float:
+    """Peak memory of the device in a way, above what was held before, in GiB."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with attach():
+        run_it()
+    return round((torch.cuda.max_memory_allocated() - before) / 2**30, 2)
 
 
 def pipeline(device: torch.device) -> Figures:
