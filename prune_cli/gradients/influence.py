@@ -47,7 +47,7 @@ class Influence:
             self._norms.add(gradient)
         for group, direction in enumerate(self._directions):
             if name in direction:
-                self._products[:, group] += product(gradient, direction[name])
+                self._products[:, group].add_(product(gradient, direction[name]))
 
     def finish(self) -> torch.Tensor:
         """The influence of each example on each direction, float64 [b, g]."""
@@ -67,7 +67,7 @@ class Influence:
                 self._norms.add(steps, some, sign)
             for group, direction in enumerate(directions):
                 if direction is not None:
-                    self._products[some, group] += sign * product(steps, direction)
+                    self._products[some, group].add_(product(steps, direction), alpha=sign)
 
         every = slice(None)
         if isinstance(gradient, Lookup):

@@ -35,7 +35,7 @@ class Norms:
             if len(given) == len(sums[0]):
                 sums.append(given if by > 0 else -given)
             else:
-                sums[0][some] += by * given
+                sums[0][some].add_(given, alpha=by)
 
     def norms(self) -> torch.Tensor:
         """‖g‖ of each example's whole gradient: float64 [b]; 0 where only rounding is left."""
@@ -57,17 +57,20 @@ class Norms:
         return squared, squared
 
     def _outer(self, gradient: Outer) -> tuple[torch.Tensor, torch.Tensor]:
-        _, t, r = gradient.left.shape
-        c = gradient.right.shape[2]
-        if t * (r + c) > r * c:
-            sizes = _sizes(gradient.left) * _sizes(gradient.right)
+        left, right = gradient.left, gradient.right
+        (_, t, r), c = left.shape, right.shape[2]
+        long = t * (r + c) > r * c
+        if not long and self._of is not right:
+            self._of, self._gram = right, gram(right)
+        if narrow(left):  # what is left where tokens cancel is their own rounding, and no better if formed
+            squared = _formed(gradient) if long else dot(gram(left), self._gram).double()
+            return squared, squared
+        if long:
+            sizes = _sizes(left) * _sizes(right)
             return _formed(gradient), sizes.double().square().sum(1)
-        if self._of is not gradient.right:
-            self._of, self._gram = gradient.right, gram(gradient.right)
-        grams = gram(gradient.left), self._gram
-        squared = dot(*grams).double()
+        grams = gram(left), self._gram
         apart = torch.stack([own.diagonal(dim1=1, dim2=2) for own in grams]).prod(0).sum(1).double()
-        return _precise(gradient, squared, apart), apart
+        return _precise(gradient, dot(*grams).double(), apart), apart
 
     def _sum(self, gradient: Sum) -> tuple[torch.Tensor, torch.Tensor]:
         parts = [self._both(part) for part in gradient.parts]
@@ -82,12 +85,7 @@ class Norms:
 
 
 def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
-    """‖g‖² [b], from the formed gradient where tokens nearly cancel: there a sum of products is mostly rounding.
-
-    Not of bfloat16: what is left of its tokens there is their own rounding.
-    """
-    if isinstance(gradient, Outer) and narrow(gradient.left):
-        return squared
+    """‖g‖² [b], from the formed gradient where tokens nearly cancel: there a sum of products is mostly rounding."""
     few = (squared < _FORM * apart).nonzero().flatten()
     for i in few.tolist():
         formed = gradient.of(slice(i, i + 1)).dense()

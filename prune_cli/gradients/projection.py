@@ -107,17 +107,17 @@ class Sketch:
 
     def spread(self, name: str, flat: torch.Tensor) -> None:
         """Add entries [b, m] to the buckets, from the parameter's start on and cyclically."""
-        lead = self._start(name)
+        lead = self._start(name)  # below, `add_` and not `+=`: an assignment to a slice would write it once more
         rounds = -(-(lead + flat.shape[1]) // self.k)
         first = flat[:, : self.k - lead]
-        self.projected[:, lead : lead + first.shape[1]] += first
+        self.projected[:, lead : lead + first.shape[1]].add_(first)
         if rounds == 1:
             return
         rest = flat[:, self.k - lead :]
         whole = rest.shape[1] // self.k * self.k
         if whole:
-            self.projected += rest[:, :whole].unflatten(1, (-1, self.k)).sum(1)
-        self.projected[:, : rest.shape[1] - whole] += rest[:, whole:]
+            self.projected.add_(rest[:, :whole].unflatten(1, (-1, self.k)).sum(1))
+        self.projected[:, : rest.shape[1] - whole].add_(rest[:, whole:])
 
     def _start(self, name: str) -> int:
         if name not in self._starts:

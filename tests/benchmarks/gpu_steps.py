@@ -59,8 +59,8 @@ class Size:
     repeats: int
 
 
-ENCODER = {"cuda": Size(768, 12, 64, 256, 2, 8192, 5), "cpu": Size(32, 2, 16, 8, 1, 64, 1)}
-LLAMA = {"cuda": Size(2048, 16, 1024, 8, 1, 8192, 5), "cpu": Size(32, 2, 32, 2, 1, 64, 1)}
+ENCODER = {"cuda": Size(768, 12, 64, 1024, 1, 8192, 5), "cpu": Size(32, 2, 16, 8, 1, 64, 1)}
+LLAMA = {"cuda": Size(2048, 16, 1024, 16, 1, 8192, 5), "cpu": Size(32, 2, 32, 2, 1, 64, 1)}
 SCARCE = {"cuda": Size(512, 4, 0, 1200, 1, 512, 1), "cpu": Size(32, 1, 0, 48, 1, 64, 1)}
 
 
