@@ -129,9 +129,9 @@ class Input:
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
 
-    def factor(self) -> torch.Tensor:
-        """As a factor of an Outer is kept."""
-        self._tensor = factor(self._tensor)
+    def beside(self, other: torch.Tensor) -> torch.Tensor:
+        """As the factor beside the gradient of a layer's output: where that is in bfloat16, the layer read it so."""
+        self._tensor = self._tensor.to(other.dtype) if narrow(other) else wide(self._tensor)
         return self._tensor
 
 
@@ -165,9 +165,11 @@ def narrow(tensor: torch.Tensor) -> bool:
 
 def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b of [b, n, m] and [b, m, k], in float32 at least."""
-    if narrow(a) and narrow(b):
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return wide(a) @ wide(b)
+    return _narrow_times(a, b) if narrow(a) and narrow(b) else wide(a) @ wide(b)
+
+
+def _narrow_times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(a, b, out_dtype=torch.float32)
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
