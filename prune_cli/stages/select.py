@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
-from prune_cli.data.open import Reading, check_of_use, read_as, source_of
+from prune_cli.data.open import WHY, Reading, check_of_use, read_as, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import balance
 from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
-from prune_cli.methods.inputs import Inputs
+from prune_cli.methods.inputs import Inputs, kept_in, selection_of
 from prune_cli.stages import counts
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
@@ -29,7 +30,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
 
     names: score, represent or select artifacts, or a data file. A line of `why.jsonl` has {"id", "kept", "rank"}, rank
     from 1 for the best and null for a row that is not kept, the score where the method reads one, and the columns that
-    the method returned.
+    the method returned; where not every row may be kept also {"left_out"}, the option by which a row may not.
     """
     if opts.balance == "none" and opts.balance_by != "label":
         raise PruneError(
@@ -39,20 +40,26 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
     call = calls.prepare("select", names, opts, reading)
     if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, call.all_rows, how)
-    n_keep = parse_keep(opts.keep, call.given.n)
+    earlier = selection_of(opts.within, call.given.digest, call.given.place) if opts.within else None
+    n_keep = parse_keep(opts.keep, earlier.about["kept"] if earlier else call.given.n)
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
     recipe = call.recipe("select", n_keep=n_keep, order=opts.order, **balanced)
-    outcome = settle(out, recipe, call.places, how)
+    places = call.places
+    if opts.within and earlier:
+        recipe = replace(recipe, inputs={**recipe.inputs, "within": earlier.files[WHY]})
+        places = {**places, "within": opts.within}
+    outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
-    with making(outcome, recipe, call.places) as draft:
+    with making(outcome, recipe, places) as draft:
         rows = call.given.rows
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
-        kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows))
+        among = np.flatnonzero(kept_in(earlier)) if earlier else None
+        kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows), among)
         written = kept.positions if opts.order == "best" else np.sort(kept.positions)
         digest = rows.write(draft.path / "select.jsonl", written.tolist())
-        write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score")))
+        write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score"), among))
         counted = counts.counts(call.given.task, call.given.labels, rows, kept.positions)
         told = counts.warnings(counted)
         if how.warn:
@@ -60,6 +67,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
+            **({"candidates": len(among)} if among is not None else {}),
             "counts": counts.stored(counted),
             "warnings": told,
             "digest": digest,
@@ -78,15 +86,23 @@ def _from(given: Inputs) -> dict[str, str]:
     return {"source": source, **({"score": scored[0]} if scored else {})}
 
 
-def _reasons(rows: Rows, kept: Selection, score: NDArray[Any] | None) -> dict[str, Sequence[Any]]:
+def _reasons(
+    rows: Rows, kept: Selection, score: NDArray[Any] | None, among: NDArray[np.int64] | None
+) -> dict[str, Sequence[Any]]:
     """The columns of `why.jsonl`, an entry for each row given."""
     ranks = np.full(len(rows), -1)
     ranks[kept.positions] = np.arange(1, len(kept.positions) + 1)
     columns = {"rank": ranks, **({"score": score} if score is not None else {}), **kept.columns}
+    outside: dict[str, list[str | None]] = {}
+    if among is not None:
+        outside["left_out"] = ["within"] * len(rows)
+        for i in among.tolist():
+            outside["left_out"][i] = None
     return {
         "id": rows.ids,
         "kept": (ranks > 0).tolist(),
         **{name: _entries(column) for name, column in columns.items()},
+        **outside,
     }
 
 
