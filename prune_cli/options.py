@@ -102,6 +102,10 @@ class Select:
         str | None,
         Help("Choose among the rows that this select artifact kept; a share is then one of these."),
     ] = None
+    decontaminate: Annotated[
+        tuple[str, ...],
+        Help("Leave out rows that stand in this test set, word for word or mostly. Repeatable."),
+    ] = ()
     balance: Annotated[
         Literal["none", "keep", "equal"],
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),
