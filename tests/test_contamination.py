@@ -15,6 +15,7 @@ from prune_cli.data.rows import Rows
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.methods import contamination
 from prune_cli.numeric.words import words
+from prune_cli.pipeline.checks import n_train, read_plan
 from tests.conftest import Prune, read_rows, write_rows
 
 SAID = random.Random(0).choices([f"w{i}" for i in range(500)], k=4000)
@@ -160,3 +161,51 @@ def test_a_changed_test_set_makes_it_stale(here: Path, prune: Prune) -> None:
     assert (here / "out/contaminated.jsonl").read_text() == ""
     write_rows(test, [json.loads(line) for line in data.read_text().splitlines()])
     assert "every row stands in a test set" in prune(*command, "--replace").err
+
+
+PLAN = """
+train = "train.jsonl"
+model = "{model}"
+methods = ["random", "full"]
+keep = [0.5]
+seeds = [0]
+decontaminate = true
+
+[tests]
+ood = "ood.jsonl"
+{test}
+
+[finetune]
+steps = 1
+"""
+
+
+def test_a_pipeline_leaves_them_out_of_all(here: Path, prune: Prune, tiny_model: Path) -> None:
+    """Every step has the rest for its rows, and a share is one of it; what was left out is told at the end."""
+    plan = PLAN.format(model=tiny_model, test='test = "test.jsonl"')
+    (here / "plan.toml").write_text(plan)
+    done = prune("pipeline", here / "plan.toml", "-o", here / "run")
+    assert done.code == 0, done.err
+    told = f"3 of 40 rows stand in a test set and may not be kept: {here / 'ood.jsonl'} 1, {here / 'test.jsonl'} 2"
+    assert f"warning: {told}" in done.err
+    assert len(read_rows(here / "run/decontaminated/contaminated.jsonl")) == 3
+    about = {name: open_artifact(here / f"run/methods/{name}/seed-0/select").about for name in SELECTED}
+    assert {name: (found["rows"], found["kept"]) for name, found in about.items()} == SELECTED
+    again = prune("pipeline", here / "plan.toml", "-o", here / "run")
+    assert "nothing to do" in again.err and f"warning: {told}" in again.err
+
+
+SELECTED = {"random/keep-0.5": (37, 19), "full/keep-100%": (37, 37)}
+
+
+def test_a_pipeline_that_splits_its_test_rows(here: Path, prune: Prune, tiny_model: Path) -> None:
+    """The rest is compared with the rows that were split off too: what is planned is what the step then finds."""
+    rows = read_rows(here / "train.jsonl")
+    write_rows(here / "train.jsonl", [*rows, *({**row, "text": row["text"] + " more"} for row in rows[10:30])])
+    (here / "plan.toml").write_text(PLAN.format(model=tiny_model, test="test = 0.3"))
+    made = prune("pipeline", here / "plan.toml", "-o", here / "run", "--only", "decontaminate")
+    assert made.code == 0, made.err
+    about = open_artifact(here / "run/decontaminated").about
+    plan = read_plan(here / "plan.toml")
+    assert about["rows"] == 42 and about["kept"] == n_train(plan) < 41
+    assert prune("estimate", here / "plan.toml", "-o", here / "run", "--seconds", 1).code == 0

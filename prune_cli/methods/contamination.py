@@ -6,9 +6,9 @@ So a test row within a long row counts, and a row within a long test row. A text
 and only all of its words count. What stands in more than 10 test rows, an 8-gram or a prompt, is a form of words and
 counts for nothing; but a whole text does.
 
-Source: 8-grams of words as in PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 8, and more than half as in Tülu 3,
-Lambert et al. 2024, arXiv 2411.15124, section 3.2; that what is frequent counts for nothing as in GPT-3, Brown et al.
-2020, arXiv 2005.14165, appendix C.
+Source: 8-grams of words as in PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 8, and more than half as in Tülu
+3, Lambert et al. 2024, arXiv 2411.15124, section 3.2; that what is frequent counts for nothing as in GPT-3, Brown et
+al. 2020, arXiv 2005.14165, appendix C.
 Differs: each of these asks how much of a test row stands in the training rows, PaLM for 70%; here it is two rows that
 are compared, and that of fewer n-grams has to be covered.
 """
@@ -57,9 +57,12 @@ class _Texts:
     text: Positions
 
 
-def find(task: Task, rows: Rows, tests: Sequence[Rows]) -> list[Match]:
-    """The rows that stand in one of the test sets, in their order, each with the test row that it is most like."""
-    index = _Index([_texts(task, test) for test in tests])
+def find(task: Task, rows: Rows, tests: Sequence[Rows | tuple[Rows, Positions]]) -> list[Match]:
+    """The rows that stand in one of the test sets, in their order, each with the test row that it is most like.
+
+    tests: rows, or rows of which only those at some positions are the test set.
+    """
+    index = _Index([_texts(task, *(test if isinstance(test, tuple) else (test,))) for test in tests])
     return [match for some in _blocks(rows) for match in index.matches(_texts(task, rows, some))]
 
 
@@ -74,13 +77,14 @@ def _blocks(rows: Rows) -> Iterator[range]:
     return (range(i, min(i + AT_ONCE, len(rows))) for i in range(0, len(rows), AT_ONCE))
 
 
-def _texts(task: Task, rows: Rows, some: range | None = None) -> _Texts:
+def _texts(task: Task, rows: Rows, some: range | Positions | None = None) -> _Texts:
     some = range(len(rows)) if some is None else some
+    read = rows[some.start : some.stop] if isinstance(some, range) else (rows[i] for i in some.tolist())
     owner: list[int] = []
     prompts: list[bool] = []
 
     def each() -> Iterator[str]:
-        for i, row in zip(some, rows[some.start : some.stop], strict=True):
+        for i, row in zip(some, read, strict=True):
             for prompt, text in enumerate(text_and_prompt(task, rows, row)):
                 owner.append(i)
                 prompts.append(prompt > 0)

@@ -69,15 +69,14 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         digest = rows.write(draft.path / "select.jsonl", written.tolist())
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score"), left_out))
         counted = counts.counts(call.given.task, call.given.labels, rows, kept.positions)
-        told += counts.warnings(counted)
-        if how.warn:
-            counts.warn(out, told)
+        warned = counts.warnings(counted)
+        counts.warn(out, told + (warned if how.warn else []))
         draft.about = {
             "rows": len(rows),
             "kept": n_keep,
             **({"candidates": len(among)} if among is not None else {}),
             "counts": counts.stored(counted),
-            "warnings": told,
+            "warnings": told + warned,
             "digest": digest,
             "labels": call.given.labels,
             **read_as(rows),
