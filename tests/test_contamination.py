@@ -48,7 +48,7 @@ def test_it_is_what_the_definition_says(tmp_path: Path, monkeypatch: pytest.Monk
     draw = random.Random(1)
     train = [text(draw.randrange(300), draw.randrange(1, 40)) for _ in range(300)]
     test = [text(draw.randrange(300), draw.randrange(1, 40)) for _ in range(12)]
-    expected = {}
+    expected: dict[int, float] = {}
     for i, row in enumerate(train):
         for other in test:
             shared, fewer = len(grams(row) & grams(other)), min(len(grams(row)), len(grams(other)))

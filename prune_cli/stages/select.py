@@ -133,7 +133,7 @@ def _left_out(given: Inputs, may: _MayBeKept, folder: Path) -> tuple[list[str | 
     left_out = left_out or [None] * len(rows)
     for match in found:
         left_out[match.row] = "decontaminate"
-    named = {
+    named: dict[str, list[Any]] = {
         "id": [rows.ids[match.row] for match in found],
         "where": [rows.where(match.row) for match in found],
         "test": [tests[match.test].where(match.test_row) for match in found],
