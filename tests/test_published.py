@@ -16,7 +16,7 @@ NAMES = [
     *("knn-label", "ccs", "d2", "perplexity", "ifd", "memorization"),
     *("memorization-adam", "influential", "prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
-    *("k-center", "craig", "gradmatch", "moderate", "semdedup", "d4", "novelselect"),
+    *("k-center", "craig", "gradmatch", "moderate", "semdedup", "near-duplicates", "d4", "novelselect"),
     *("less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"),
     *("tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"),
 ]

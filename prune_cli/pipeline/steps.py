@@ -26,7 +26,7 @@ from prune_cli.pipeline.checks import n_train
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.evidence import WITHOUT, Trial
 from prune_cli.pipeline.results import Made
-from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
+from prune_cli.pipeline.schema import DECONTAMINATED, VALIDATION, Plan, as_trained
 from prune_cli.pipeline.work import Step, Work, look
 from prune_cli.report.corruption import CORRUPT
 from prune_cli.represent import kinds
@@ -90,6 +90,12 @@ class _Planner:
             part = Part(name, plan.parts, plan.task)
             self.add(f"split {name}", split, (plan.train,), folder / name, part, reading=plan.reading)
         self.plan, self.parts = plan.placed(folder), tuple(self.steps)
+        if plan.decontaminate:
+            train, tests = self.plan.train, tuple(self.plan.tests_of_rows.values())
+            every = options.Select(method="random", keep="100%", decontaminate=tests, order="data", task=plan.task)
+            reading = self.reading(train, *tests)
+            out = self.add("decontaminate", select, ([train],), self.out / DECONTAMINATED, every, reading=reading)
+            self.plan, self.parts = replace(self.plan, train=str(out)), (*self.parts, out)
         if not plan.corruption.idle:
             given, opts = (self.plan.train,), Corrupt(plan.corruption, plan.task)
             out = self.add(CORRUPT, corrupt, given, self.out / CORRUPT, opts, reading=self.reading(self.plan.train))
