@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
-from prune_cli.numeric import blocks
+from prune_cli.numeric import blocks, transport
 from prune_cli.numeric.ranked import likeness, positions, ranked
+from prune_cli.numeric.transport import transport_distance
 from prune_cli.score import uot
-from prune_cli.select import tsds
+from prune_cli.select import tarot, tsds
 from tests.truth import truth
 
 PEERS = json.loads((Path(__file__).parent / "transport_peers.json").read_text("utf-8"))
@@ -113,7 +114,7 @@ def test_tsds_solves_its_linear_program(alpha: float, monkeypatch: pytest.Monkey
 
 
 def test_tsds_draws_by_chance() -> None:
-    """How often a row is drawn first is its chance; rows of none come last, the nearest first; budgets are beginnings."""
+    """How often a row is drawn first is its chance; rows of none come last, the nearest first."""
     chance = chances(ROWS, alpha=0.9)[1]
     args = ROWS[:, None], TARGETS[:, None]
     firsts = [tsds.select(*args, 1, np.random.default_rng(seed), ONE, alpha=0.9)[0][0] for seed in range(400)]
@@ -137,3 +138,81 @@ def test_rows_are_ranked_by_likeness_page_by_page(monkeypatch: pytest.MonkeyPatc
     found = np.concatenate([first, after], axis=1)
     assert positions(found).tolist() == order[:, :15].tolist()
     np.testing.assert_allclose(likeness(found), np.take_along_axis(y @ x.T, order[:, :15], 1), atol=2**-30)
+
+
+AUTHORS = PEERS["tarot"]
+REPEATED = np.array(PEERS["repeated"])
+
+
+def mahalanobis(rows: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosines of target rows to rows [m, n] by the inverse covariance of all, about their mean."""
+    together = np.concatenate([rows, targets])
+    x, y = rows - together.mean(axis=0), targets - together.mean(axis=0)
+    inverse = np.linalg.inv(np.cov(together.T, bias=True))
+    lengths = [np.sqrt(np.einsum("id,de,ie->i", z, inverse, z)) for z in (y, x)]
+    cosines: NDArray[np.float64] = y @ inverse @ x.T / lengths[0][:, None] / lengths[1]
+    return cosines
+
+
+class Folds:
+    """A generator whose permutation of the target rows is that of the authors' folds."""
+
+    def permutation(self, m: int) -> NDArray[np.int64]:
+        return np.concatenate(AUTHORS["folds"])
+
+
+@truth("select/tarot", by="closed form: layers by Mahalanobis cosines, which any whitening has")
+@pytest.mark.parametrize("candidates", [2**22, 7 * 4])
+def test_tarot_takes_layer_after_layer(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The k-th nearest rows of all target rows, the nearest first, in pages of few layers and small blocks too."""
+    if candidates < 100:
+        monkeypatch.setattr(tarot, "CANDIDATES", candidates)
+        monkeypatch.setattr(blocks, "NUMBERS", 40)
+    cosine = mahalanobis(REPEATED, TARGETS)
+    expected: dict[int, int] = {}
+    near = np.argsort(-cosine, axis=1)
+    for k in range(len(REPEATED)):
+        for v in np.argsort([-cosine[v, near[v, k]] for v in range(7)]):
+            expected.setdefault(int(near[v, k]), k + 1)
+    for n_keep in (1, 25, 120):
+        kept, columns = tarot.select(REPEATED, TARGETS, n_keep, np.random.default_rng(0), damping=1e-9)
+        assert kept.tolist() == list(expected)[:n_keep]
+        assert columns["layer"][kept].tolist() == list(expected.values())[:n_keep]
+        assert (np.delete(columns["layer"], kept) == -1).all()
+
+
+@truth("select/tarot", by="published code: vita-epfl/TAROT, fixed size and own budget (transport_peers.py)")
+def test_tarot_keeps_what_the_authors_keep() -> None:
+    """Of a given budget all whole layers; of its own the layers up to the least distance, the distance that they have.
+
+    Theirs has one layer more of each fold, the one with which the distance rose.
+    """
+    kept, columns = tarot.select(REPEATED, TARGETS, 25, np.random.default_rng(0), damping=1e-9)
+    last = columns["layer"][kept[-1]]
+    assert set(kept[columns["layer"][kept] < last]) <= set(AUTHORS["fixed"])
+    order, columns = tarot.select(REPEATED, TARGETS, 120, Folds(), budget="own", folds=3, damping=1e-9)
+    near = np.argsort(-mahalanobis(REPEATED, TARGETS), axis=1)
+    cost = np.sqrt(2 - 2 * mahalanobis(REPEATED, TARGETS).T)
+    ours, theirs = set(), set()
+    for fold, distances in zip(AUTHORS["folds"], AUTHORS["distances"], strict=True):
+        ours |= set(near[fold, : len(distances) - 1].ravel())
+        theirs |= set(near[fold, : len(distances)].ravel())
+        for k, distance in enumerate(distances):
+            found = transport_distance(np.delete(cost, fold, axis=1)[np.unique(near[fold, : k + 1])])
+            assert found == pytest.approx(distance, rel=0.01)
+    assert theirs == set(AUTHORS["own"])
+    assert set(np.flatnonzero(columns["own"])) == ours == set(order[: len(ours)])
+
+
+@truth("select/tarot", by="brute force: the best assignment of 40 rows to 40, by scipy")
+def test_transport_distance_is_near_that_of_the_best_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From below, within 8% as it is, and within 1% if ε falls slowly; of a set to itself it is 0."""
+    from scipy.optimize import linear_sum_assignment
+
+    x, y = unit(np.random.default_rng(0).normal(size=(2, 40, 5)))
+    cost = np.linalg.norm(x[:, None] - y, axis=2)
+    exact = cost[linear_sum_assignment(cost)].mean()
+    assert 0.92 * exact < transport_distance(cost) < exact
+    monkeypatch.setattr(transport, "FALL", 0.95)
+    assert transport_distance(cost) == pytest.approx(exact, rel=0.01)
+    assert transport_distance(np.zeros((3, 2))) == 0

@@ -1,15 +1,20 @@
 """What another package and the authors' programs say of a small input, as transport_peers.json holds it.
 
-    python -m venv peers && peers/bin/pip install POT==0.9.7.post1 faiss-cpu==1.15.1 PyYAML
-    peers/bin/python tests/transport_peers.py TSDS > tests/transport_peers.json
+    python -m venv peers && peers/bin/pip install POT==0.9.7.post1 faiss-cpu==1.15.1 PyYAML \\
+        torch geomloss==0.3.1 scikit-learn matplotlib seaborn wandb
+    peers/bin/python tests/transport_peers.py TSDS TAROT > tests/transport_peers.json
 
-TSDS: a checkout of github.com/ZifanL/TSDS at 3dfe139. With so few rows its search is exact.
+TSDS, TAROT: checkouts of github.com/ZifanL/TSDS at 3dfe139, whose search is exact with so few rows, and of
+github.com/vita-epfl/TAROT at bbb6ce2.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -94,10 +99,42 @@ def tsds(program: Path, rows: Points, targets: Points, alpha: float, bandwidth: 
     return found[0]
 
 
+def whitened(rows: Points, targets: Points) -> tuple[Points, Points]:
+    """Both whitened by the covariance of all, at length one."""
+    together = np.concatenate([rows, targets])
+    together -= together.mean(axis=0)
+    matrix = np.linalg.inv(np.linalg.cholesky(together.T @ together / len(together))).T
+    return unit(together[: len(rows)] @ matrix), unit(together[len(rows) :] @ matrix)
+
+
+def tarot(program: Path, rows: Points, targets: Points) -> dict[str, Any]:
+    """By the authors' program: 25 of the rows by layers; and by folds the distance after each layer, till it rises."""
+    sys.path.insert(0, str(program))
+    import torch
+    from sklearn.model_selection import KFold
+    from tarot.data_selector import DataSelector  # type: ignore[import-not-found]
+
+    ours, theirs = whitened(rows, targets)
+    score = ours @ theirs.T
+    config = {"device": "cpu", "selection_ratio": 25.5 / len(rows), "k_fold_splits": 3, "merge_target_data": False}
+    told = io.StringIO()
+    picks = {}
+    for method in ("fixed_size", "otm"):
+        selector = DataSelector({**config, "selection_method": method, "data_weighting": False})
+        with contextlib.redirect_stdout(told):
+            picks[method] = selector.select_data(score, torch.tensor(ours), torch.tensor(theirs))[0].tolist()
+    distances = [
+        [float(value) for value in re.findall(r"^k: .*distance: (\S+)$", fold, re.MULTILINE)]
+        for fold in told.getvalue().split("Fold ")[1:]
+    ]
+    folds = [test.tolist() for _, test in KFold(3, shuffle=True, random_state=42).split(theirs)]
+    return {"fixed": sorted(picks["fixed_size"]), "own": sorted(picks["otm"]), "folds": folds, "distances": distances}
+
+
 def main() -> None:
     """Print the file."""
     rows, targets = points()
-    program = Path(sys.argv[1]).resolve()
+    first, second = (Path(name).resolve() for name in sys.argv[1:])
     cosine = unit(targets) @ unit(rows).T
     many = repeated(rows)
     found = {
@@ -105,9 +142,8 @@ def main() -> None:
         "targets": targets.tolist(),
         "repeated": many.tolist(),
         "uot": {f"{e:g} {p:g}": uot(cosine, e, p) for e, p in ((0.01, 1e-4), (0.1, 0.2))},
-        "tsds": {
-            f"{a:g} {h:g}": tsds(program, unit(many), unit(targets), a, h) for a, h in ((0.99, 0.2), (0.995, 0.1))
-        },
+        "tsds": {f"{a:g} {h:g}": tsds(first, unit(many), unit(targets), a, h) for a, h in ((0.99, 0.2), (0.995, 0.1))},
+        "tarot": tarot(second, many, targets),
     }
     print(json.dumps(found))
 
