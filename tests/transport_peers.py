@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -92,9 +93,8 @@ def tsds(program: Path, rows: Points, targets: Points, alpha: float, bandwidth: 
             "kde_K": 1000,
         }
         Path("config.yaml").write_text(json.dumps(config))
-        before, np.random.multinomial = np.random.multinomial, drawn
-        authors.main()
-        np.random.multinomial = before
+        with patch("numpy.random.multinomial", drawn):
+            authors.main()
         os.chdir("/")
     return found[0]
 
