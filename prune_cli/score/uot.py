@@ -20,12 +20,9 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.errors import PruneError
 from prune_cli.numeric.blocks import row_blocks, table
 from prune_cli.numeric.directions import Directions
-
-PASSES = 1000  # at most, over all rows
-SETTLED = 1e-6  # the most that a logarithm of the plan's factors may still change by, as in the authors' code
+from prune_cli.numeric.transport import unbalanced_masses
 
 
 def score(
@@ -43,29 +40,7 @@ def score(
     learning_rate [e]. scale [n, e] and target_scale [m, e], what the vectors are stored divided by, change no cosine.
     """
     targets = Directions(target_trajectory, learning_rate)[:]
-    n, m = len(trajectory), len(targets)
-    cosine = table((n, m))
-    for rows, block in row_blocks(Directions(trajectory, learning_rate), beside=m):
+    cosine = table((len(trajectory), len(targets)))
+    for rows, block in row_blocks(Directions(trajectory, learning_rate), beside=len(targets)):
         cosine[rows] = block @ targets.T
-    share = penalty / (penalty + epsilon)
-    mass, sent = np.empty(n), np.zeros(m)  # sent: log of the plan's factor for a target row; for a row −share × arrived
-    for _ in range(PASSES):
-        kept = np.full(m, -np.inf)
-        for rows, block in row_blocks(cosine):
-            exponent = (block - 1) / (2 * epsilon)  # −C / ε [b, m]
-            arrived = _log_sum(exponent + sent, 1) - np.log(m)
-            mass[rows] = np.exp((1 - share) * arrived) / n
-            kept = np.logaddexp(kept, _log_sum(exponent - share * arrived[:, None], 0) - np.log(n))
-        if np.abs(kept + sent).max() <= SETTLED:
-            return mass
-        sent = -kept
-    raise PruneError(
-        f"uot: the plan has not settled after {PASSES} passes, with penalty {penalty:g} and epsilon {epsilon:g}",
-        hint="a lower penalty, or a higher epsilon, settles sooner",
-    )
-
-
-def _log_sum(exponents: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """log Σ exp of finite exponents [b, m] over an axis."""
-    highest = exponents.max(axis=axis, keepdims=True)
-    return np.asarray(np.log(np.exp(exponents - highest).sum(axis=axis)) + highest.squeeze(axis))
+    return unbalanced_masses(cosine, epsilon, penalty)
