@@ -204,6 +204,29 @@ def test_tarot_keeps_what_the_authors_keep() -> None:
     assert set(np.flatnonzero(columns["own"])) == ours == set(order[: len(ours)])
 
 
+def test_tarot_s_own_budget_is_that_of_its_rule() -> None:
+    """Layers of each fold's rows, of cosine above 0 alone, as long as the distance to the other target rows falls."""
+    for seed in range(12):
+        x, y = np.random.default_rng(seed).normal(size=(2, 12, 3))
+        y = y[:6]
+        cosine = mahalanobis(x, y)
+        near, cost = np.argsort(-cosine, axis=1), np.sqrt(2 - 2 * cosine.T)
+        own: set[int] = set()
+        for fold in np.array_split(np.random.default_rng(seed).permutation(6), 3):
+            taken: set[int] = set()
+            best = np.inf
+            for k in range(12):
+                more = taken | {int(near[v, k]) for v in fold if cosine[v, near[v, k]] > 0}
+                found = transport_distance(np.delete(cost, fold, axis=1)[sorted(more)]) if more > taken else np.inf
+                if found >= best:
+                    break
+                taken, best = more, found
+            own |= taken
+        options = {"budget": "own", "folds": 3, "damping": 1e-9}
+        order, columns = tarot.select(x, y, 12, np.random.default_rng(seed), **options)
+        assert set(np.flatnonzero(columns["own"])) == own == set(order[: len(own)])
+
+
 @truth("select/tarot", by="brute force: the best assignment of 40 rows to 40, by scipy")
 def test_transport_distance_is_near_that_of_the_best_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
     """From below, within 8% as it is, and within 1% if ε falls slowly; of a set to itself it is 0."""
