@@ -14,6 +14,7 @@ from prune_cli.errors import PruneError
 from prune_cli.numeric import blocks, transport
 from prune_cli.numeric.ranked import likeness, positions, ranked
 from prune_cli.numeric.transport import transport_distance
+from prune_cli.numeric.whitened import Whitened, whitening
 from prune_cli.score import uot
 from prune_cli.select import tarot, tsds
 from tests.truth import truth
@@ -202,6 +203,19 @@ def test_tarot_keeps_what_the_authors_keep() -> None:
             assert found == pytest.approx(distance, rel=0.01)
     assert theirs == set(AUTHORS["own"])
     assert set(np.flatnonzero(columns["own"])) == ours == set(order[: len(ours)])
+
+
+@pytest.mark.parametrize("d", [5, 40])
+def test_whitened_rows_have_the_products_of_the_inverse_covariance(d: int) -> None:
+    """Cosines by (Σ + λI)⁻¹, for more rows than features and for fewer."""
+    x = np.random.default_rng(0).normal(size=(20, d))
+    mean, matrix = whitening(x[:15], x[15:], 0.1)
+    covariance = np.cov(x.T, bias=True)
+    inverse = np.linalg.inv(covariance + 0.1 * covariance.trace() / d * np.eye(d))
+    products = (x - x.mean(axis=0)) @ inverse @ (x - x.mean(axis=0)).T
+    lengths = np.sqrt(np.diag(products))
+    found = Whitened(x, mean, matrix)[:]
+    np.testing.assert_allclose(found @ found.T, products / lengths / lengths[:, None], atol=1e-9)
 
 
 def test_tarot_s_own_budget_is_that_of_its_rule() -> None:

@@ -18,7 +18,7 @@ keeps the covariance from being singular, is a share of its mean eigenvalue, in 
 training are left out.
 
 It runs on any representation. Rows come in the order of layers. A smaller budget is the beginning of a larger one, with
-the same seed. The covariance is d × d.
+the same seed. The covariance is d × d, or, where rows are fewer than d, as large as their number.
 """
 
 from __future__ import annotations
