@@ -34,8 +34,8 @@ class Whitened:
 def whitening(some: Array, others: Array, damping: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean μ [d] of all rows [n, d] and [m, d], and W [d, d] with W Wᵀ = (Σ + λI)⁻¹, by Cholesky's factor.
 
-    Where the rows are no more than d, W is [d, r], which is the same to them. Σ is their covariance, λ damping × the mean
-    of its eigenvalues.
+    Where the rows are no more than d, W is [d, r], which is the same to them. Σ is their covariance, λ damping × the
+    mean of its eigenvalues.
     """
     from scipy.linalg import solve_triangular  # here, as listing methods imports no scipy
 
