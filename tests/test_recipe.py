@@ -28,6 +28,7 @@ DEFAULTS = {
         "prototypicality": {"k": 10, "checkpoints": "side", "normalize": False},
         "rds": {"checkpoints": "side"},
         "trak": {"damping": 0.01},
+        "uot": {"epsilon": 0.01, "penalty": 0.0001},
     },
     "select": {
         "ccs": {"beta": 0.1, "k": 50, "hard": "high"},
@@ -48,6 +49,8 @@ DEFAULTS = {
         "saturated_coverage": {"alpha": 0.0, "checkpoints": "side"},
         "semdedup": {"epsilon": 0.0, "k": 0, "keep": "hard", "checkpoints": "side"},
         "stratified": {"k": 10},
+        "tarot": {"budget": "given", "folds": 10, "damping": 1e-5, "checkpoints": "mean"},
+        "tsds": {"alpha": 0.5, "bandwidth": 0.75, "neighbours": 5000, "how": "draw"},
         "weighted": {"weight": "score", "temperature": 1.0},
     },
 }
