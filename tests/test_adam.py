@@ -203,7 +203,7 @@ def test_rows_looked_up_twice_take_one_step() -> None:
     """The step is on the sum of a row's gradients, in the first of its places."""
     first, second = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [4.0]])
     ids, grads = torch.tensor([[1, 0, 1]]), torch.tensor([[[1.0], [5.0], [2.0]]])
-    found, once = Adam({"t": first}, {"t": second}, (0.9, 0.999), 0.0).looked_up("t", Lookup(ids, grads, 2))
+    found, once = Adam({"t": first}, {"t": second}, (0.9, 0.999)).looked_up("t", Lookup(ids, grads, 2))
     assert once.tolist() == [[True, True, False]]
     assert found.grads[0, 0, 0].item() == pytest.approx((2 + 0.1 * 3) / np.sqrt(4 + 0.001 * 9))
     assert found.grads[0, 1, 0].item() == pytest.approx(0.1 * 5 / np.sqrt(1 + 0.001 * 25))
@@ -272,7 +272,7 @@ def test_moments_that_are_not_there_are_asked_for(
 def test_moments_of_a_parameter_that_a_batch_does_not_use(made_by: str) -> None:
     """A parameter that training moved but a batch does not use would be left out of the step: an error names it."""
     held = {name: torch.ones(2, 3) for name in ("used", "unused")}
-    adam, cpu = Adam(held, held, (0.9, 0.999), 1e-8), torch.device("cpu")
+    adam, cpu = Adam(held, held, (0.9, 0.999)), torch.device("cpu")
     collector: Any
     if made_by == "projected":
         collector = Projected(16, 0)

@@ -192,7 +192,7 @@ def test_gradients_stay_on_the_device(
         task: Any = generation if build is llama else classification
         capture = Capture(model)
         moments = {name: torch.zeros_like(p) for name, p in capture.trainable.items()}
-        kept = Adam(moments, moments, (0.9, 0.999), 1e-8) if adam else None
+        kept = Adam(moments, moments, (0.9, 0.999)) if adam else None
         projected, products = Projected(16, 0), Influence([moments, moments], cosine=True, adam=kept)
         projected.precondition(kept)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 # entries of gradients formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
-BLOCK = {"cpu": 2**20, "cuda": 2**26}
+BLOCK = {"cpu": 2**17, "cuda": 2**26}
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,12 @@ class Outer:
     left: torch.Tensor
     right: torch.Tensor
 
-    def dense(self) -> torch.Tensor:
-        """The gradients [b, r, c]."""
-        return times(self.left.transpose(1, 2), self.right)
+    def dense(self, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """The gradients [b, r, c]; in `memory` [b or more, r, c] where it is of their type."""
+        left = self.left.transpose(1, 2)
+        if memory is None or memory.dtype != left.dtype:
+            return times(left, self.right)
+        return torch.bmm(left, self.right, out=memory[: len(left)])
 
     def __len__(self) -> int:
         """Examples in the batch: b."""
