@@ -37,6 +37,7 @@ DEFAULTS = {
         "facility_location": {"metric": "euclidean", "how": "auto", "checkpoints": "side"},
         "gist": {"weight": 1.0, "epsilon": 0.1, "checkpoints": "side", "normalize": False},
         "graph_cut": {"penalty": 0.5, "checkpoints": "side"},
+        "greats": {"step": 1.0},
         "herding": {"checkpoints": "side", "normalize": False},
         "k_center": {"checkpoints": "side", "normalize": False},
         "k_dpp": {"epsilon": 1e-4, "checkpoints": "side", "normalize": True},

@@ -126,6 +126,41 @@ def test_values_keep_their_order_as_whole_numbers() -> None:
     assert (np.diff(keys) == 0).tolist() == [False, False, False, True, False, False, False, True, False, False]
 
 
+@truth("select/greats", by="brute force: the loss's expansion for every free row at every pick")
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("step", [1.0, 60.0])
+def test_greats_picks_what_lowers_the_loss_most(step: float) -> None:
+    """Σ_e η_e ⟨g, ḡ⟩ − η_e² Σ_S ⟨g, g_k⟩, with η times the step; `gain` is that value."""
+    picked: list[int] = []
+    gains = []
+    for _ in range(N):
+        value = {
+            i: sum(
+                step * RATES[e] * X[i, e] @ V[:, e].mean(axis=0)
+                - (step * RATES[e]) ** 2 * sum(X[i, e] @ X[k, e] for k in picked)
+                for e in range(E)
+            )
+            for i in range(N)
+            if i not in picked
+        }
+        picked.append(max(value, key=lambda i: value[i]))
+        gains.append(value[picked[-1]])
+    for n_keep in (1, 9, N):
+        found, why = chosen("greats", *STORED, n_keep, RATES, *SCALES, step=step)
+        assert found.tolist() == picked[:n_keep]
+        np.testing.assert_allclose(why["gain"][found], gains[:n_keep], rtol=1e-3, atol=1e-5 * max(gains))
+
+
+@truth("select/greats", by="published code: the rule of greedy_selection, worked through")
+def test_greats_by_hand() -> None:
+    """The example of its docstring; with a step near 0, the best by TracIn."""
+    rows, target = np.array([[2, 0], [1.9, 0], [0, 1]]), np.array([[2.0, 1], [0, 1]])
+    assert chosen("greats", rows, target, 3, np.array([0.5]))[0].tolist() == [0, 2, 1]
+    assert chosen("greats", rows, target, 3, np.array([0.5]), step=1e-6)[0].tolist() == [0, 1, 2]
+    best = np.argsort(-methods.load("score", "tracin").function(X, V, RATES))
+    assert chosen("greats", *STORED, N, RATES, *SCALES, step=1e-9)[0].tolist() == best.tolist()
+
+
 def test_round_robin_on_texts_of_files(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
     """`--on text` needs no model; what is missing is named; a pipeline runs on texts too, with its target set's."""
     rows, target = (
