@@ -18,7 +18,7 @@ NAMES = [
     *("s2l", "s2l-hidden", "s2l-gradient"),
     *("k-center", "craig", "gradmatch", "moderate", "semdedup", "d4", "novelselect"),
     *("less", "less-adam", "reverse-less", "less-exact", "less-round-robin", "less-hidden", "less-dynamics"),
-    *("rds", "rds-max", "tracin", "greats", "trak", "datainf", "gist-gradient", "bm25", "dsir"),
+    *("rds", "rds-max", "tracin", "greats", "bids", "trak", "datainf", "gist-gradient", "bm25", "dsir"),
 ]
 each_method = pytest.mark.parametrize("method", published().values(), ids=lambda method: method.name)
 
@@ -86,7 +86,7 @@ def test_relevance_alone_needs_a_target_set():
     """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [m for m in published().values() if m.wants_target]
     names = ["less", "less-adam", "reverse-less", "less-exact", "less-round-robin", "less-hidden", "less-dynamics"]
-    names += ["rds", "rds-max", "tracin", "greats", "trak", "datainf", "gist-gradient", "bm25", "dsir"]
+    names += ["rds", "rds-max", "tracin", "greats", "bids", "trak", "datainf", "gist-gradient", "bm25", "dsir"]
     assert [m.name for m in wanting] == names
     assert {m.objective for m in wanting} == {"relevance"}
 

@@ -30,6 +30,7 @@ DEFAULTS = {
         "trak": {"damping": 0.01},
     },
     "select": {
+        "bids": {"checkpoints": "each"},
         "ccs": {"beta": 0.1, "k": 50, "hard": "high"},
         "d2": {"k": 10, "forward": 1.0, "reverse": 1.0, "checkpoints": "side", "normalize": True},
         "d4": {"dedup": 0.75, "k": 0, "checkpoints": "side"},

@@ -161,6 +161,44 @@ def test_greats_by_hand() -> None:
     assert chosen("greats", *STORED, N, RATES, *SCALES, step=1e-9)[0].tolist() == best.tolist()
 
 
+def by_rule(influence: np.ndarray) -> tuple[list[int], list[float], list[int]]:
+    """BIDS on influence [n, m], plainly: all picks in order, what each was above the mean, for which target row."""
+    a = (influence - influence.mean(axis=0)) / influence.std(axis=0)
+    picked: list[int] = []
+    gains, columns = [], []
+    while len(picked) < len(a):
+        above = a - (a[picked].mean(axis=0) if picked else 0)
+        above[picked] = -np.inf
+        i, j = np.unravel_index(above.argmax(), above.shape)
+        picked.append(int(i))
+        gains.append(float(above[i, j]))
+        columns.append(int(j))
+    return picked, gains, columns
+
+
+@truth("select/bids", by="brute force: the whole table at every pick")
+@pytest.mark.usefixtures("block")
+def test_bids_picks_the_most_above_what_is_picked() -> None:
+    """On gradients, and on influence by target row of any size; a smaller budget is the beginning."""
+    picked, gains, columns = by_rule(cosines())
+    for n_keep in (1, 9, N):
+        found, why = chosen("bids", *STORED, n_keep, RATES, *SCALES)
+        assert found.tolist() == picked[:n_keep]
+        np.testing.assert_allclose(why["gain"][found], gains[:n_keep], rtol=1e-4)
+        assert why["target"][found].tolist() == columns[:n_keep]
+    products = np.einsum("ned,med->nem", X, V) * 10.0 ** np.arange(-12, 2, 2)
+    picked, _, columns = by_rule(np.einsum("nem,e->nm", products, RATES))
+    found, why = chosen("bids", products, RATES, N, on="influence")
+    assert (found.tolist(), why["target"][found].tolist()) == (picked, columns)
+
+
+def test_bids_by_hand() -> None:
+    """Target row 0 has the larger influences and takes the first row alone; a target row that all suit says nothing."""
+    influence = np.array([[9, 0, 1], [8.9, 0, 1], [0, 1, 1], [0, 0, 1.0]])[:, None]
+    found = chosen("bids", influence, np.ones(1), 2, on="influence")[0]
+    assert sorted(found.tolist()) == [0, 2]
+
+
 def test_round_robin_on_texts_of_files(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
     """`--on text` needs no model; what is missing is named; a pipeline runs on texts too, with its target set's."""
     rows, target = (
