@@ -84,10 +84,10 @@ def test_round_robin_on_gradients_takes_turns_by_the_cosines_of_less() -> None:
 
 def test_a_gradient_of_zero_at_a_checkpoint_adds_nothing() -> None:
     """With checkpoints=each its cosine there is 0, and the other checkpoint counts for no more than for other rows."""
-    features = np.array([[0, 0, 1, 0], [0.8, 0.6, 0.9, 0.1]])
+    features = np.array([[0, 0, 1, 0], [0.8, 0.6, 0.94, 0.3412]])
     target = np.array([[1.0, 0, 1, 0]])
     found = chosen("round_robin", features, target, 2, None, np.array([0.1, 0.9]), checkpoints="each")[0]
-    assert found.tolist() == [1, 0]  # 0.1 × 0.8 + 0.9 × 0.994 > 0.9
+    assert found.tolist() == [1, 0]  # 0.1 × 0.8 + 0.9 × 0.94 > 0.9, and less than √0.9
 
 
 @pytest.mark.usefixtures("block")

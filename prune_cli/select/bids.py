@@ -5,7 +5,7 @@ target row counts for more because its influences are larger. The next pick is t
 max_j (A_ij − (1/|S|) Σ_{k ∈ S} A_kj), S what is picked; the first the i with the largest A_ij. Of the rows (2, 0),
 (1.9, 0) and (0, 1), as they are: first the first row; then the third, as max(0 − 2, 1 − 0) > max(1.9 − 2, 0 − 0).
 
-Source: BIDS, Dai et al. 2025, arXiv 2501.12147, section 4 (normalised by target row, then iterative selection).
+Source: BIDS, Dai et al. 2025, arXiv 2501.12147 (instance-level normalization, then iterative selection).
 
 Influence is Σ_e η_e cos(x_ie, x_ve), as LESS has it, η the learning rates scaled to sum to one: on a representation by
 cosines, of which BIDS is the one on gradients, or as the kind influence (`represent --by row`) has it without
