@@ -14,7 +14,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
 from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.factors import Dense, Lookup, Outer, Sum
-from prune_cli.gradients.influence import Influence
+from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
 from prune_cli.gradients.projection import Sketch
 from prune_cli.models.find import Checkpoint
@@ -126,9 +126,14 @@ def test_influence_is_that_of_whole_steps(case: dict[str, Any], prune: Prune) ->
     ran = prune(*start, "--kind", "influence", "--target-data", case["target"], "--precondition", "adam")
     assert ran.code == 0, ran.err
     found = tensors.load(folder / "rep/influence.safetensors")["influence"][:, 0, 0]
-    true = cosines(case["steps"], case["v"]).mean(1)
+    true = cosines(case["steps"], case["v"])
+    assert np.allclose(found, true.mean(1), rtol=1e-4, atol=1e-5)
+    start[3] = folder / "by-row"
+    ran = prune(*start, "--kind", "influence", "--target-data", case["target"], "--precondition", "adam", "--by", "row")
+    assert ran.code == 0, ran.err
+    found = tensors.load(folder / "by-row/influence.safetensors")["influence"][:, 0]
     assert np.allclose(found, true, rtol=1e-4, atol=1e-5)
-    assert not np.allclose(found, cosines(case["g"], case["v"]).mean(1), rtol=0.1)
+    assert not np.allclose(found, cosines(case["g"], case["v"]), rtol=0.1)
 
 
 def test_projected_steps_keep_inner_products(case: dict[str, Any], prune: Prune) -> None:
@@ -278,7 +283,7 @@ def test_moments_of_a_parameter_that_a_batch_does_not_use(made_by: str) -> None:
         collector = Projected(16, 0)
         collector.precondition(adam)
     else:
-        collector = Influence([held], cosine=True, adam=adam)
+        collector = Influence(Directions([held]), cosine=True, adam=adam)
     gradient = Dense(torch.ones(1, 2, 3))
     collector.begin(1, cpu)
     collector.add("used", gradient)

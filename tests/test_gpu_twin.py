@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from prune_cli.gradients import factors, norms
 from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.capture import Capture
-from prune_cli.gradients.influence import Influence
+from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
 from prune_cli.represent.kinds.hidden import pool
 from prune_cli.tasks import classification, generation
@@ -193,7 +193,7 @@ def test_gradients_stay_on_the_device(
         capture = Capture(model)
         moments = {name: torch.zeros_like(p) for name, p in capture.trainable.items()}
         kept = Adam(moments, moments, (0.9, 0.999)) if adam else None
-        projected, products = Projected(16, 0), Influence([moments, moments], cosine=True, adam=kept)
+        projected, products = Projected(16, 0), Influence(Directions([moments, moments]), cosine=True, adam=kept)
         projected.precondition(kept)
 
         def sink(name: str, gradient: Any) -> None:
@@ -228,7 +228,7 @@ def test_factors_in_bfloat16_come_to_the_same(
     directions = [{name: torch.randn_like(p) for name, p in capture.trainable.items()}]
 
     def found() -> list[torch.Tensor]:
-        projected, products = Projected(64, 0), Influence(directions, cosine=True)
+        projected, products = Projected(64, 0), Influence(Directions(directions), cosine=True)
 
         def sink(name: str, gradient: Any) -> None:
             projected.add(name, gradient)

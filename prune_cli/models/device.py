@@ -68,6 +68,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def memory(device: torch.device) -> int:
+    """Bytes of memory that the device has; of the CPU, those of the machine."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda|cuda:[0-9]{1,4}", name):
         raise PruneError(f"device: {name}; allowed: auto, cpu, cuda or cuda:N")

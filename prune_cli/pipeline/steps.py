@@ -186,7 +186,7 @@ class _Planner:
         label = f"{entry.name} keep {keep} seed {seed}"
         budget = self.out / "methods" / entry.name / f"keep-{keep}"
         trial = budget / f"seed-{seed}"
-        selector = methods.load("select", method.select, method.main)
+        selector = methods.load("select", method.select, method.on)
         scored = () if method.score == NONE else (self.score(method, seed),)
         random = any("rng" in half.inputs for half in method.halves)
         sources = (*scored, *self.read(TRAIN, selector, method))
@@ -269,7 +269,7 @@ class _Planner:
 
     def score(self, method: PublishedMethod, seed: int) -> Path:
         """The score of a method, of its own for each seed where it draws anything."""
-        scorer = methods.load("score", method.score, method.main)
+        scorer = methods.load("score", method.score, method.on)
         seeded = "rng" in scorer.inputs
         return self.add_method(
             f"score {method.name}" + (f" seed {seed}" if seeded else ""),
@@ -298,11 +298,12 @@ class _Planner:
 
     def common(self, half: Method, method: PublishedMethod, given: dict[str, Any], seed: int) -> dict[str, Any]:
         """The options that score and select have in common."""
-        runs_on = half.wants_representation or method.main in half.inputs
+        runs_on = half.wants_representation or method.on in half.inputs
         target = self.target(half, method)
+        texts = self.plan.validation if half.wants_target else None  # where no representation of them is read
         return {
-            "on": method.main if runs_on else None,
-            "target": str(target[0]) if target else None,
+            "on": method.on if runs_on else None,
+            "target": str(target[0]) if target else texts,
             "task": self.plan.task,
             "set": given,
             "seed": seed,
