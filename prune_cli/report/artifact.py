@@ -51,7 +51,7 @@ def text(facts: dict[str, Any]) -> str:
         "cut": _cut_lines(about.get("cut", {})),
         "checkpoints": _checkpoint_lines(facts),
         "options": [f"{key}: {plain(value)}" for key, value in facts["options"].items() if key != "labels"],
-        "from": [f"{role}: {path}" for role, path in facts["inputs"].items()],
+        "from": _input_lines(facts["inputs"]),
         "digests": [f"{role}: {_short(digest)}" for role, digest in facts["digests"].items()],
         "command": [shlex.join(["prune", *made["argv"][1:]])],
         "made": [
@@ -164,6 +164,14 @@ def _input(artifact: Artifact, role: str) -> str:
     path = artifact.origin(role)
     named = str(artifact.manifest["made"]["inputs"][role])
     return str(path) if path.exists() else "standard input" if named == "-" else named
+
+
+def _input_lines(inputs: dict[str, str]) -> list[str]:
+    """Each input once, with all that it is used for."""
+    roles: dict[str, list[str]] = {}
+    for role, path in inputs.items():
+        roles.setdefault(path, []).append(role)
+    return [f"{', '.join(names)}: {path}" for path, names in roles.items()]
 
 
 def _short(digest: str) -> str:

@@ -125,7 +125,7 @@ def _told(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    return _number(value) if isinstance(value, float) else plain(value)
+    return _number(value) if value is None or isinstance(value, float) else plain(value)
 
 
 def _number(value: float | None) -> str:
