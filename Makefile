@@ -50,9 +50,12 @@ test: lint ## lint, types, and every test that takes no more than seconds
 test-all: lint $(ENCODER) $(BENCHMARKS) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
 	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
-bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
+bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your labelled rows)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS) --memory
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task choice
+	for tokens in 64 512 2048; do HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task generation \
+		--tokens $$tokens --tokens-per-batch 4096 --batch-size 32 --batches 1 --repeats 3 || exit 1; done
 
 bench-start: $(INSTALLED) ## how quick the light commands are, beside a bare import; how fast rows are read
 	$(RUN)/python -m tests.benchmarks.start
