@@ -75,8 +75,9 @@ bench-peers: ## what bergson and traker take for the same, in an environment of 
 
 bench-select: ## selections at their sizes, beside apricot, submodlib and gist-select, in an environment of its own
 	$(PYTHON) -m venv $(PEERS)-select
-	$(PEERS)-select/bin/pip install --quiet $(TORCH) --editable . apricot-select submodlib-py gist-select
+	$(PEERS)-select/bin/pip install --quiet $(TORCH) --editable . apricot-select submodlib-py gist-select rensa datasketch
 	HF_HUB_OFFLINE=1 $(PEERS)-select/bin/python -m tests.benchmarks.select
+	$(PEERS)-select/bin/python -m tests.benchmarks.near_duplicates
 
 study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
 	$(RUN)/python -m tests.studies.comments --data $(PRUNE_DATA)

@@ -61,7 +61,7 @@ class Option:
         """What values are allowed, in words."""
         if self.choices:
             return ", ".join(self.choices)
-        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list of names"}
         text = words.get(self.type, "a table of options")
         return text + "".join(_bounds(meta) for meta in _metas(self.annotation))
 

@@ -98,6 +98,14 @@ class Select:
 
     method: Annotated[str, Help("Name of a selection method; `prune methods` lists them; or FILE.py:FUNCTION.")]
     keep: Annotated[str, Help("How much to keep: a share (0.3 or 30%) or a number of rows (500).")]
+    within: Annotated[
+        str | None,
+        Help("Choose among the rows that this select artifact kept; a share is then one of these."),
+    ] = None
+    decontaminate: Annotated[
+        tuple[str, ...],
+        Help("Leave out rows that stand in this test set, word for word or mostly. Repeatable."),
+    ] = ()
     balance: Annotated[
         Literal["none", "keep", "equal"],
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),

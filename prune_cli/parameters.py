@@ -184,6 +184,9 @@ def _parameter(option: options.Option) -> inspect.Parameter:
         return _option(name, Annotated[option.type, typer.Option(**shown, show_choices=False)], default)
     if option.type is Mapping:
         return _option(name, Annotated[list[str] | None, typer.Option(f"--{name}", metavar="KEY=VALUE", **shown)], None)
+    if option.type is tuple:
+        flag = typer.Option(f"--{name}", metavar="DATA", **shown)
+        return _option(name, Annotated[list[str] | None, flag], None)
     if default is False:  # a flag: nothing is gained by its opposite, and the help has no room for both
         return _option(name, Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", **shown)], False)
     if default is None:

@@ -156,7 +156,8 @@ def test_from_data_alone(folder: Path, prune: Prune, tiny_model: Path, monkeypat
 def test_what_is_asked_for(folder: Path, prune: Prune) -> None:
     """What is missing or does not fit is told in a line."""
     train = folder / "train.jsonl"
-    assert prune("advise", train, "-o", folder / "out").errors[0].startswith("--keep: missing")
+    missing = prune("advise", train, "-o", folder / "out").errors[0]
+    assert missing.startswith("--keep, --budget, --model, --target: missing")
     asked = ["-o", folder / "out", "--keep", "50%", "--budget"]
     assert prune("advise", folder / "my.toml", *asked, "1d").errors == [
         "budget: 1d; allowed: a time such as 30s, 20m or 2h"

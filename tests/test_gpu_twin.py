@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from prune_cli.gradients import factors, norms
 from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.capture import Capture
-from prune_cli.gradients.influence import Influence
+from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
 from prune_cli.represent.kinds.hidden import pool
 from prune_cli.tasks import classification, generation
@@ -192,8 +192,8 @@ def test_gradients_stay_on_the_device(
         task: Any = generation if build is llama else classification
         capture = Capture(model)
         moments = {name: torch.zeros_like(p) for name, p in capture.trainable.items()}
-        kept = Adam(moments, moments, (0.9, 0.999), 1e-8) if adam else None
-        projected, products = Projected(16, 0), Influence([moments, moments], cosine=True, adam=kept)
+        kept = Adam(moments, moments, (0.9, 0.999)) if adam else None
+        projected, products = Projected(16, 0), Influence(Directions([moments, moments]), cosine=True, adam=kept)
         projected.precondition(kept)
 
         def sink(name: str, gradient: Any) -> None:
@@ -208,6 +208,55 @@ def test_gradients_stay_on_the_device(
             capture.finish()
         for tensor in (*projected.finish(), products.finish()):
             assert tensor.device == META
+
+
+@pytest.mark.parametrize("tokens", [3, 40], ids=["grams", "formed"])
+@pytest.mark.parametrize("build", [bert, llama], ids=lambda build: build.__name__)
+def test_factors_in_bfloat16_come_to_the_same(
+    build: Callable[[], Any], tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU under autocast, taken on a CPU: norms, projections and products, but for eight bits."""
+    torch.manual_seed(0)
+    model = build().eval()
+    ids = torch.randint(1, 50, (3, tokens))
+    task: Any = generation if build is llama else classification
+    labels = ids if build is llama else torch.tensor([0, 1, 1])
+    capture = Capture(model)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zeros at first, with which A has no gradient
+            torch.nn.init.normal_(parameter)
+    directions = [{name: torch.randn_like(p) for name, p in capture.trainable.items()}]
+
+    def found() -> list[torch.Tensor]:
+        projected, products = Projected(64, 0), Influence(Directions(directions), cosine=True)
+
+        def sink(name: str, gradient: Any) -> None:
+            projected.add(name, gradient)
+            products.add(name, gradient)
+
+        with capture.attached(model):
+            for collector in (projected, products):
+                collector.begin(3, torch.device("cpu"))
+            capture.begin(3, sink)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = summed(task, model, ids, torch.ones_like(ids), labels)
+            loss.backward()
+            capture.finish()
+        return [*projected.finish(), products.finish()]
+
+    wide = found()
+    narrow: list[torch.dtype] = []
+
+    def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        narrow.append(a.dtype)
+        return a.float() @ b.float()
+
+    monkeypatch.setattr(factors, "_narrow_times", times)
+    for module in (factors, norms):
+        monkeypatch.setattr(module, "narrow", lambda tensor: tensor.dtype == torch.bfloat16)
+    for ours, theirs in zip(found(), wide, strict=True):
+        assert (ours - theirs).norm() < 2e-2 * theirs.norm()
+    assert set(narrow) == {torch.bfloat16}
 
 
 def summed(task: Any, model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -397,6 +397,8 @@ def test_devices() -> None:
         slots_of(3, ["cuda:0", "cuda:1"], None)
     with pytest.raises(PruneError, match="device: cpu; allowed without devices"):
         slots_of(None, ["cuda:0"], "cpu")
+    with pytest.raises(PruneError, match="device: banana; allowed: auto, cpu, cuda or cuda:N"):
+        slots_of(None, ["cuda:0", "banana"], None)
 
 
 def test_what_another_run_has_just_made_is_not_made_again(tmp_path: Path) -> None:

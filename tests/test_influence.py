@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prune_cli.artifacts import tensors
+from prune_cli.gradients import pairs
+from prune_cli.gradients.factors import BLOCK, Dense, Factors, Lookup, Outer, Sum
 from prune_cli.gradients.influence import product
+from prune_cli.models import device
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_gradient import CONFIGS, batch, build, factors_of
 
@@ -114,6 +118,108 @@ def test_products_from_factors(name: str) -> None:
         direction = torch.randn(dense.shape[1:], generator=generator, dtype=dense.dtype)
         true = (dense * direction).flatten(1).sum(1)
         assert torch.allclose(product(factors, direction), true, rtol=1e-9, atol=1e-12)
+
+
+def by_func(model: Any, tokenizer: Any, labels: list[Any], path: Path) -> np.ndarray:
+    """Each row's whole gradient [n, p], float64, by torch.func, which neither hooks nor backward() have a part in."""
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(values: Any, given: Any, label: int) -> torch.Tensor:
+        return cross_entropy(torch.func.functional_call(model, values, (), given).logits, torch.tensor([label]))
+
+    found = []
+    for row in read_rows(path):
+        given = dict(tokenizer(row["text"], return_tensors="pt"))
+        grads = torch.func.grad(loss)(weights, given, labels.index(row["label"]))
+        found.append(torch.cat([grads[name].flatten() for name in weights]).double().numpy())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_influence_by_row_is_that_of_each_pair_of_gradients(
+    similarity: str, made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """With --by row: ⟨g_i, g_v⟩ or its cosine, of each row and each target row in their order, at each checkpoint."""
+    found = run(prune, made, data, target, tmp_path / "rep", "--similarity", similarity, "--by", "row")
+    about = json.loads((made / "warmup/manifest.json").read_text())["about"]
+    tokenizer = AutoTokenizer.from_pretrained(made / "warmup")
+    for e, checkpoint in enumerate(about["checkpoints"]):
+        folder = made / "warmup/checkpoints" / checkpoint["name"]
+        model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+        g, v = (by_func(model, tokenizer, about["labels"], path) for path in (data / "train.jsonl", target))
+        if similarity == "cosine":
+            g, v = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (g, v))
+        true = g @ v.T
+        assert found[:, e].shape == true.shape
+        assert np.allclose(found[:, e], true, rtol=1e-4, atol=1e-5 * np.abs(true).max())
+
+
+def random_factors(kind: str, b: int, t: int, r: int = 6, c: int = 5) -> Factors:
+    """Gradients of a parameter [r, c] for b examples of t tokens, in one of their forms."""
+    generator = torch.Generator().manual_seed(b * t)
+    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731 - a short name
+    outer = Outer(normal(b, t, r), normal(b, t, c))
+    lookup = Lookup(torch.randint(0, r, (b, t), generator=generator), normal(b, t, c), r)
+    dense = Dense(normal(b, r, c))
+    forms: dict[str, Factors] = {"outer": outer, "lookup": lookup, "dense": dense, "sum": Sum((outer, lookup))}
+    return forms[kind]
+
+
+@pytest.mark.parametrize("block", [1, 40, 2**20])
+@pytest.mark.parametrize("theirs", ["outer", "lookup", "dense", "sum"])
+@pytest.mark.parametrize("ours", ["outer", "lookup", "dense", "sum"])
+def test_products_of_pairs_from_factors(ours: str, theirs: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the forms, in blocks or whole, by tokens (of few) or formed (of many): products of formed gradients."""
+    monkeypatch.setitem(BLOCK, "cpu", block)
+    for t, s in ((1, 1), (2, 3), (40, 30)):
+        a, b = random_factors(ours, 4, t), random_factors(theirs, 7, s)
+        true = a.dense().flatten(1) @ b.dense().flatten(1).T
+        assert torch.allclose(pairs.pairs(a, b), true, rtol=1e-9, atol=1e-9)
+        held = pairs.Held(7)
+        for some in (slice(0, 3), slice(3, 7)):
+            held.begin(torch.arange(7)[some])
+            held.add("weight", b.of(some))
+        held.scale = torch.arange(7).double()
+        assert torch.allclose(held.products("weight", a), true * torch.arange(7), rtol=1e-9, atol=1e-9)
+        assert held.products("another", a).count_nonzero() == 0
+
+
+def test_gradients_of_many_tokens_are_formed_to_be_multiplied() -> None:
+    """Of 1 token a comparison of tokens is less work than a gradient of 6 × 5 numbers, of 40 it is more."""
+    few, many = (random_factors("outer", 4, t) for t in (1, 40))
+    assert isinstance(few, Outer) and isinstance(many, Outer)
+    assert (pairs._formed_is_less(few, few), pairs._formed_is_less(many, many)) == (False, True)
+
+
+def test_what_is_held_takes_no_more_than_gradients_or_their_factors() -> None:
+    """Of few tokens the factors are kept, of many the gradient; what two layers share is counted once."""
+    for t, numbers in ((2, 2 * 2 * (6 + 5)), (40, 2 * 6 * 5)):
+        held = pairs.Held(2)
+        held.begin(torch.arange(2))
+        held.add("weight", random_factors("outer", 2, t))
+        assert held.size == numbers * 8
+    given = random_factors("outer", 2, 2)
+    assert isinstance(given, Outer)
+    held = pairs.Held(2)
+    held.begin(torch.arange(2))
+    held.add("query", given)
+    held.add("key", Outer(given.left.clone(), given.right))
+    assert held.size == 2 * 2 * (6 + 6 + 5) * 8
+
+
+def test_target_rows_that_take_too_much_memory_are_refused(
+    made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held is counted, and more than half of the memory is an error of one line that says what to do."""
+    monkeypatch.setattr(device, "memory", lambda _: 2**10)
+    start = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup", "--batch-size", 2]
+    ran = prune(*start, "--kind", "influence", "--target-data", target, "--by", "row")
+    assert len(ran.errors) == 1
+    assert re.match(
+        r"by: row; the gradients of \d of the 7 target rows take 0\.0 GiB; allowed: 0\.0 GiB", ran.errors[0]
+    )
+    assert "hint: fewer target rows, --by group, fewer --params" in ran.err
+    assert prune(*start, "--kind", "influence", "--target-data", target).code == 0
 
 
 def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune) -> None:

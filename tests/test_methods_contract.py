@@ -84,6 +84,13 @@ def is_selection(method: methods.Method, inputs: dict[str, Any], n_keep: int, n:
     )
 
 
+CLAIM = "beginning of a larger one"
+CLAIMED_WITH: dict[str, dict[str, Any]] = {
+    "facility_location": {"how": "exact"},
+    "saturated_coverage": {"alpha": 0.3},
+}  # as their files say
+
+
 @pytest.fixture(autouse=True)
 def quiet(capfd):
     """Fail on any warning, and on anything printed."""
@@ -177,6 +184,21 @@ def test_equal_rows_get_equal_scores(name):
         scores = method.function(**take(inputs, rows))
         for row in set(rows):
             np.testing.assert_allclose(scores[rows == row], scores[rows == row][0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SELECTS)
+def test_a_smaller_budget_is_what_the_file_says(name):
+    """Each file says whether a smaller budget is the beginning of a larger one; where it says so, it is."""
+    method = methods.load("select", name)
+    said = " ".join(method.doc.split())
+    assert CLAIM in said or name == "round_robin"
+    if "not the beginning" in said:
+        return
+    picks = []
+    for n_keep in (1, 3, 8, 15):
+        inputs = make_inputs(method.inputs, 40, n_keep, seed=4)
+        picks.append(run(method, inputs | CLAIMED_WITH.get(name, {}))[0].tolist())
+    assert all(fewer == picks[-1][: len(fewer)] for fewer in picks)
 
 
 @pytest.mark.parametrize("name", SELECTS)

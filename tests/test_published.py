@@ -16,9 +16,10 @@ NAMES = [
     *("knn-label", "ccs", "d2", "perplexity", "ifd", "memorization"),
     *("memorization-adam", "influential", "prototypicality", "proto-dynamics", "proto-gradient"),
     *("s2l", "s2l-hidden", "s2l-gradient"),
-    *("k-center", "craig", "gradmatch", "moderate", "semdedup", "d4", "novelselect"),
-    *("less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"),
-    *("tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"),
+    *("k-center", "craig", "gradmatch", "moderate", "semdedup", "near-duplicates", "d4", "novelselect"),
+    *("less", "less-adam", "reverse-less", "less-exact", "less-round-robin", "less-hidden", "less-dynamics"),
+    *("rds", "rds-max", "tracin", "greats", "bids", "trak", "datainf", "gist-gradient", "uot", "tsds", "tarot"),
+    *("bm25", "dsir"),
 ]
 each_method = pytest.mark.parametrize("method", published().values(), ids=lambda method: method.name)
 
@@ -85,8 +86,9 @@ def test_a_method_says_what_it_is_after_and_where_it_is_from(method):
 def test_relevance_alone_needs_a_target_set():
     """What a method compares with follows from its signature: LESS and RDS have a target, the others have none."""
     wanting = [m for m in published().values() if m.wants_target]
-    names = ["less", "less-adam", "reverse-less", "less-exact", "less-hidden", "less-dynamics", "rds", "rds-max"]
-    names += ["tracin", "trak", "datainf", "gist-gradient", "bm25", "dsir"]
+    names = ["less", "less-adam", "reverse-less", "less-exact", "less-round-robin", "less-hidden", "less-dynamics"]
+    names += ["rds", "rds-max", "tracin", "greats", "bids", "trak", "datainf", "gist-gradient", "uot", "tsds", "tarot"]
+    names += ["bm25", "dsir"]
     assert [m.name for m in wanting] == names
     assert {m.objective for m in wanting} == {"relevance"}
 

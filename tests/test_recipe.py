@@ -28,8 +28,10 @@ DEFAULTS = {
         "prototypicality": {"k": 10, "checkpoints": "side", "normalize": False},
         "rds": {"checkpoints": "side"},
         "trak": {"damping": 0.01},
+        "uot": {"epsilon": 0.01, "penalty": 0.0001},
     },
     "select": {
+        "bids": {"checkpoints": "each"},
         "ccs": {"beta": 0.1, "k": 50, "hard": "high"},
         "d2": {"k": 10, "forward": 1.0, "reverse": 1.0, "checkpoints": "side", "normalize": True},
         "d4": {"dedup": 0.75, "k": 0, "checkpoints": "side"},
@@ -37,6 +39,7 @@ DEFAULTS = {
         "facility_location": {"metric": "euclidean", "how": "auto", "checkpoints": "side"},
         "gist": {"weight": 1.0, "epsilon": 0.1, "checkpoints": "side", "normalize": False},
         "graph_cut": {"penalty": 0.5, "checkpoints": "side"},
+        "greats": {"step": 1.0},
         "herding": {"checkpoints": "side", "normalize": False},
         "k_center": {"checkpoints": "side", "normalize": False},
         "k_dpp": {"epsilon": 1e-4, "checkpoints": "side", "normalize": True},
@@ -48,6 +51,8 @@ DEFAULTS = {
         "saturated_coverage": {"alpha": 0.0, "checkpoints": "side"},
         "semdedup": {"epsilon": 0.0, "k": 0, "keep": "hard", "checkpoints": "side"},
         "stratified": {"k": 10},
+        "tarot": {"budget": "given", "folds": 10, "damping": 1e-5, "checkpoints": "mean"},
+        "tsds": {"alpha": 0.5, "bandwidth": 0.75, "neighbours": 5000, "how": "draw"},
         "weighted": {"weight": "score", "temperature": 1.0},
     },
 }

@@ -25,12 +25,11 @@ from prune_cli.gradients.factors import BLOCK, Lookup, Outer, Sum
 
 @dataclass(frozen=True)
 class Adam:
-    """Moments of parameters by name, as they enter a step: β₁ m and β₂ v."""
+    """Moments of parameters by name, as they enter a step: β₁ m and β₂ v + ε."""
 
     first: dict[str, torch.Tensor]
     second: dict[str, torch.Tensor]
     betas: tuple[float, float]
-    eps: float
     _resting: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -44,14 +43,14 @@ class Adam:
     ) -> Adam:
         """Adam with the moments m and v that training kept, each on the device of its parameter."""
 
-        def scaled(moments: Mapping[str, NDArray[Any]], by: float) -> dict[str, torch.Tensor]:
+        def scaled(moments: Mapping[str, NDArray[Any]], by: float, plus: float) -> dict[str, torch.Tensor]:
             return {
-                name: torch.tensor(moments[name]).to(parameter.device).mul_(by)
+                name: torch.tensor(moments[name]).to(parameter.device).mul_(by).add_(plus)
                 for name, parameter in parameters.items()
                 if name in moments
             }
 
-        return cls(scaled(first, betas[0]), scaled(second, betas[1]), betas, eps)
+        return cls(scaled(first, betas[0], 0.0), scaled(second, betas[1], eps), betas)
 
     def step(self, name: str, grads: torch.Tensor) -> torch.Tensor:
         """Γ of gradients [b, …] of a parameter […]."""
@@ -60,8 +59,7 @@ class Adam:
     def resting(self, name: str) -> torch.Tensor:
         """Γ of a gradient of zero […]."""
         if name not in self._resting:
-            first = self._moment(self.first, name)
-            self._resting[name] = first / (self.second[name] + self.eps).sqrt()
+            self._resting[name] = self._moment(self.first, name) * self.second[name].rsqrt()
         return self._resting[name]
 
     def check(self, seen: set[str]) -> None:
@@ -70,12 +68,19 @@ class Adam:
             raise PruneError(f"precondition: adam; {min(unseen)} has moments, but a batch made no use of it")
 
     def formed(self, name: str, gradient: Outer | Sum) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Γ of a matrix parameter [r, c], a few examples at a time: which examples, and their steps [those, r, c]."""
-        moment = self._moment(self.first, name)
-        some = max(1, BLOCK[moment.device.type] // moment.numel())
+        """Γ of a matrix parameter [r, c], a few examples at a time: which examples, and their steps [those, r, c].
+
+        The steps are valid until the next are asked for: all are worked out in the same memory, which a CPU's cache
+        holds.
+        """
+        first, second = self._moment(self.first, name), self.second[name]
+        some = max(1, BLOCK[first.device.type] // first.numel())
+        steps, sizes = first.new_empty(2, min(some, len(gradient)), *first.shape)
         for start in range(0, len(gradient), some):
-            chosen = slice(start, start + some)
-            yield chosen, self.step(name, gradient.of(chosen).dense())
+            part = gradient.of(slice(start, start + some))
+            grads, n = part.dense(steps) if isinstance(part, Outer) else part.dense(), len(part)
+            size = torch.addcmul(second, grads, grads, value=1 - self.betas[1], out=sizes[:n]).rsqrt_()
+            yield slice(start, start + n), torch.add(first, grads, alpha=1 - self.betas[0], out=steps[:n]).mul_(size)
 
     def looked_up(self, name: str, gradient: Lookup) -> tuple[Lookup, torch.Tensor]:
         """Γ of the rows of a table that were looked up, by the sum of a row's gradients in the example.
@@ -87,9 +92,8 @@ class Adam:
         return Lookup(sums.ids, self._step(first, second, sums.grads), sums.rows), once
 
     def _step(self, first: torch.Tensor, second: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
-        beta1, beta2 = self.betas
-        size = torch.addcmul(second, grads, grads, value=1 - beta2).add_(self.eps).sqrt_()
-        return torch.add(first, grads, alpha=1 - beta1).div_(size)
+        size = torch.addcmul(second, grads, grads, value=1 - self.betas[1]).rsqrt_()
+        return torch.add(first, grads, alpha=1 - self.betas[0]).mul_(size)
 
     def _moment(self, moments: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         if name not in moments:

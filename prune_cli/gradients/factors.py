@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 # entries of gradients formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
-BLOCK = {"cpu": 2**20, "cuda": 2**26}
+BLOCK = {"cpu": 2**17, "cuda": 2**26}
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,12 @@ class Outer:
     left: torch.Tensor
     right: torch.Tensor
 
-    def dense(self) -> torch.Tensor:
-        """The gradients [b, r, c]."""
-        return times(self.left.transpose(1, 2), self.right)
+    def dense(self, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """The gradients [b, r, c]; in `memory` [b or more, r, c] where it is of their type."""
+        left = self.left.transpose(1, 2)
+        if memory is None or memory.dtype != left.dtype:
+            return times(left, self.right)
+        return torch.bmm(left, self.right, out=memory[: len(left)])
 
     def __len__(self) -> int:
         """Examples in the batch: b."""
@@ -129,9 +132,9 @@ class Input:
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
 
-    def factor(self) -> torch.Tensor:
-        """As a factor of an Outer is kept."""
-        self._tensor = factor(self._tensor)
+    def beside(self, other: torch.Tensor) -> torch.Tensor:
+        """As the factor beside the gradient of a layer's output: where that is in bfloat16, the layer read it so."""
+        self._tensor = self._tensor.to(other.dtype) if narrow(other) else wide(self._tensor)
         return self._tensor
 
 
@@ -165,9 +168,11 @@ def narrow(tensor: torch.Tensor) -> bool:
 
 def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b of [b, n, m] and [b, m, k], in float32 at least."""
-    if narrow(a) and narrow(b):
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return wide(a) @ wide(b)
+    return _narrow_times(a, b) if narrow(a) and narrow(b) else wide(a) @ wide(b)
+
+
+def _narrow_times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(a, b, out_dtype=torch.float32)
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

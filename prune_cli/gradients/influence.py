@@ -8,6 +8,7 @@ product of Wang et al. 2024, arXiv 2406.11011). Norms come from Gram matrices (n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -18,15 +19,40 @@ from prune_cli.gradients.norms import Norms
 Direction = dict[str, torch.Tensor]  # parameter -> a tensor of its shape
 
 
-class Influence:
-    """Collects the gradients of a batch, parameter by parameter, to `influence` [b, g] on g directions.
+class Targets(Protocol):
+    """What the gradients of examples are compared with: g directions, or the gradients of g rows (pairs.py)."""
 
-    cosine: ⟨g_i, v⟩ / ‖g_i‖, and zero where the gradient is zero; otherwise ⟨g_i, v⟩. Directions are used as given.
+    def __len__(self) -> int:
+        """How many: g."""
+
+    def products(self, name: str, gradient: Factors) -> torch.Tensor:
+        """⟨g_i, v⟩ of each example's gradient of a parameter with each target: float64 [b, g]."""
+
+
+class Directions:
+    """Directions, each held whole: a tensor for every trainable parameter."""
+
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        self._directions = directions
+
+    def __len__(self) -> int:
+        """Directions: g."""
+        return len(self._directions)
+
+    def products(self, name: str, gradient: Factors) -> torch.Tensor:
+        """⟨g_i, v⟩ of each example's gradient of a parameter with each direction: float64 [b, g]."""
+        return torch.stack([product(gradient, direction[name]) for direction in self._directions], 1).double()
+
+
+class Influence:
+    """Collects the gradients of a batch, parameter by parameter, to `influence` [b, g] on g targets.
+
+    cosine: ⟨g_i, v⟩ / ‖g_i‖, and zero where the gradient is zero; otherwise ⟨g_i, v⟩. Targets are used as given.
     adam: g_i is the step that Adam would take on the example, formed for a few examples at a time.
     """
 
-    def __init__(self, directions: Sequence[Direction], *, cosine: bool, adam: Adam | None = None) -> None:
-        self._directions, self._cosine, self._adam = directions, cosine, adam
+    def __init__(self, targets: Targets, *, cosine: bool, adam: Adam | None = None) -> None:
+        self._targets, self._cosine, self._adam = targets, cosine, adam
         self._norms = Norms()
         self._products = torch.empty(0)
         self._seen: set[str] = set()
@@ -35,7 +61,7 @@ class Influence:
         """Start a batch of b examples."""
         self._seen = set()
         self._norms.begin(b, device)
-        self._products = torch.zeros(b, len(self._directions), dtype=torch.float64, device=device)
+        self._products = torch.zeros(b, len(self._targets), dtype=torch.float64, device=device)
 
     def add(self, name: str, gradient: Factors) -> None:
         """Add the gradients of a parameter."""
@@ -45,12 +71,10 @@ class Influence:
             return
         if self._cosine:
             self._norms.add(gradient)
-        for group, direction in enumerate(self._directions):
-            if name in direction:
-                self._products[:, group].add_(product(gradient, direction[name]))
+        self._products.add_(self._targets.products(name, gradient))
 
     def finish(self) -> torch.Tensor:
-        """The influence of each example on each direction, float64 [b, g]."""
+        """The influence of each example on each target, float64 [b, g]."""
         if self._adam:
             self._adam.check(self._seen)
         if not self._cosine:
@@ -60,14 +84,11 @@ class Influence:
 
     def _add_steps(self, adam: Adam, name: str, gradient: Factors) -> None:
         """Add Adam's steps for a parameter."""
-        directions = [direction.get(name) for direction in self._directions]
 
         def add(some: slice, steps: Dense | Lookup, sign: int = 1) -> None:
             if self._cosine:
                 self._norms.add(steps, some, sign)
-            for group, direction in enumerate(directions):
-                if direction is not None:
-                    self._products[some, group].add_(product(steps, direction), alpha=sign)
+            self._products[some].add_(self._targets.products(name, steps), alpha=sign)
 
         every = slice(None)
         if isinstance(gradient, Lookup):

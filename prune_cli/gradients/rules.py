@@ -94,7 +94,8 @@ def _affine(
         grad = factor(recorder.tokens(grad, name))
         parts: list[Part] = []
         if inputs is not None:
-            parts.append(Outer(inputs.factor(), grad) if transposed else Outer(grad, inputs.factor()))
+            given = inputs.beside(grad)
+            parts.append(Outer(given, grad) if transposed else Outer(grad, given))
         if len(parts) < len(parameters):
             parts.append(Dense(grad.sum(1, dtype=torch.promote_types(grad.dtype, torch.float32))))
         return parts

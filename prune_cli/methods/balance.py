@@ -15,7 +15,7 @@ from prune_cli.methods.method import Method
 from prune_cli.numeric.blocks import rows_at
 from prune_cli.numeric.shares import equal_shares, proportional_shares, smallest_first
 
-OF_EVERY_ROW = ("id", "kept", "rank", "score")  # columns that every selection has
+OF_EVERY_ROW = ("id", "kept", "rank", "score", "left_out")  # columns that every selection has
 NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
 
 Columns = dict[str, NDArray[Any]]
@@ -33,9 +33,15 @@ class Selection:
 
 
 def select(
-    method: Method, arguments: Mapping[str, Any], part: NDArray[np.int64] | None, n_keep: int, balance: str, n: int
+    method: Method,
+    arguments: Mapping[str, Any],
+    part: NDArray[np.int64] | None,
+    n_keep: int,
+    balance: str,
+    n: int,
+    among: NDArray[np.int64] | None = None,
 ) -> Selection:
-    """Run a select method on n rows.
+    """Run a select method on n rows, or on those at the positions `among` as if there were no others.
 
     part [n] is each row's label, or its group. balance `none` runs the method on all rows. `keep` gives each part
     the share of n_keep that it has of the data (largest remainder); `equal` gives each the same share, and what a
@@ -47,6 +53,10 @@ def select(
     The parts' rows are merged in proportion: of m rows, a part's best counts as rank ½/m, its next as 1½/m
     and so on, and lower ranks come first. Every beginning of the result so has about the shares of the whole.
     """
+    if among is not None:
+        alone = _within(method, arguments, among, n_keep)
+        inner = select(method, alone, None if part is None else part[among], n_keep, balance, len(among))
+        return Selection(among[inner.positions], {name: _spread(c, among, n) for name, c in inner.columns.items()})
     if part is None:
         return _run(method, {**arguments, "n_keep": n_keep}, n_keep, n)
     sizes = np.bincount(part)
@@ -57,7 +67,7 @@ def select(
         own = _run(method, _within(method, arguments, rows, int(shares[j])), int(shares[j]), len(rows))
         picked.append(rows[own.positions])
         for name, column in own.columns.items():
-            columns.setdefault(name, np.full(n, _empty(column), column.dtype))[rows] = column
+            columns.setdefault(name, _spread(column[:0], rows[:0], n))[rows] = column
     ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]
     return Selection(np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")], columns)
 
@@ -102,6 +112,9 @@ def _run(method: Method, arguments: Mapping[str, Any], n_keep: int, n: int) -> S
     return Selection(positions.astype(np.int64), columns)
 
 
-def _empty(column: NDArray[Any]) -> Any:
-    """What stands for no entry in a column."""
-    return np.nan if column.dtype.kind == "f" else False if column.dtype.kind == "b" else -1
+def _spread(column: NDArray[Any], rows: NDArray[np.int64], n: int) -> NDArray[Any]:
+    """A column of n entries with those given at some rows, and with what stands for no entry at the others."""
+    empty = np.nan if column.dtype.kind == "f" else False if column.dtype.kind == "b" else -1
+    full = np.full(n, empty, column.dtype)
+    full[rows] = column
+    return full

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli import tasks
+from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import groups
-from prune_cli.data.open import HOLDING, Reading, open_rows, rows_behind
+from prune_cli.data.open import HOLDING, WHY, Reading, open_rows, rows_behind
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.represent import kinds
@@ -168,6 +169,19 @@ def collect(names: Sequence[str], reading: Reading, *, task: str = "auto", role:
         n, digest, place = first.about["rows"], first.inputs["rows"], str(first.origin("rows"))
         opened = partial(rows_behind, first, check)
     return Inputs(n, digest, opened, place, of["represent"], of["score"], of["select"], task, role)
+
+
+def selection_of(name: str, digest: str, place: str) -> Artifact:
+    """A selection among the rows of that digest, which are at `place`."""
+    chosen = open_artifact(Path(name), "select")
+    if chosen.inputs["rows"] != digest:
+        raise PruneError(f"{name}: chosen from other rows than {place}; allowed: a selection of these")
+    return chosen
+
+
+def kept_in(selection: Artifact) -> NDArray[np.bool_]:
+    """Whether a selection keeps each of the rows that it chose from [n]."""
+    return np.array(selection.read(WHY, lambda file: [line["kept"] for line in read_jsonl(file)]), np.bool_)
 
 
 def _hint(on: str) -> str | None:

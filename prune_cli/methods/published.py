@@ -12,6 +12,7 @@ from prune_cli.methods import method
 from prune_cli.methods.method import Method
 from prune_cli.represent import kinds
 
+TEXT = "text"  # what a method runs on that has no representation, where it has a form for that
 NONE = "none"  # stands for no representation, or no score
 
 
@@ -42,10 +43,15 @@ class PublishedMethod:
         return self.kinds[0] if self.kinds else None
 
     @property
+    def on(self) -> str:
+        """What the score and the selection run on: that kind, or texts."""
+        return self.main or TEXT
+
+    @property
     def halves(self) -> list[Method]:
         """The score, where it has one, and the selection, loaded."""
         names = {"score": self.score, "select": self.select}
-        return [method.load(stage, name, self.main) for stage, name in names.items() if name != NONE]
+        return [method.load(stage, name, self.on) for stage, name in names.items() if name != NONE]
 
     @property
     def reads_target(self) -> bool:

@@ -25,7 +25,7 @@ def use_device(name: str) -> torch.device:
     """
     import torch
 
-    _check_name(name)
+    check_name(name)
     if name == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
@@ -51,7 +51,7 @@ def resolve_precision(wanted: str, device: str) -> str:
 
     torch is imported only where there may be a CUDA device to ask.
     """
-    _check_name(device)
+    check_name(device)
     if wanted != "auto":
         return wanted
     if device == "cpu" or not _may_have_cuda():
@@ -68,7 +68,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _check_name(name: str) -> None:
+def memory(device: torch.device) -> int:
+    """Bytes of memory that the device has; of the CPU, those of the machine."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_name(name: str) -> None:
+    """Raise PruneError unless it is a value of `--device`."""
     if not re.fullmatch(r"auto|cpu|cuda|cuda:[0-9]{1,4}", name):
         raise PruneError(f"device: {name}; allowed: auto, cpu, cuda or cuda:N")
 

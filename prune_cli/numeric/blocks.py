@@ -47,6 +47,14 @@ def single_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArra
         yield where, np.asarray(array[where], np.float32)
 
 
+def table(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array to be filled: in memory, or the map of a nameless file where it is large."""
+    if math.prod(shape) * 4 <= IN_MEMORY:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:  # the map keeps it alive, and lets go of it
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
 def column(n: int, positions: NDArray[np.int64], values: Any) -> NDArray[np.float64]:
     """A column [n] with values at some positions, and NaN, which stands for none, elsewhere."""
     full = np.full(n, np.nan)

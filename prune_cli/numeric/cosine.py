@@ -16,12 +16,15 @@ def unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)
 
 
-def similarities(features: Array, target_features: Array) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
-    """Cosines of features [n, d] to target_features [m, d], every pair once.
+def similarities(
+    features: Array, target_features: Array, *, normalize: bool = True
+) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
+    """Cosines of features [n, d] to target_features [m, d], every pair once; without normalize, inner products.
 
     Yields which target rows, which rows, and their cosines [target rows, rows]; 0 where either is a row of zeros.
     """
+    scaled = unit if normalize else np.asarray
     for targets, target_block in row_blocks(target_features):
-        units = unit(target_block)
-        for rows, block in row_blocks(features, beside=len(units)):
-            yield targets, rows, units @ unit(block).T
+        aims = scaled(target_block)
+        for rows, block in row_blocks(features, beside=len(aims)):
+            yield targets, rows, aims @ scaled(block).T

@@ -20,6 +20,11 @@ from prune_cli.numeric.cosine import unit
 Checkpoints = Annotated[
     Literal["side", "mean"], "Checkpoints side by side (side), or their mean, weighted by learning rates (mean)."
 ]
+Agreement = Annotated[
+    Literal["side", "mean", "each"],
+    "Cosine of checkpoints side by side (side), of their mean, weighted by learning rates (mean), or the mean of the "
+    "cosines at each, so weighted (each), as in LESS.",
+]
 Normalize = Annotated[bool, "Scale each row's vector to length one."]
 
 
@@ -32,12 +37,12 @@ class Vectors:
         learning_rate: NDArray[np.float64] | None,
         scale: NDArray[Any] | None,
         *,
-        mean: bool,
+        checkpoints: str,
         normalize: bool,
     ) -> None:
         e = 1 if learning_rate is None else len(learning_rate)
         self._steps = features.reshape(len(features), e, -1)  # [n, e, k]
-        self._scale, self._mean, self._normalize = scale, mean, normalize
+        self._scale, self._how, self._normalize = scale, checkpoints, normalize
         total = 0.0 if learning_rate is None else learning_rate.sum()
         self._weights = np.full(e, 1 / e) if learning_rate is None or total == 0 else learning_rate / total
 
@@ -45,7 +50,7 @@ class Vectors:
     def shape(self) -> tuple[int, int]:
         """Rows, and numbers in each."""
         n, e, k = self._steps.shape
-        return n, k if self._mean else e * k
+        return n, k if self._how == "mean" else e * k
 
     def __len__(self) -> int:
         """Rows."""
@@ -55,7 +60,9 @@ class Vectors:
         """The vectors [b, d] of rows, a slice or positions."""
         e = self._steps.shape[1]
         steps = (self._step(rows, c) for c in range(e))
-        if self._mean:
+        if self._how == "each":
+            steps = (np.sqrt(weight) * unit(step) for weight, step in zip(self._weights, steps, strict=True))
+        if self._how == "mean":
             vectors = sum(weight * step for weight, step in zip(self._weights, steps, strict=True))
         else:
             vectors = np.concatenate(list(steps), axis=1) if e > 1 else next(steps)
@@ -78,8 +85,9 @@ def vectors(
     """Rows as vectors [n, d] of features [n, e × k], the checkpoints side by side.
 
     learning_rate [e] weighs the checkpoints; where all are zero they weigh alike. scale [n, e]: what the features of a
-    row at a checkpoint are to be multiplied by. checkpoints: `side` or `mean`. normalize: to length one; zeros stay.
+    row at a checkpoint are to be multiplied by. checkpoints: `side`, `mean`, or `each`, by which the inner product of
+    two vectors is the weighted mean of the cosines at each checkpoint. normalize: to length one; zeros stay.
     """
     if scale is None and checkpoints == "side" and not normalize:
         return features
-    return Vectors(features, learning_rate, scale, mean=checkpoints == "mean", normalize=normalize)
+    return Vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize)

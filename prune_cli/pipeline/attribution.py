@@ -25,7 +25,7 @@ SAYS = "helps the target set"  # what a score's line `Higher:` says where it can
 
 def predicts(method: PublishedMethod) -> bool:
     """Whether the score of a method says how much training on a row helps the target set."""
-    return method.score != NONE and SAYS in methods.load("score", method.score, method.main).summary
+    return method.score != NONE and SAYS in methods.load("score", method.score, method.on).summary
 
 
 def facts(halves: Sequence[Made], scores: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -18,8 +18,10 @@ from prune_cli.data.rows import Rows
 from prune_cli.data.split import digests
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
+from prune_cli.methods.contamination import Match, find
 from prune_cli.methods.published import PublishedMethod
-from prune_cli.models import find, harness
+from prune_cli.models import find as models
+from prune_cli.models import harness
 from prune_cli.options import raise_all
 from prune_cli.pipeline.attribution import SAYS, predicts
 from prune_cli.pipeline.schema import MODELS, VALIDATION, Plan, Reader, as_trained, value_of
@@ -75,6 +77,10 @@ def n_train(plan: Plan) -> int:
     task, reading = tasks.load(plan.task), tasks.reading_of(plan.task, plan.reading)
     rows, own = open_rows(plan.train, reading, task.check), plan.parts.shares
     rest = np.flatnonzero(tasks.parted(task, rows, plan.parts) == len(own)) if own else np.arange(len(rows))
+    if plan.decontaminate:
+        rest = np.setdiff1d(rest, [match.row for match in contaminated(plan)])
+        if not len(rest):
+            raise PruneError("decontaminate: every training row stands in a test set; allowed: rows that do not")
     if plan.corruption.idle:
         return len(rest)
     try:
@@ -86,9 +92,19 @@ def n_train(plan: Plan) -> int:
     return len(drawn)
 
 
+def contaminated(plan: Plan) -> list[Match]:
+    """The training rows that stand in a test set, also in one that is split off them: its own rows too."""
+    task, rows, names = tasks.load(plan.task), rows_of(plan), plan.parts.names
+    tests: list[Rows | tuple[Rows, np.ndarray]] = [rows[test] for test in plan.tests_of_rows.values()]
+    if own := [j for j, name in enumerate(names) if name in plan.parts.shares and name != VALIDATION]:
+        part = tasks.parted(task, rows[plan.train], plan.parts)
+        tests += [(rows[plan.train], np.flatnonzero(part == j)) for j in own]
+    return find(task, rows[plan.train], tests)
+
+
 def overlap(plan: Plan) -> str | None:
     """How many training rows have a text that stands in a test set too, in words; None where none has."""
-    if not plan.tests_of_rows:
+    if not plan.tests_of_rows or plan.decontaminate:  # whose step tells them
         return None
     task, rows = tasks.load(plan.task), rows_of(plan)
     train = digests(tasks.texts(task, rows[plan.train]))
@@ -106,7 +122,7 @@ def _models(plan: Plan, reader: Reader) -> Iterator[str]:
     for name in MODELS:
         if getattr(plan, name) and name in reader.table:
             try:
-                named = find.find(getattr(plan, name))
+                named = models.find(getattr(plan, name))
                 if name == "model" and judged and not can_be_judged(named, plan.task):
                     yield f"methods: {judged[0]}: {plan.model} has no trained head to judge; leave {judged[0]} out"
             except PruneError as mistake:
@@ -122,9 +138,9 @@ def _benchmarks(plan: Plan) -> Iterator[str]:
             yield f"tests: {mistake.message}"
 
 
-def can_be_judged(named: find.NamedModel, task: str) -> bool:
+def can_be_judged(named: models.NamedModel, task: str) -> bool:
     """Whether a model has all that its task needs before any training; of an unknown task that is not known."""
-    return task not in tasks.names() or find.has_head(named, tasks.load(task).AUTO_MODEL)
+    return task not in tasks.names() or models.has_head(named, tasks.load(task).AUTO_MODEL)
 
 
 def _representations(plan: Plan) -> Iterator[str]:
@@ -211,6 +227,8 @@ def _targets(plan: Plan) -> Iterator[str]:
     names = [entry.name for entry in plan.entries if entry.method.wants_target]
     if names and not plan.has_target:
         yield f"validation: missing; it is the target set of {', '.join(names)}"
+    if plan.decontaminate and not plan.tests_of_rows and all(name == VALIDATION for name in plan.parts.shares):
+        yield "decontaminate: true; no test set has rows, only tasks of lm-eval, which are not compared"
     if plan.lds and not any(predicts(method) for method in plan.methods.values()):
         yield f"lds: {plan.lds}; no method has a score that says what {SAYS}, as less has"
 
@@ -303,7 +321,7 @@ def _lengths(plan: Plan) -> Iterator[str]:
     told: set[str] = set()
     for name, model, max_length, template, *how in encodings:
         try:
-            tokenizer = load_tokenizer(find.find(model), tasks.chat_template(plan.task, template))
+            tokenizer = load_tokenizer(models.find(model), tasks.chat_template(plan.task, template))
             task.encode(rows[name], tokenizer, max_length, labels, **dict(how))
         except PruneError as mistake:
             if mistake.message not in told:

@@ -141,7 +141,7 @@ def _check_halves(method: PublishedMethod) -> None:
             if values:
                 raise PruneError(f"{name}: {stage}_options without a {stage}")
             continue
-        loaded = methods.load(stage, half, method.main)
+        loaded = methods.load(stage, half, method.on)
         methods.parse_options(loaded, values)
         if "scores" in loaded.inputs:
             raise PruneError(f"{name}: {stage} {half} reads several scores; a pipeline gives one")

@@ -18,6 +18,7 @@ from typing import IO
 
 from prune_cli.artifacts.drafts import is_taken
 from prune_cli.errors import PruneError
+from prune_cli.models.device import check_name
 from prune_cli.pipeline.work import Step
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import note
@@ -47,7 +48,10 @@ def slots_of(jobs: int | None, devices: Sequence[str], device: str | None) -> li
         raise PruneError(f"device: {device}; allowed without devices")
     if jobs is not None and devices and jobs > len(devices):
         raise PruneError(f"jobs: {jobs}, for {len(devices)} devices; allowed: at most one a device")
-    return [*devices[:jobs]] if devices else [device] * (jobs or 1)
+    slots: list[str | None] = [*devices[:jobs]] if devices else [device] * (jobs or 1)
+    for name in {name for name in slots if name is not None}:
+        check_name(name)
+    return slots
 
 
 def run(

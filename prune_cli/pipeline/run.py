@@ -13,13 +13,14 @@ from pathlib import Path
 
 from prune_cli import options
 from prune_cli.artifacts.drafts import Taken, is_taken, remove_artifact
+from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.open import write_bad_rows
 from prune_cli.pipeline import attribution, jobs, results, scripts
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
 from prune_cli.pipeline.evidence import compare, of_artifacts, row_values, warned
 from prune_cli.pipeline.pace import Pace
 from prune_cli.pipeline.results import Report
-from prune_cli.pipeline.schema import Plan
+from prune_cli.pipeline.schema import DECONTAMINATED, Plan
 from prune_cli.pipeline.spare import spare_models, spare_representations
 from prune_cli.pipeline.steps import work_of
 from prune_cli.pipeline.work import WOULD_RUN, Step, Work, look, spared
@@ -181,7 +182,9 @@ def _finish(plan: Plan, work: Work, report: Report) -> Report:
     values = {trial: row_values(made.judged, plan.task) for trial, made in work.trials.items()}
     report.comparisons = [c for c in compare(values) if c.metric in report.shown[c.test]]
     made = {trial: [path for path in (m.selected, m.judged) if path] for trial, m in work.trials.items()}
-    report.warnings = [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
+    if plan.decontaminate:
+        report.warnings = list(open_artifact(work.out / DECONTAMINATED).about["warnings"])
+    report.warnings += [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
     report.lds = attribution.facts(work.halves, work.scores) if work.halves else []
     report.corruption = corruption.facts(work.out, work.trials)
     results.end(report)

@@ -22,10 +22,11 @@ from prune_cli.pipeline.entries import Entry, read_entry
 from prune_cli.represent import kinds
 
 KEYS = (
-    "task train validation tests split_seed corrupt model proxy reference fields format drop skip_bad methods keep "
-    "seeds random_seeds removal lds keep_models keep_representations warmup represent finetune eval"
+    "task train validation tests split_seed decontaminate corrupt model proxy reference fields format drop skip_bad "
+    "methods keep seeds random_seeds removal lds keep_models keep_representations warmup represent finetune eval"
 ).split()
 VALIDATION, TESTS = "validation", "tests/"
+DECONTAMINATED = "decontaminated"  # the folder of the training rows that stand in no test set
 MOST_SEEDS = 1000
 LEAST_HALVES = 10
 KEEP_MODELS = ("none", "best", "all")
@@ -45,13 +46,15 @@ class Plan:
     The proxy is warmed up on `fraction` of the training rows, and rows are represented with it; those of methods that
     ask for the reference with that model before any training. `model` is what the selections train. `parts` are split
     off the training rows: `validation`, and test sets as tests/NAME; `placed` says where they are. The rest is changed
-    by `corruption`. removal: whether what methods leave out is trained on too. lds: on how many halves.
+    by `corruption`. decontaminate: whether rows that stand in a test set are left out of the rest. removal: whether
+    what methods leave out is trained on too. lds: on how many halves.
     """
 
     train: str
     validation: str | None
     tests: dict[str, str]
     parts: Parts
+    decontaminate: bool
     corruption: Corruption
     model: str
     proxy: str
@@ -195,6 +198,7 @@ class Reader:
             validation=self.data("validation", table["validation"]) if _is_path(table, "validation") else None,
             tests={name: self.data(f"tests.{name}", tests[name]) for name in tests if _is_path(tests, name)},
             parts=self.parts(tests),
+            decontaminate=self.one_of("decontaminate", (False, True), False),
             corruption=Corruption(**self.options("corrupt", options.declared(Corruption))),
             model=model,
             proxy=proxy,

@@ -26,7 +26,7 @@ from prune_cli.pipeline.checks import n_train
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.evidence import WITHOUT, Trial
 from prune_cli.pipeline.results import Made
-from prune_cli.pipeline.schema import VALIDATION, Plan, as_trained
+from prune_cli.pipeline.schema import DECONTAMINATED, VALIDATION, Plan, as_trained
 from prune_cli.pipeline.work import Step, Work, look
 from prune_cli.report.corruption import CORRUPT
 from prune_cli.represent import kinds
@@ -90,6 +90,12 @@ class _Planner:
             part = Part(name, plan.parts, plan.task)
             self.add(f"split {name}", split, (plan.train,), folder / name, part, reading=plan.reading)
         self.plan, self.parts = plan.placed(folder), tuple(self.steps)
+        if plan.decontaminate:
+            train, tests = self.plan.train, tuple(self.plan.tests_of_rows.values())
+            every = options.Select(method="random", keep="100%", decontaminate=tests, order="data", task=plan.task)
+            reading = self.reading(train, *tests)
+            out = self.add("decontaminate", select, ([train],), self.out / DECONTAMINATED, every, reading=reading)
+            self.plan, self.parts = replace(self.plan, train=str(out)), (*self.parts, out)
         if not plan.corruption.idle:
             given, opts = (self.plan.train,), Corrupt(plan.corruption, plan.task)
             out = self.add(CORRUPT, corrupt, given, self.out / CORRUPT, opts, reading=self.reading(self.plan.train))
@@ -180,7 +186,7 @@ class _Planner:
         label = f"{entry.name} keep {keep} seed {seed}"
         budget = self.out / "methods" / entry.name / f"keep-{keep}"
         trial = budget / f"seed-{seed}"
-        selector = methods.load("select", method.select, method.main)
+        selector = methods.load("select", method.select, method.on)
         scored = () if method.score == NONE else (self.score(method, seed),)
         random = any("rng" in half.inputs for half in method.halves)
         sources = (*scored, *self.read(TRAIN, selector, method))
@@ -263,7 +269,7 @@ class _Planner:
 
     def score(self, method: PublishedMethod, seed: int) -> Path:
         """The score of a method, of its own for each seed where it draws anything."""
-        scorer = methods.load("score", method.score, method.main)
+        scorer = methods.load("score", method.score, method.on)
         seeded = "rng" in scorer.inputs
         return self.add_method(
             f"score {method.name}" + (f" seed {seed}" if seeded else ""),
@@ -292,11 +298,12 @@ class _Planner:
 
     def common(self, half: Method, method: PublishedMethod, given: dict[str, Any], seed: int) -> dict[str, Any]:
         """The options that score and select have in common."""
-        runs_on = half.wants_representation or method.main in half.inputs
+        runs_on = half.wants_representation or method.on in half.inputs
         target = self.target(half, method)
+        texts = self.plan.validation if half.wants_target else None  # where no representation of them is read
         return {
-            "on": method.main if runs_on else None,
-            "target": str(target[0]) if target else None,
+            "on": method.on if runs_on else None,
+            "target": str(target[0]) if target else texts,
             "task": self.plan.task,
             "set": given,
             "seed": seed,

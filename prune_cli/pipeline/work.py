@@ -18,7 +18,7 @@ from prune_cli.report.corruption import CORRUPT
 from prune_cli.stages.common import How, Outcome
 from prune_cli.stages.represent import represent
 
-SHARED = ("split", CORRUPT, "warmup-rows", "warmup", "represent")  # folders of what all methods share
+SHARED = ("split", "decontaminated", CORRUPT, "warmup-rows", "warmup", "represent")  # folders of what all methods share
 WOULD_RUN = "would run"
 HOW = How(replace=True, warn=False)  # the folder is the pipeline's own, and it tells the warnings of all together
 LOOK = replace(HOW, dry_run=True)

@@ -78,7 +78,8 @@ def _summary(facts: dict[str, Any]) -> str:
         case "corrupt":
             return f"{about['rows']} rows: {about['changed']} with another answer, {about['copies']} copies"
         case "select":
-            return f"{about['kept']} of {about['rows']} rows, chosen by {opts['method']}"
+            among = f"{about['candidates']} that may be kept, of " if "candidates" in about else ""
+            return f"{about['kept']} of {among}{about['rows']} rows, chosen by {opts['method']}"
         case "export":
             return f"{about['rows']} kept rows for {about['for']}"
         case "finetune":

@@ -26,7 +26,7 @@ def facts(done: Outcome) -> dict[str, Any]:
         return values
     if done.stage == "select":
         about = open_artifact(done.out).about
-        values |= {"kept": about["kept"], "rows": about["rows"]}
+        values |= {name: about[name] for name in ("kept", "rows", "candidates") if name in about}
     if done.stage == "eval":
         values["metrics"] = json.loads(open_artifact(done.out).file("metrics.json").read_text("utf-8"))
     if done.stage == "report":
@@ -44,7 +44,8 @@ def lines(values: dict[str, Any]) -> list[str]:
     stage = values["stage"]
     told = [f"{stage}: {happened(values['state'], values['reason'], values['seconds'])}"]
     if "kept" in values:
-        told.append(f"{stage}: kept {values['kept']} of {values['rows']} rows")
+        among = f"{values['candidates']} that may be kept, of " if "candidates" in values else ""
+        told.append(f"{stage}: kept {values['kept']} of {among}{values['rows']} rows")
     for name, metrics in values.get("metrics", {}).items():
         measured = sorted((key for key in metrics if isinstance(metrics[key], float)), key=lambda key: key == "loss")
         numbers = ", ".join(f"{key} {metrics[key]:.4f}" for key in measured)

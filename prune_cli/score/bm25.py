@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import NUMBERS
-from prune_cli.numeric.words import counts, vocabulary
+from prune_cli.numeric.bm25 import K1, B, weigh
 
 
 def score(
@@ -29,22 +28,15 @@ def score(
     target_text: Sequence[str],
     *,
     reduce: Annotated[Literal["max", "mean"], "Best target row (max), or the mean over all of them (mean)."] = "max",
-    k1: Annotated[float, "How soon another occurrence of a word counts for little."] = 1.5,
-    b: Annotated[float, Meta(ge=0, le=1), "How much long rows are held back: 1 in full, 0 not at all."] = 0.75,
+    k1: K1 = 1.5,
+    b: B = 0.75,
 ) -> NDArray[np.float64]:
     """Score rows by text [n] against target_text [m]: float64 [n], 0 or more."""
-    known = vocabulary(target_text)
-    rows, lengths = counts(text, known)  # [n, words of the target]
-    queries, _ = counts(target_text, known)  # [m, words]
-    holding = np.bincount(rows.indices, minlength=len(known))
-    idf = np.log1p((len(text) - holding + 0.5) / (holding + 0.5))
-    damping = k1 * (1 - b + b * lengths / (lengths.mean() or 1))
-    times = rows.data
-    rows.data = times / (times + np.repeat(damping, np.diff(rows.indptr))) * idf[rows.indices]
+    rows, queries = weigh(text, target_text, k1, b)
     if reduce == "mean":
         return np.asarray(rows @ np.asarray(queries.mean(axis=0)).ravel())
     best = np.zeros(len(text))
-    step = max(1, NUMBERS // max(1, len(text), len(known)))
+    step = max(1, NUMBERS // max(1, *rows.shape))
     for start in range(0, len(target_text), step):
         asked = queries[start : start + step].toarray().T  # [words, queries]
         best = np.maximum(best, (rows @ asked).max(axis=1))

@@ -10,8 +10,9 @@ Differs: the paper divides by the length of a group's mean gradient; here, as in
 length one before the mean. Their code scales η to sum to one, which changes no ranking; here it is used as it is.
 
 It runs on any representation; LESS itself is the one on gradients, and without projection on the kind
-influence, which holds mean cosines with each group's target gradients (or inner products, as of TracIn). The
-paper preconditions the gradients of training examples by Adam's moments, as `represent --precondition adam` does.
+influence, which holds mean cosines with each group's target gradients (or inner products, as of TracIn); represented
+by row, each target row is a group of its own. The paper preconditions the gradients of training examples by Adam's
+moments, as `represent --precondition adam` does.
 On training dynamics, one number a checkpoint, Du et al. 2025 (arXiv 2507.03648) take the inner product of an example's
 losses with the target's, as they are: normalize=false. A cosine of losses is near one for all.
 """

@@ -1,6 +1,8 @@
 """The rows with the lowest scores, lowest first; of equal scores, the row that comes first.
 
 Source: keeping the easiest, better where data is scarce: Sorscher et al. 2022, arXiv 2206.14486.
+
+A smaller budget is the beginning of a larger one.
 """
 
 from __future__ import annotations

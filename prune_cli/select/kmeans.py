@@ -11,9 +11,9 @@ leaves out whole clusters. The authors' code draws from clusters of one or two r
 The paper clusters loss trajectories, which is this method on dynamics; here it is any representation, with all
 checkpoints side by side, as the paper's losses are, or averaged. The published method on gradients averages them and
 scales each row to length one, as Du et al. 2025 (arXiv 2507.03648) do, who also take Adam's steps for gradients. Rows
-come in the order of drawing, the smallest cluster's first. Where rows come from several sources the authors' code
-shares the budget among these by the same rule, and clusters each by itself: that is `--balance equal --balance-by
-group`.
+come in the order of drawing, the smallest cluster's first, and a smaller budget is not the beginning of a larger one.
+Where rows come from several sources the authors' code shares the budget among these by the same rule, and clusters each
+by itself: that is `--balance equal --balance-by group`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ the median the lower comes first, so a band that cannot be centred leans to the 
 
 Source: Moderate Coreset, Xia et al. 2023, ICLR.
 
-The paper keeps the scores nearest to the median score; here nearness is counted in ranks.
+The paper keeps the scores nearest to the median score; here nearness is counted in ranks. A smaller budget is the
+beginning of a larger one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The rows with the highest scores, highest first; of equal scores, the row that comes first.
 
 Source: the rule of score-based pruning that keeps the hardest, as in Paul et al. 2021, arXiv 2107.07075.
+
+A smaller budget is the beginning of a larger one.
 """
 
 from __future__ import annotations

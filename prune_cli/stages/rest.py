@@ -9,10 +9,11 @@ import numpy as np
 
 from prune_cli import tasks
 from prune_cli.artifacts import code
-from prune_cli.artifacts.jsonl import read_jsonl, write_columns
-from prune_cli.artifacts.manifest import Recipe, open_artifact
+from prune_cli.artifacts.jsonl import write_columns
+from prune_cli.artifacts.manifest import Recipe
 from prune_cli.data.open import SELECTED, WHY, Reading, open_rows, read_as, source_of
 from prune_cli.errors import PruneError
+from prune_cli.methods.inputs import kept_in, selection_of
 from prune_cli.stages import counts
 from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
 
@@ -23,9 +24,7 @@ def rest(data: str, selection: str, out: Path, task_name: str, reading: Reading,
     """Make a select artifact of the rows that a selection of `data` leaves out, in the order of the data."""
     task = tasks.load(task_name)
     rows = open_rows(data, tasks.reading_of(task_name, reading), task.check)
-    chosen = open_artifact(Path(selection), "select")
-    if chosen.inputs["rows"] != rows.digest:
-        raise PruneError(f"{selection}: chosen from other rows than {data}; allowed: a selection of these")
+    chosen = selection_of(selection, rows.digest, data)
     if chosen.about["kept"] == len(rows):
         raise PruneError(f"{selection}: keeps all {len(rows)} rows; allowed: one that leaves rows out")
     labels = chosen.about["labels"]
@@ -45,7 +44,7 @@ def rest(data: str, selection: str, out: Path, task_name: str, reading: Reading,
     if outcome.settled:
         return outcome
     with making(outcome, recipe, places) as draft:
-        kept = ~np.array(chosen.read(WHY, lambda file: [line["kept"] for line in read_jsonl(file)]))
+        kept = ~kept_in(chosen)
         positions = np.flatnonzero(kept)
         ranks = [rank if its else None for rank, its in zip(np.cumsum(kept).tolist(), kept.tolist(), strict=True)]
         digest = rows.write(draft.path / SELECTED, positions.tolist())

@@ -219,6 +219,13 @@ def responses(task: Task, rows: Rows) -> Iterator[str]:
     return (task.response(row, **_format(rows)) for row in rows)
 
 
+def text_and_prompt(task: Task, rows: Rows, row: dict[str, Any]) -> list[str]:
+    """The words of a row; where they end with a response to a prompt, those of the prompt too."""
+    text, response = task.text(row, **_format(rows)), task.response(row, **_format(rows))
+    prompt = text.removesuffix(response).strip()
+    return [text, prompt] if prompt and prompt != text.strip() else [text]
+
+
 def parted(task: Task, rows: Rows, parts: Parts) -> np.ndarray:
     """Which part each row is in, int64 [n], in the ratio of its labels where the task has any."""
     return parts.of(texts(task, rows), classes(task, rows))

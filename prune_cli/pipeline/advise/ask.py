@@ -22,9 +22,10 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
             if getattr(asked, field.name) != field.default:
                 raise PruneError(f"--{field.name}: {given} has its trials; allowed only with DATA or FILE.toml")
         return put(given, finished.advice_of(run, metric, margin), run, OUT, Whole())
-    for name in ("out", "keep", "budget", *(() if run.suffix == ".toml" else ("model", "target"))):
-        if getattr(asked, name) is None:
-            raise PruneError(f"--{name}: missing; trials need it, as {given} is no folder of a pipeline with results")
+    needed = ("out", "keep", "budget", *(() if run.suffix == ".toml" else ("model", "target")))
+    missing = ", ".join(f"--{name}" for name in needed if getattr(asked, name) is None)
+    if missing:
+        raise PruneError(f"{missing}: missing; trials need it, as {given} is no folder of a pipeline with results")
     for name in ("model", "target", "test", "reading") if run.suffix == ".toml" else ():
         if getattr(asked, name) is not None:
             raise PruneError(f"{name}: given beside {given}, which says it; leave it out")

@@ -25,7 +25,7 @@ NOT_OPTIONS = ("labels", "n_keep", "kind", "checkpoints", "set", "method")
 def behind(path: Path) -> list[Artifact]:
     """An artifact and all that it was made of, each once, what is read before what reads it; data files are left out.
 
-    What a pipeline split off its rows, or corrupted, counts as data.
+    What a pipeline split off its rows, decontaminated or corrupted counts as data.
     """
     found: dict[Path, Artifact] = {}
 
@@ -33,7 +33,12 @@ def behind(path: Path) -> list[Artifact]:
         if path.resolve() in found or not is_artifact(path):
             return
         artifact = open_artifact(path)
-        if artifact.stage == "corrupt" or artifact.options.get("method") == "split":
+        opts = artifact.options
+        if (
+            artifact.stage == "corrupt"
+            or opts.get("method") == "split"
+            or (artifact.stage == "select" and "keep" in opts)
+        ):
             return
         for role in artifact.manifest["made"]["inputs"]:
             visit(artifact.origin(role))

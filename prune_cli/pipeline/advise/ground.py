@@ -94,6 +94,11 @@ def ground(file: Path, names: str | None, out: Path, seed: int, *, halve: bool) 
     plan = read_plan(file)
     if not plan.corruption.idle:
         raise PruneError(f"{file}: corrupt; trials are of the rows as they are; leave it out")
+    if plan.decontaminate:
+        raise PruneError(
+            f"{file}: decontaminate; trials are of the rows as they are; leave it out",
+            hint="prune select DATA --method random --keep 100% --decontaminate TEST makes rows to give instead",
+        )
     parts = plan.parts.names if plan.parts.shares else []
     for part in parts:
         split(plan.train, out / "split" / part, Part(part, plan.parts, plan.task), plan.reading, QUIETLY)

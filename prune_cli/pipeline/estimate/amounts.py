@@ -16,7 +16,7 @@ from prune_cli.data.split import REST
 from prune_cli.models import find
 from prune_cli.pipeline.checks import n_train, rows_of
 from prune_cli.pipeline.estimate import growth
-from prune_cli.pipeline.schema import Plan, as_trained
+from prune_cli.pipeline.schema import DECONTAMINATED, Plan, as_trained
 from prune_cli.pipeline.work import Step
 from prune_cli.report.corruption import CORRUPT
 from prune_cli.stages.evaluate import evaluate
@@ -44,12 +44,14 @@ class Amounts:
         placed = plan.placed(out / "split")
         self.rows = rows_of(plan)
         self.labels = self.task.label_list(self.rows[plan.train])
-        self.train = placed.train if plan.corruption.idle else str(out / CORRUPT)
+        clean = str(out / DECONTAMINATED) if plan.decontaminate else placed.train
+        self.train = clean if plan.corruption.idle else str(out / CORRUPT)
         self.n = n_train(plan)
         # where rows come from: a data file, and the share of its rows
         self.sources = {name: (name, 1.0) for name in self.rows}
         self.sources |= {str(out / "split" / name): (plan.train, share) for name, share in plan.parts.shares.items()}
         self.sources[str(out / "split" / REST)] = (plan.train, 1 - sum(plan.parts.shares.values()))
+        self.sources[clean] = (plan.train, 1 - sum(plan.parts.shares.values()))  # at most
         self.sources[self.train] = (plan.train, self.n / len(self.rows[plan.train]))
         self._lengths: dict[tuple[Any, ...], NDArray[np.int64]] = {}
 

@@ -6,8 +6,15 @@ of ⟨g_i, g_v⟩ (a checkpoint's term of TracInCP, Pruthi et al. 2020, arXiv 20
 example lowers the target's loss more. A gradient of zero has influence zero. Computed without any projection
 (gradients/influence.py).
 
+by: `group`; or `row`: not the mean over the target rows of a group, but the influence on each target row by itself.
+
 precondition: `none`; or `adam`: g_i is the step that Adam would take on the example (gradients/adam.py), as in LESS.
-The target's gradients are plain in any case. Memory: for each group, as much as the trainable parameters.
+The target's gradients are plain in any case.
+
+Memory: for each group, as much as the trainable parameters. By row, for each target row at most as much as that, and
+for a short row on large matrices less, as its gradient is kept as factors (gradients/pairs.py): a target set that
+takes more than half of the device's memory is refused. The kind gradient has the products of any number of rows with
+any number of others, to within its projection.
 """
 
 from __future__ import annotations
@@ -27,11 +34,15 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from prune_cli.gradients.influence import Direction
+    from prune_cli.gradients.capture import Capture, Factors
+    from prune_cli.gradients.influence import Directions
+    from prune_cli.gradients.pairs import Held
     from prune_cli.models.find import Checkpoint
 
 TENSORS = {
-    "influence": Tensor(("g",), "float32", "influence on each group of the target set; higher: lowers its loss more")
+    "influence": Tensor(
+        ("g",), "float32", "influence on each group (or row) of the target set; higher: lowers its loss more"
+    )
 }
 FEATURES = "influence"
 NEEDS = frozenset({"backward", "gold", "gradients", "head", "target"})
@@ -49,6 +60,10 @@ class Options:
             "Mean cosine with the target's gradients (cosine, as in LESS), or mean inner product (dot, as in TracIn)."
         ),
     ] = "cosine"
+    by: Annotated[
+        Literal["group", "row"],
+        Help("On each group of target rows, or all of them where they have no groups (group), or on each row (row)."),
+    ] = "group"
 
 
 def wants_moments(opts: Options) -> bool:
@@ -66,24 +81,23 @@ def observe(setup: Setup, opts: Options) -> Influence:
 
 
 class Influence(Watcher):
-    """Observes `influence` [b, g] on a target set of g groups."""
+    """Observes `influence` [b, g] on a target set of g groups, or g rows."""
 
     def __init__(self, target: Target, opts: Options) -> None:
         from prune_cli.gradients.per_example import PerExample
 
         setup = target.setup
-        self._setup, self._group, self._groups = setup, target.group, int(target.group.max()) + 1
+        self._setup, self._group, self._by_row = setup, target.group, opts.by == "row"
         self._cosine, self._adam = opts.similarity == "cosine", opts.precondition == "adam"
         self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).logits, b.gold))
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
-        """g: the groups of the target set."""
-        return {"g": self._groups}
+        """g: the groups of the target set, or its rows."""
+        return {"g": len(self._group) if self._by_row else int(self._group.max()) + 1}
 
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
-        """Walk the target set for its directions, then capture the gradients of the model's examples."""
-        import numpy as np
+        """Walk the target set for its gradients, then capture those of the model's examples."""
         import torch
 
         from prune_cli.gradients.influence import Influence as Products
@@ -91,38 +105,84 @@ class Influence(Watcher):
 
         with self._examples.attached(model) as capture:
             try:
-                norms = self._target_norms() if self._cosine else np.ones(len(self._group))
-                directions: list[Direction] = []
-                for group in range(self._groups):
-                    with capture.paused():
-                        self._descend(group, norms)
-                        directions.append({name: p.grad for name, p in capture.trainable.items() if p.grad is not None})
+                targets = self._rows() if self._by_row else self._directions(capture)
             except torch.OutOfMemoryError as failure:
                 raise PruneError(
                     "the target set does not fit the device's memory",
                     hint="a smaller --tokens-per-batch, or fewer --params",
                 ) from failure
             adam = adam_of(checkpoint, capture.trainable) if self._adam else None
-            self._products = Products(directions, cosine=self._cosine, adam=adam)
+            self._products = Products(targets, cosine=self._cosine, adam=adam)
             yield
         del self._products
 
-    def _target_norms(self) -> NDArray[np.float64]:
-        """Norm of each target row's gradient [m]."""
+    def _directions(self, capture: Capture) -> Directions:
+        """The mean gradient of each group's rows."""
+        import numpy as np
+        import torch
+
+        from prune_cli.gradients.influence import Directions
+
+        norms = self._walk() if self._cosine else np.ones(len(self._group))
+        means = []
+        for group in range(int(self._group.max()) + 1):
+            with capture.paused():
+                self._descend(group, norms)
+                grads = {name: (p, p.grad) for name, p in capture.trainable.items()}
+                means.append({name: torch.zeros_like(p) if g is None else g for name, (p, g) in grads.items()})
+        return Directions(means)
+
+    def _rows(self) -> Held:
+        """The gradient of each row."""
+        import torch
+
+        from prune_cli.gradients.pairs import Held
+
+        held = Held(len(self._group))
+        norms = torch.tensor(self._walk(held), device=self._setup.device)
+        held.scale = torch.where(norms > 0, 1 / norms, 0) if self._cosine else torch.ones_like(norms)
+        return held
+
+    def _walk(self, held: Held | None = None) -> NDArray[np.float64]:
+        """Norm of each target row's gradient [m]; held: keeps the gradients."""
         import numpy as np
         import torch
 
         from prune_cli.gradients.norms import Norms
 
         measured, norms = Norms(), np.empty(len(self._group))
+
+        def add(name: str, gradient: Factors) -> None:
+            measured.add(gradient)
+            if held is not None:
+                held.add(name, gradient)
+
+        done = 0
         for positions in self._batches(np.arange(len(norms))):
             batch = self._setup.batch(positions)
             measured.begin(len(batch), batch.labels.device)
-            self._examples.begin(batch, lambda _, gradient: measured.add(gradient))
+            if held is not None:
+                held.begin(torch.tensor(positions, device=batch.labels.device))
+            self._examples.begin(batch, add)
             self._backward(batch, torch.ones(len(batch), device=batch.labels.device))
             self._examples.finish()
             norms[positions] = measured.norms().cpu().numpy()
+            done += len(positions)
+            if held is not None:
+                self._check_room(held.size, done)
         return norms
+
+    def _check_room(self, size: int, done: int) -> None:
+        """Raise PruneError where the gradients of the `done` target rows walked so far take too much memory."""
+        from prune_cli.models.device import memory
+
+        room = memory(self._setup.device) // 2
+        if size > room:
+            raise PruneError(
+                f"by: row; the gradients of {done} of the {len(self._group)} target rows take {size / 2**30:.1f} GiB; "
+                f"allowed: {room / 2**30:.1f} GiB, half of the device's memory",
+                hint="fewer target rows, --by group, fewer --params (lora, last:2), or --kind gradient, which projects",
+            )
 
     def _descend(self, group: int, norms: NDArray[np.float64]) -> None:
         """Leave the mean of a group's gradients, each divided by its norm, in the parameters."""
@@ -156,6 +216,6 @@ class Influence(Watcher):
         self._examples.begin(batch, self._products.add)
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The batch's influence on each group."""
+        """The batch's influence on each group, or row."""
         self._examples.finish()
         return {"influence": self._products.finish()}
