@@ -19,10 +19,10 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-start bench-rows bench-peers bench-select study study-language gpu gpu-wheels fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-fidelity bench-start bench-rows bench-peers bench-select study study-language gpu gpu-wheels fmt clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv and install prune into it
 
@@ -50,9 +50,15 @@ test: lint ## lint, types, and every test that takes no more than seconds
 test-all: lint $(ENCODER) $(BENCHMARKS) ## all tests: slow ones, real data where PRUNE_DATA is, GPU where there is one
 	PRUNE_DATA=$(abspath $(PRUNE_DATA)) $(TEST)
 
-bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your rows)
+bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your labelled rows)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS) --memory
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task choice
+	for tokens in 64 512 2048; do HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task generation \
+		--tokens $$tokens --tokens-per-batch 4096 --batch-size 32 --batches 1 --repeats 3 || exit 1; done
+
+bench-fidelity: $(ENCODER) ## how true projected gradients are, beside a count sketch (PRUNE_DATA; PRUNE_MODEL)
+	$(RUN)/python -m tests.benchmarks.fidelity --data "$(PRUNE_DATA)" --language-model "$(PRUNE_MODEL)"
 
 bench-start: $(INSTALLED) ## how quick the light commands are, beside a bare import; how fast rows are read
 	$(RUN)/python -m tests.benchmarks.start

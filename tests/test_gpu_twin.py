@@ -19,7 +19,7 @@ from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
 from prune_cli.represent.kinds.hidden import pool
 from prune_cli.tasks import classification, generation
-from tests.benchmarks import gpu, gpu_steps, wheels
+from tests.benchmarks import gpu, gpu_steps, passes, wheels
 from tests.benchmarks.gpu import Step
 
 META = torch.device("meta")
@@ -32,7 +32,7 @@ def test_costs_are_measured(step: str) -> None:
     assert figures["shape"]["precision"] == "bfloat16"
     names = {name.split(",")[0] for name in figures["ways"]}
     kinds = {"hidden", "dynamics", "gradient", "influence"}
-    assert names == {"plain forward + backward", "hidden + dynamics + gradient", *kinds}
+    assert names == {passes.PLAIN, passes.FLOOR, "hidden + dynamics + gradient", *kinds}
     assert all(way["rows_per_s"] > 0 for way in figures["ways"].values())
 
 

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,18 @@ from prune_cli.represent.observe import Batch, Setup
 from prune_cli.tasks import classification, generation
 from prune_cli.tasks.tokens import OUTSIDE
 from tests.benchmarks import passes
-from tests.benchmarks.passes import PLAIN, Subject, Way, gradient_of, influence_on, joined, observed, whole_batch
+from tests.benchmarks.passes import (
+    FLOOR,
+    PLAIN,
+    Subject,
+    Way,
+    frozen,
+    gradient_of,
+    influence_on,
+    observed,
+    whole_batch,
+)
+from tests.benchmarks.trained import lengthened
 
 Figures = dict[str, Any]
 
@@ -99,15 +111,14 @@ def encoder(device: torch.device) -> Figures:
     size = ENCODER[device.type]
     rows = read_rows(SAMPLE / "train.jsonl", check=classification.check)
     labels = classification.label_list(rows)
-    encoded = classification.encode(rows, tokenizer(), 512, labels)
+    encoded = lengthened(classification.encode(rows, tokenizer(), 512, labels), size.texts)
     with torch.device(device):
         model = bert(size, labels)
 
     def batch(positions: np.ndarray) -> Batch:
         inputs = classification.collate(encoded, positions, 0, device)
         gold = inputs.pop("labels")
-        mask = inputs["attention_mask"]
-        return whole_batch({name: joined(value, mask, size.texts) for name, value in inputs.items()}, gold)
+        return whole_batch(inputs, gold)
 
     starts = range(0, size.rows * size.batches, size.rows)
     batches = [batch(np.arange(start, start + size.rows)) for start in starts]
@@ -182,13 +193,15 @@ def costs(subject: Subject, batches: list[Batch], targets: list[Batch], size: Si
     rows = sum(len(batch) for batch in batches)
     ways = _ways(subject, batches, targets, size.dim)
     figures: Figures = {}
-    for name, cost in passes.costs(subject, ways, size.repeats).items():
+    measured = passes.costs(subject, ways, size.repeats)
+    for name, cost in measured.items():
         figures[name] = {
-            "x_plain": round(cost.ratio, 3),
+            "x_plain": round(cost.over(measured[PLAIN]), 3),
+            "x_floor": round(cost.over(measured[FLOOR]), 3),
             "rows_per_s": round(rows / cost.seconds, 1),
             "tflop_per_s": round(cost.operations / cost.seconds / 1e12, 3),
         }
-        assert math.isfinite(cost.ratio), name
+        assert math.isfinite(cost.seconds), name
         if subject.device.type == "cuda":
             figures[name]["peak_gib"] = peak(*ways[name])
     shape = {"rows": size.rows, "tokens": size.texts, "batches": size.batches, "precision": subject.precision}
@@ -199,6 +212,7 @@ def _ways(subject: Subject, batches: list[Batch], targets: list[Batch], dim: int
     states, dynamics = hidden.Hidden(hidden.Options(pooling="mean")), Dynamics(subject.task)
     return {
         PLAIN: (nullcontext, lambda: subject.plain(batches)),
+        FLOOR: (partial(frozen, subject.model), lambda: subject.plain(batches)),
         "hidden": observed(subject, batches, None, states),
         "dynamics": observed(subject, batches, None, dynamics),
         f"gradient, dim {dim}": observed(subject, batches, None, gradient_of(subject, dim=dim)),

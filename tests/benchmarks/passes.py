@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from prune_cli.represent.observe import Batch, Observer, Target
 from prune_cli.tasks import Task, generation
 
 PLAIN = "plain forward + backward"
+FLOOR = "the same with frozen parameters"
 SOME = 4  # rows at a time whose gradients torch.func forms
 
 # what enters a way's context, which is not timed, and the way itself
@@ -49,7 +50,7 @@ class Subject:
 
     def backward(self, batch: Batch) -> None:
         """Forward and backward of the summed losses."""
-        self.task.losses(self.forward(batch.inputs).logits, batch.labels).sum().backward()
+        self.task.losses(self.forward(batch.inputs, batch.at).logits, batch.gold).sum().backward()
 
     def plain(self, batches: list[Batch]) -> None:
         """What a training step does before the optimizer's turn."""
@@ -87,13 +88,18 @@ def whole_batch(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> Batch:
     return Batch(inputs, labels, at, gold, alone)
 
 
-def joined(values: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Each row's own tokens, over and over, up to `tokens` of them: [b, tokens]."""
-    filled = []
-    for row, kept in zip(values, mask.bool(), strict=True):
-        own = row[kept]
-        filled.append(own.repeat(-(-tokens // len(own)))[:tokens])
-    return torch.stack(filled)
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """No parameter takes a gradient; a backward still goes through the activations down to the embeddings."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)
+    hook = model.get_input_embeddings().register_forward_hook(lambda *called: called[-1].requires_grad_())
+    try:
+        yield
+    finally:
+        hook.remove()
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def singles(batches: list[Batch]) -> Iterator[Batch]:
@@ -170,15 +176,19 @@ def formed(subject: Subject, batches: list[Batch]) -> Iterator[dict[str, torch.T
 
 @dataclass(frozen=True)
 class Cost:
-    """What a way costs: medians over the repeats.
+    """What a way costs: the time of each repeat, and the floating-point operations of one run."""
 
-    ratio: of its time to that of a plain forward and backward in the same repeat. operations: floating-point operations
-    of one run.
-    """
-
-    ratio: float
-    seconds: float
+    times: list[float]
     operations: int
+
+    @property
+    def seconds(self) -> float:
+        """The median over the repeats."""
+        return statistics.median(self.times)
+
+    def over(self, other: Cost) -> float:
+        """The median over the repeats of the ratio to another way in the same repeat."""
+        return statistics.median(np.divide(self.times, other.times))
 
 
 def _bmm(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
@@ -187,9 +197,8 @@ def _bmm(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
 
 
 def costs(subject: Subject, ways: Mapping[str, Way], repeats: int) -> dict[str, Cost]:
-    """The cost of each way; all are timed in turn. One of them is PLAIN."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    operations: dict[str, int] = {}
+    """The cost of each way; all are timed in turn."""
+    measured: dict[str, Cost] = {}
     for repeat in range(repeats + 1):
         for name, (attach, run) in ways.items():
             with attach():
@@ -197,15 +206,11 @@ def costs(subject: Subject, ways: Mapping[str, Way], repeats: int) -> dict[str, 
                     run()  # warms caches, and has the model checked
                     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.bmm: _bmm}) as counter:
                         run()
-                    operations[name] = counter.get_total_flops()
+                    measured[name] = Cost([], counter.get_total_flops())
                     continue
                 subject.wait()
                 began = time.perf_counter()
                 run()
                 subject.wait()
-                seconds[name].append(time.perf_counter() - began)
-    ratios = {name: np.divide(measured, seconds[PLAIN]) for name, measured in seconds.items()}
-    return {
-        name: Cost(statistics.median(ratios[name]), statistics.median(measured), operations[name])
-        for name, measured in seconds.items()
-    }
+                measured[name].times.append(time.perf_counter() - began)
+    return measured

@@ -41,7 +41,7 @@ def main() -> None:
         ready = bench.prepare(given, Path(folder))
     subject, batches = ready.subject, ready.batches
     threads = f"{torch.get_num_threads()} threads, {subject.device.type}"
-    print(f"{given.data}, {given.tokens or 'own'} tokens, {threads}\n")
+    print(f"{given.data or 'sample_data'}, {given.tokens or 'own'} tokens, {threads}\n")
     seconds: dict[str, list[float]] = {}
     for _ in range(given.repeats + 1):  # the first warms caches
         clock(subject, seconds, PLAIN, lambda: subject.plain(batches))
