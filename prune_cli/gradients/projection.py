@@ -7,7 +7,7 @@ s_i s'_j of two different entries are uncorrelated and of mean zero, so inner pr
 a count sketch (Charikar et al. 2002; Weinberger et al. 2009, arXiv 0902.2206). The variance has a part from the k
 buckets, ∝ 1/k, and one from each folded side, ∝ 1/width for gradients of low rank. That part averages out over a
 model's blocks; a matrix outside them (a pooler, a head) holds much of the norm in the gradient of a single token, so
-it is given more room. `make bench` measures the error beside that of a count sketch of the whole gradient.
+it is given more room. `make bench-fidelity` measures the error beside that of a count sketch of the whole gradient.
 
 Rows of a table that is only looked up are not folded. k is a prime: a width that divided k would send whole columns
 to the same few buckets.
