@@ -420,6 +420,23 @@ def test_how_far_matrices_are_folded(name: str, shape: tuple[int, int], folded: 
     assert projection.widths(name, *shape) == folded
 
 
+def test_an_input_that_blocks_share_is_folded_for_each() -> None:
+    """As of a decoder's cross-attention: the projection is the sum of those of each matrix alone."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randn(2, 3, 300, generator=generator)
+    left = torch.randn(2, 3, 200, generator=generator)
+
+    def projected(*names: str) -> torch.Tensor:
+        sketch = projection.Sketch(509, 0)
+        sketch.begin(2, torch.device("cpu"))
+        for name in names:
+            sketch.add(name, factors.Outer(left, right))
+        return sketch.projected
+
+    names = ("layers.0.key.weight", "layers.0.value.weight", "layers.1.key.weight")
+    assert torch.allclose(projected(*names), sum(projected(name) for name in names), atol=1e-4)
+
+
 def test_norms_are_those_asked_for() -> None:
     """--norms sketched: those of the projections, which stay the same; of Adam's steps there are none."""
     model, rows = build("bert", torch.float32), batch()
