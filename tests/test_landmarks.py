@@ -14,6 +14,7 @@ from sklearn.kernel_ridge import KernelRidge
 from prune_cli.artifacts import tensors
 from prune_cli.numeric import kernel_ridge
 from prune_cli.represent import landmarks
+from prune_cli.represent.walk import walk
 from tests.conftest import Prune, sentences, write_rows
 from tests.test_processes import finish, start
 from tests.test_resume import digests
@@ -183,7 +184,7 @@ def test_stopped_and_run_again(
     """Stopped after either pass or at the estimates, the same command ends with an uninterrupted run's bytes."""
     whole, out = (command(made, data, target, tmp_path / name, "--landmarks", 10) for name in ("whole", "out"))
     assert prune(*whole).code == 0
-    walk, walked = landmarks.walk, []
+    walked = []
 
     def stopped(folder: Path, *arguments: Any, **options: Any) -> None:
         walk(folder, *arguments, **options)

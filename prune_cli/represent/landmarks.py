@@ -56,7 +56,7 @@ class Landmarks:
             walk(self.folder, {**others, _CHEAP: cheap}, setup, save_minutes=save_minutes)
         few = self.folder / _FEW
         few.mkdir(exist_ok=True)
-        among = replace(setup, among=self._drawn(len(setup.lengths)))
+        among = replace(setup, among=drawn(len(setup.lengths), self.count, self.seed))
         walk(few, {self.kind.name: observe(among)}, among, save_minutes=save_minutes)
         processes.wait()  # all is written
 
@@ -65,7 +65,7 @@ class Landmarks:
         cheap = tensors.load(self.folder / f"{_CHEAP}.safetensors")["gradient"]  # lengths and scales do not count
         computed = self.folder / _FEW / f"{self.kind.name}.safetensors"
         known = tensors.load(computed)[self.kind.features]  # [N, e, …]
-        (n, e), landmarks = cheap.shape[:2], self._drawn(len(cheap))
+        (n, e), landmarks = cheap.shape[:2], drawn(len(cheap), self.count, self.seed)
         values, told = table((n, *known.shape[1:])), []
         for c in range(e):
             there = np.asarray(known[:, c], np.float64).reshape(self.count, -1)
@@ -80,9 +80,10 @@ class Landmarks:
         tensors.save(path, {self.kind.features: values, "exact": exact}, about)
         _tell(self.kind.name, n - self.count, about["landmarks"])
 
-    def _drawn(self, n: int) -> NDArray[np.int64]:
-        """The positions of the landmarks among n rows, ascending."""
-        return np.sort(np.random.default_rng(self.seed).permutation(n)[: self.count])
+
+def drawn(n: int, count: int, seed: int) -> NDArray[np.int64]:
+    """The positions of `count` landmarks among n rows, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 
 
 def _left_out(known: NDArray[np.float64], fit: kernel_ridge.Fit) -> dict[str, float | None]:
