@@ -177,6 +177,21 @@ def test_other_kinds_and_target_rows_beside_landmarks(
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name[0] == ".") == []
 
 
+def test_the_second_pass_has_all_parameters(
+    made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pass takes gradients of the last block alone, the second of what `--params` says: all."""
+    trained = []
+
+    def watched(folder: Path, observed: Any, setup: Any, **options: Any) -> None:
+        trained.append([parameter.requires_grad for parameter in setup.model.parameters()])
+        walk(folder, observed, setup, **options)
+
+    monkeypatch.setattr(landmarks, "walk", watched)
+    assert prune(*command(made, data, target, tmp_path / "out", "--landmarks", 4)).code == 0
+    assert [all(parameters) for parameters in trained] == [False, True]
+
+
 @pytest.mark.parametrize("at", ["first", "second", "estimates"])
 def test_stopped_and_run_again(
     at: str, made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
