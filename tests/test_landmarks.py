@@ -13,7 +13,7 @@ from sklearn.kernel_ridge import KernelRidge
 
 from prune_cli.artifacts import tensors
 from prune_cli.numeric import kernel_ridge
-from prune_cli.represent import landmarks
+from prune_cli.represent import kinds, landmarks
 from prune_cli.represent.walk import walk
 from tests.conftest import Prune, sentences, write_rows
 from tests.test_processes import finish, start
@@ -148,6 +148,23 @@ def test_landmarks_are_exact_and_others_estimated(
     assert ran.code == 0, ran.err
 
 
+def test_computed_values_are_kept_where_no_fit_gives_them(tmp_path: Path) -> None:
+    """Of values that the vectors cannot tell, the landmarks' own stand in the file to the last bit."""
+    draw, about = np.random.default_rng(0), {"checkpoints": ["1", "2"], "learning_rate": [1.0, 1.0]}
+    cheap, known = draw.normal(size=(40, 2, 3)).astype("f2"), draw.normal(size=(20, 2, 2)).astype("f4")
+    (tmp_path / ".landmarks").mkdir()
+    tensors.save(tmp_path / ".cheap.safetensors", {"gradient": cheap}, about)
+    tensors.save(tmp_path / ".landmarks/influence.safetensors", {"influence": known}, about)
+    landmarks.Landmarks(tmp_path, kinds.load("influence"), 20, 5).write(tmp_path / "out")
+    stored, chosen = tensors.load(tmp_path / "out"), landmarks.drawn(40, 20, 5)
+    assert np.array_equal(stored["influence"][chosen], known)
+    assert np.array_equal(np.flatnonzero(stored["exact"][:, 1]), chosen)
+    rest = np.setdiff1d(np.arange(40), chosen)
+    for c in range(2):
+        fit = kernel_ridge.fit(cheap[chosen, c], known[:, c].astype(np.float64))
+        assert np.allclose(stored["influence"][rest, c], predicted(fit, cheap[rest, c]), atol=1e-6)
+
+
 def test_as_many_landmarks_as_rows_are_all_rows(
     every: np.ndarray, made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
 ) -> None:
@@ -166,8 +183,8 @@ def test_other_kinds_and_target_rows_beside_landmarks(
     made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
 ) -> None:
     """Other kinds are of every row, as without landmarks; by row, each target row is estimated by itself."""
-    kinds = ["--kind", "hidden,influence,dynamics", "--by", "row", "--landmarks", 12]
-    ran = prune(*command(made, data, target, tmp_path / "out", *kinds))
+    options = ["--kind", "hidden,influence,dynamics", "--by", "row", "--landmarks", 12]
+    ran = prune(*command(made, data, target, tmp_path / "out", *options))
     assert ran.code == 0, ran.err
     for kind in ("hidden", "dynamics"):
         one, other = (tensors.load(folder / f"{kind}.safetensors") for folder in (tmp_path / "out", made / "train"))
