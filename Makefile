@@ -19,7 +19,7 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-fidelity bench-start bench-rows bench-peers bench-select study study-language gpu gpu-wheels fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-fidelity bench-start bench-landmarks bench-rows bench-peers bench-select study study-language gpu gpu-wheels fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-fidelity: $(ENCODER) ## how true projected gradients are, beside a count s
 
 bench-start: $(INSTALLED) ## how quick the light commands are, beside a bare import; how fast rows are read
 	$(RUN)/python -m tests.benchmarks.start
+
+bench-landmarks: $(ENCODER) ## how good influence estimated from some of the rows is (ROWS=FILE: on your rows)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.landmarks --data $(ROWS)
 
 bench-rows: $(INSTALLED) ## how fast a million chat rows (2 GB, temporary) are read, and in how much memory
 	$(RUN)/python -m tests.benchmarks.many

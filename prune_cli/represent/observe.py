@@ -74,6 +74,7 @@ class Setup:
     named: the model as it was named, with its checkpoints; `model` holds their weights in turn. precision: of the
     forward, float32 or bfloat16. eos_token_id: the tokenizer's token that ends a text. batch_size, tokens_per_batch:
     most rows and tokens in a batch. target: the target set, for kinds that need one.
+    among: the positions of the rows that are walked, where these are not all.
     """
 
     encoded: Encoded
@@ -87,10 +88,17 @@ class Setup:
     tokens_per_batch: int
     target: Target | None = None
     eos_token_id: int | None = None
+    among: NDArray[np.int64] | None = None
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [n]: tokens that each row which is walked takes in a batch of rows of its length."""
+        return self.encoded.lengths if self.among is None else self.encoded.lengths[self.among]
 
     def batch(self, positions: NDArray[np.int64]) -> Batch:
-        """The rows at `positions`, on the device."""
-        inputs = self.task.collate(self.encoded, positions, self.pad_token_id, self.device)
+        """The rows at `positions`, counted among those that are walked, on the device."""
+        rows = positions if self.among is None else self.among[positions]
+        inputs = self.task.collate(self.encoded, rows, self.pad_token_id, self.device)
         labels = inputs.pop("labels")
         return Batch(inputs, labels, *self.task.answers(labels), lambda i: self.batch(positions[i : i + 1]))
 

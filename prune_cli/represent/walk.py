@@ -50,7 +50,7 @@ def walk(folder: Path, observed: Mapping[str, Observed], setup: Setup, *, save_m
     same batch limits the bytes are those of an uninterrupted walk, whatever the number of processes (CPU, the same
     number of threads). When the device runs out of memory, this batch and those that follow are halved.
     """
-    lengths, checkpoints = setup.encoded.lengths, setup.named.checkpoints
+    lengths, checkpoints = setup.lengths, setup.named.checkpoints
     n, e = len(lengths), len(checkpoints)
     dealt = list(batches(lengths, setup.batch_size, setup.tokens_per_batch))
     ends = np.cumsum([len(batch) for batch in dealt])  # where each ends in the order that is walked

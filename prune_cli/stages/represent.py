@@ -12,7 +12,8 @@ import numpy as np
 
 from prune_cli import tasks
 from prune_cli.artifacts import tensors
-from prune_cli.artifacts.code import digest_of_plugin
+from prune_cli.artifacts.code import digest_of_module, digest_of_plugin
+from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe, digest_value
 from prune_cli.data import fingerprints
 from prune_cli.data.groups import groups
@@ -47,6 +48,11 @@ class _Asked:
     def walks(self) -> bool:
         """Whether it is observed by the pass."""
         return self.kind.walks(self.opts)
+
+    @property
+    def landmarks(self) -> tuple[int, int] | None:
+        """Of how many rows it is computed, the others being estimated, and the seed they are drawn by; None: of all."""
+        return self.kind.landmarks(self.opts) if self.kind.landmarks else None
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,9 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     recipe = _recipe(asked, opts, rows, target, named, template)
     others = {"model": opts.model, "target": opts.target_data}
     places = {"rows": data, **{role: place for role, place in others.items() if place}}
+    for entry in asked:
+        if entry.landmarks and entry.landmarks[0] > len(rows):
+            raise PruneError(f"landmarks: {entry.landmarks[0]}; {data} has {len(rows)} rows; allowed: at most as many")
 
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
@@ -114,7 +123,7 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
                 write = partial(entry.kind.write, given=material, opts=entry.opts)
                 draft.cached(f"{entry.kind.name}.safetensors", write)
         walked = [entry for entry in asked if entry.walks]
-        lost = _walk(draft.path, walked, given, labels, opts) if walked else {}
+        lost = _walk(draft, walked, given, labels, opts) if walked else {}
         if not draft.joined:
             draft.about = {
                 "rows": len(rows),
@@ -124,6 +133,7 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
                 "space": {entry.kind.name: _space(entry, opts, named, template) for entry in asked},
                 "cut": lost,
+                **_estimated(draft.path, asked),
                 **({"groups": grouped[0]} if grouped else {}),
             }
     return done(outcome, draft)
@@ -183,6 +193,8 @@ def _recipe(
     code = {
         f"kind {entry.kind.name}": digest_of_plugin(sys.modules[entry.kind.module], CODE_OF_KINDS) for entry in asked
     }
+    if any(entry.landmarks for entry in asked):
+        code["landmarks"] = digest_of_module("prune_cli.represent.landmarks", (*CODE_OF_KINDS, "prune_cli.numeric"))
     return Recipe("represent", values, made_of, {**code, **task_code(opts.task)})
 
 
@@ -200,14 +212,22 @@ def _described(folder: Path, kind: Kind) -> dict[str, Any]:
     return {"features": kind.features, "tensors": shapes}
 
 
+def _estimated(folder: Path, asked: list[_Asked]) -> dict[str, Any]:
+    """How well a kind that is computed of some rows alone is estimated of the others, told and for the manifest."""
+    files = {entry.kind.name: folder / f"{entry.kind.name}.safetensors" for entry in asked if entry.landmarks}
+    found = {name: tensors.metadata(path)["landmarks"] for name, path in files.items()}
+    return {"landmarks": found} if found else {}
+
+
 def _walk(
-    folder: Path, walked: list[_Asked], given: _Rows, labels: list[Any], opts: Represent
+    draft: Draft, walked: list[_Asked], given: _Rows, labels: list[Any], opts: Represent
 ) -> dict[str, dict[str, int]]:
-    """One pass over checkpoints × batches for all the kinds that are observed.
+    """One pass over checkpoints × batches for all the kinds that are observed; another for one with landmarks.
 
     Returns how many of the rows, and of the target set's, were cut.
     """
     from prune_cli.models import load
+    from prune_cli.represent import landmarks
     from prune_cli.represent.walk import Observed, walk
     from prune_cli.tasks.tokens import pad_token_id, tell_cut
 
@@ -240,12 +260,20 @@ def _walk(
     if given.target:
         group = np.zeros(len(given.target), np.int64) if given.group is None else given.group
         setup = replace(setup, target=Target(setup_of("target", given.target), group))
-    observed = {}
-    for entry in walked:
+
+    def observed(entry: _Asked, setup: Setup) -> Observed:
         assert entry.kind.observe is not None  # it walks
         observer = entry.kind.observe(setup, entry.opts)
         specs = entry.kind.specs(observer.sizes(model), entry.opts)
-        backward = bool(entry.kind.needs & {"backward", "gradients"})
-        observed[entry.kind.name] = Observed(observer, specs, backward)
-    walk(folder, observed, setup, save_minutes=opts.save_minutes)
+        return Observed(observer, specs, bool(entry.kind.needs & {"backward", "gradients"}))
+
+    whole = {entry.kind.name: observed(entry, setup) for entry in walked if not entry.landmarks}
+    some = [entry for entry in walked if entry.landmarks]  # one at most, as it needs gradients
+    if not some:
+        walk(draft.path, whole, setup, save_minutes=opts.save_minutes)
+    for entry in some:
+        assert entry.landmarks is not None
+        few = landmarks.Landmarks(draft.path, entry.kind, *entry.landmarks)
+        few.walk(whole, partial(observed, entry), setup, save_minutes=opts.save_minutes)
+        draft.cached(f"{entry.kind.name}.safetensors", few.write)
     return lost

@@ -8,6 +8,8 @@ torch, and a name that starts with `_` is no kind. Optional are
 
 - `resolved(opts, task)`: the options with a task's own values for `auto`;
 - `wants_moments(opts)`: whether it needs the moments of Adam that training keeps with a checkpoint;
+- `landmarks(opts)`: of how many rows it is computed, and the seed by which these are drawn, its features of the others
+  being estimated (represent/landmarks.py); None: of all. Such a kind has a tensor `exact` [n, e], which says of which;
 - NOT_IN_SPACE: options that two representations may differ in and still be compared.
 """
 
@@ -55,6 +57,7 @@ class Kind:
     without_pass: Callable[[Any], bool] | None = None
     resolved: Callable[[Any, Any], Any] | None = None
     wants_moments: Callable[[Any], bool] | None = None
+    landmarks: Callable[[Any], tuple[int, int] | None] | None = None
     not_in_space: frozenset[str] = frozenset()
 
     def walks(self, opts: Any) -> bool:
@@ -105,6 +108,7 @@ def _declared_by(module: ModuleType) -> Kind:
         without_pass=getattr(module, "without_pass", None),
         resolved=getattr(module, "resolved", None),
         wants_moments=getattr(module, "wants_moments", None),
+        landmarks=getattr(module, "landmarks", None),
         not_in_space=frozenset(getattr(module, "NOT_IN_SPACE", ())),
     )
 

@@ -11,6 +11,8 @@ by: `group`; or `row`: not the mean over the target rows of a group, but the inf
 precondition: `none`; or `adam`: g_i is the step that Adam would take on the example (gradients/adam.py), as in LESS.
 The target's gradients are plain in any case.
 
+landmarks: of how many rows it is computed, and estimated for all others from these (represent/landmarks.py).
+
 Memory: for each group, as much as the trainable parameters. By row, for each target row at most as much as that, and
 for a short row on large matrices less, as its gradient is kept as factors (gradients/pairs.py): a target set that
 takes more than half of the device's memory is refused. The kind gradient has the products of any number of rows with
@@ -24,8 +26,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from msgspec import Meta
+
 from prune_cli.errors import PruneError
-from prune_cli.options import Help
+from prune_cli.options import Help, Seed
 from prune_cli.represent.kinds._shared import Params, Precondition
 from prune_cli.represent.observe import Batch, Setup, Target, Tensor, Watcher
 
@@ -42,10 +46,12 @@ if TYPE_CHECKING:
 TENSORS = {
     "influence": Tensor(
         ("g",), "float32", "influence on each group (or row) of the target set; higher: lowers its loss more"
-    )
+    ),
+    "exact": Tensor((), "float32", "1 where the influence was computed, 0 where it was estimated from other rows'"),
 }
 FEATURES = "influence"
 NEEDS = frozenset({"backward", "gold", "gradients", "head", "target"})
+NOT_IN_SPACE = ("landmarks", "seed")
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,22 @@ class Options:
         Literal["group", "row"],
         Help("On each group of target rows, or all of them where they have no groups (group), or on each row (row)."),
     ] = "group"
+    landmarks: Annotated[
+        int,
+        Meta(ge=0, le=10_000),  # three matrices of 10,000 × 10,000 take 2.4 GB
+        Help("Compute it of so many rows, drawn at random, and estimate it of the others; 0: compute it of every row."),
+    ] = 0
+    seed: Seed = 0
 
 
 def wants_moments(opts: Options) -> bool:
     """Whether steps of Adam are taken, which need its moments."""
     return opts.precondition == "adam"
+
+
+def landmarks(opts: Options) -> tuple[int, int] | None:
+    """Of how many rows it is computed, and the seed by which these are drawn."""
+    return (opts.landmarks, opts.seed) if opts.landmarks else None
 
 
 def observe(setup: Setup, opts: Options) -> Influence:
@@ -81,7 +98,7 @@ def observe(setup: Setup, opts: Options) -> Influence:
 
 
 class Influence(Watcher):
-    """Observes `influence` [b, g] on a target set of g groups, or g rows."""
+    """Observes `influence` [b, g] on a target set of g groups, or g rows, and `exact` [b]."""
 
     def __init__(self, target: Target, opts: Options) -> None:
         from prune_cli.gradients.per_example import PerExample
@@ -218,4 +235,5 @@ class Influence(Watcher):
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The batch's influence on each group, or row."""
         self._examples.finish()
-        return {"influence": self._products.finish()}
+        influence = self._products.finish()
+        return {"influence": influence, "exact": influence.new_ones(len(batch))}
