@@ -19,10 +19,11 @@ RUN := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)
 TEST := $(RUN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all lint test test-all bench bench-fidelity bench-start bench-landmarks bench-rows bench-peers bench-select study study-language gpu gpu-wheels fmt clean
+.PHONY: help install demo demo-all lint test test-all bench bench-fidelity bench-landmarks bench-start bench-rows bench-peers
+.PHONY: bench-select study study-selections study-language gpu gpu-wheels fmt clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv and install prune into it
 
@@ -84,6 +85,12 @@ bench-select: ## selections at their sizes, beside apricot, submodlib and gist-s
 
 study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
 	$(RUN)/python -m tests.studies.comments --data $(PRUNE_DATA)
+
+study-selections: $(ENCODER) ## every method that fits against random (PRUNE_DATA: sst2/, cad/, dynahate/; PRUNE_MODEL: language too; a night)
+	$(RUN)/python -m tests.studies.selections sst2 --data $(PRUNE_DATA)
+	$(RUN)/python -m tests.studies.selections comments --data $(PRUNE_DATA)
+	$(if $(PRUNE_MODEL),$(RUN)/python -m tests.studies.selections instructions --data $(PRUNE_DATA) --model $(PRUNE_MODEL))
+	$(if $(PRUNE_MODEL),$(RUN)/python -m tests.studies.selections dialogues --data $(PRUNE_DATA) --model $(PRUNE_MODEL))
 
 study-language: $(INSTALLED) ## prune for a language model (PRUNE_DATA: alpaca/, gsm8k/, dialogsum/; PRUNE_MODEL; hours)
 	$(RUN)/python -m tests.studies.language instructions --data $(PRUNE_DATA) --model $(PRUNE_MODEL)

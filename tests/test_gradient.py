@@ -17,6 +17,7 @@ from prune_cli.errors import PruneError
 from prune_cli.gradients import capture, factors, projection
 from prune_cli.gradients.norms import Norms
 from prune_cli.represent.kinds import gradient as gradient_kind
+from prune_cli.represent.kinds import load, space
 from prune_cli.represent.kinds.gradient import Gradient, Options
 from prune_cli.represent.observe import Batch, Setup
 from prune_cli.tasks import classification
@@ -451,6 +452,7 @@ def test_norms_are_those_asked_for() -> None:
     assert torch.equal(exact["gradient"], rough["gradient"])
     assert torch.allclose(rough["grad_norm"].float(), rough["gradient"].norm(dim=1))
     assert not torch.allclose(exact["grad_norm"], rough["grad_norm"], rtol=1e-3)
+    assert space(load("gradient"), {"dim": 64, "norms": "exact"}) == {"dim": 64}  # so both can be compared
     with pytest.raises(PruneError, match="norms: sketched"):
         gradient_kind.observe(setup_of(model), Options(norms="sketched", precondition="adam"))
 

@@ -387,6 +387,7 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
         ("methods = [", 'reference = "./none"\nmethods = [', "reference: no such folder: "),
         ("methods = [", "proxy = 3\nmethods = [", "proxy: 3; allowed: text"),
         ('"random"', '"ifd"', "methods: ifd: unprompted; rows of the task classification have no prompt"),
+        ('"random"', '"perplexity"', "model has no trained head; leave perplexity out"),
         (
             '"random"',
             '{method = "less", balance = "keep", balance_by = "sex"}',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,13 @@ def can_be_judged(named: models.NamedModel, task: str) -> bool:
     return task not in tasks.names() or models.has_head(named, tasks.load(task).AUTO_MODEL)
 
 
+def _is_headless(model: str, task: str) -> bool:
+    """Whether a model lacks a trained head for a task; of one that is not there that is told elsewhere."""
+    with suppress(PruneError):
+        return not can_be_judged(models.find(model), task)
+    return False
+
+
 def _representations(plan: Plan) -> Iterator[str]:
     """Whether the rows can be represented as the file and its methods ask."""
     yield from _checkpoints("represent", plan.represent.checkpoints, plan.warmup)
@@ -162,7 +170,7 @@ def _representations(plan: Plan) -> Iterator[str]:
         yield from (f"{name}.{problem}" for problem in options.idle(getattr(plan, name), plan.task))
     asked = sorted({kind for method in plan.methods.values() for kind in method.kinds})
     yield from (f"represent.{problem}" for problem in kinds.of_others(plan.represent.kind_options, asked))
-    told = False
+    told, not_offered = False, kinds.OF_TASK - tasks.load(plan.task).OFFERS
     for method in plan.methods.values():
         where = f"methods: {method.name}"
         if "checkpoints" in method.represent_options:
@@ -170,9 +178,12 @@ def _representations(plan: Plan) -> Iterator[str]:
             yield from _checkpoints(f"{where}: represent_options", given, plan.warmup)
         if _wants_moments(method, plan) and (lacking := _lacks_moments(method, plan)):
             yield f"{where}: moments of Adam are needed, and {lacking}"
+        unmet = [(kind, need) for kind in method.kinds for need in sorted(kinds.load(kind).needs & not_offered)]
+        yield from (f"{where}: {kind}; rows of the task {plan.task} have no {need}" for kind, need in unmet)
+        headed = [kind for kind in method.kinds if "head" in kinds.load(kind).needs]
+        if method.model and headed and not unmet and _is_headless(plan.reference, plan.task):
+            yield f"{where}: {headed[0]}; the reference {plan.reference} has no trained head; leave {method.name} out"
         for kind in method.kinds:
-            for need in sorted(kinds.load(kind).needs & kinds.OF_TASK - tasks.load(plan.task).OFFERS):
-                yield f"{where}: {kind}; rows of the task {plan.task} have no {need}"
             if not told and (problem := _recorded_problem(kind, method, plan)):
                 told = True
                 yield problem

