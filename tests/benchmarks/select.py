@@ -3,7 +3,7 @@
     python -m tests.benchmarks.select [--share 1.0] [--peer-rows 5000] [--only NAME,NAME]
 
 Each figure is from a process of its own, on rows in clusters, drawn anew (seed 0) into a temporary file and read from
-there. First the ratios to each peer that is installed, at a number of rows that it can do; then the sizes that
+there. Times are processor seconds, all threads together: a busy machine changes them little. First the ratios to each peer that is installed, at a number of rows that it can do; then the sizes that
 prune is made for, times `--share`. A value is what the selection maximises: minus the radius for k_center, the
 objective for facility_location and gist, log det for k_dpp. `make bench-select` installs the peers in an environment of
 its own. A plain loop, one pass over all rows for each pick, stands for the published scripts of k-center.
@@ -77,10 +77,10 @@ def main() -> None:
             if case.method == "gist":
                 keep = min(case.keep, n)
             path = draw(folder / "rows.npy", n, case)
-            began = time.perf_counter()
+            began = time.process_time()
             for start in range(0, n, 4096):
                 np.load(path, mmap_mode="r")[start : start + 4096].sum()
-            reading = time.perf_counter() - began
+            reading = time.process_time() - began
             found = measured(f"prune {case.method}", path, keep)
             print(
                 f"  {case.method:18} {n:>9,} × {case.d} {case.dtype}, {keep:,} kept: {found['seconds']:8.1f} s, "
@@ -123,7 +123,7 @@ def draw(path: Path, n: int, case: Case) -> Path:
 
 
 def measured(name: str, path: Path, keep: int) -> dict[str, float]:
-    """Seconds, value and peak memory in bytes, from a process of its own."""
+    """Processor seconds, value and peak memory in bytes, from a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.select", "--one", name, str(path), str(keep)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -142,9 +142,9 @@ def one(name: str, path: Path, keep: int) -> dict[str, float]:
     run = ours(method) if library == "prune" else PEERS[name]
     if library not in ("prune", "plain"):
         import_module(library)
-    began = time.perf_counter()
+    began = time.process_time()
     picks = run(features, score, keep)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     return {"seconds": seconds, "value": value(method, features, score, picks)}
 
 
