@@ -12,7 +12,7 @@ from prune_cli.numeric.blocks import Array, row_blocks
 
 def unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale each vector of a block […, d] to length one; zeros stay."""
-    norms = np.linalg.norm(block, axis=-1, keepdims=True)
+    norms = np.sqrt(np.einsum("...d,...d->...", block, block))[..., None]
     return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)
 
 
