@@ -59,6 +59,7 @@ def select(
     if how == "sparse" or (how == "auto" and n > EXACT):
         positions, gained = _sparse(alike, n_keep)
     else:
+        alike.hold()
         best = np.zeros(n, np.float32)
 
         def gains(some: NDArray[np.int64]) -> NDArray[np.float64]:
