@@ -97,7 +97,8 @@ def main() -> None:
             print(
                 f"  {case.method:18} {n:>9,} × {case.d} {case.dtype}, {keep:,} kept: {found['seconds']:8.1f} s, "
                 f"{found['peak'] / 1e6:6,.0f} MB; the file has {path.stat().st_size / 1e6:,.0f} MB, read once in "
-                f"{reading:.1f} s"
+                f"{reading:.1f} s",
+                flush=True,
             )
 
 
