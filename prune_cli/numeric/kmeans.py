@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prune_cli.numeric.blocks import Array, row_blocks
 from prune_cli.numeric.views import Drawn
 
-WHOLE = 2**28  # numbers that are clustered: 1 GiB as float32
+WHOLE = 2**27  # numbers that are clustered: 512 MiB as float32, and scikit-learn takes as much again
 START = 64  # rows for each cluster that the start is chosen among
 ROUNDS = 50  # at most
 
@@ -19,9 +19,9 @@ def fit(features: Array, k: int, rng: np.random.Generator) -> NDArray[np.float64
     """Centroids of features [n, d]: float64 [k, d], or [n, d] where k is above n.
 
     Lloyd's algorithm until it is stable, 50 rounds at most, from a k-means++ start among 64 k rows drawn at random:
-    among all rows it takes longer than the rounds, and ends less than 1% lower. Where the rows hold more than 2²⁸
-    numbers (n × d), only a random draw of them that holds as many is clustered: a float32 copy of 1 GiB. It runs on one
-    thread: with three or more, the order of sums, and so the last digits of the centroids, would differ from run to
+    among all rows it takes longer than the rounds, and ends less than 1% lower. Where the rows hold more than 2²⁷
+    numbers (n × d), only a random draw of them that holds as many is clustered: a float32 copy of 512 MiB. It runs on
+    one thread: with three or more, the order of sums, and so the last digits of the centroids, would differ from run to
     run.
     """
     from sklearn.cluster import KMeans, kmeans_plusplus
