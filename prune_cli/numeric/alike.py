@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import Array, single_blocks
+from prune_cli.numeric.blocks import IN_MEMORY, Array, single_blocks
 from prune_cli.numeric.products import held
 
+TOGETHER = 512  # rows that the similarities of all to are worked out to at a time, where all are kept
 CELLS = 2**18  # of a block of similarities: 1 MiB, which stays in a processor's cache
 
 
@@ -25,13 +26,29 @@ class Alike:
         self.cosine = metric == "cosine"
         self._squares = np.concatenate([(block**2).sum(axis=1) for _, block in single_blocks(self.rows)])
         self.most = 1.0 if self.cosine else 2 * float(np.sqrt(self._squares.max()))
+        self._all: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Rows."""
         return len(self.rows)
 
+    def hold(self) -> None:
+        """Keep all similarities, which are symmetric, where they take no more than 256 MiB, to work each out once."""
+        n = len(self)
+        if 4 * n * n > IN_MEMORY:
+            return
+        every = np.empty((n, n), np.float32)
+        for start in range(0, n, TOGETHER):
+            some = np.arange(start, min(start + TOGETHER, n))
+            for where, similarity in self.to(some):
+                every[where, some[0] : some[-1] + 1] = similarity
+        self._all = every
+
     def to(self, some: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Which rows, and their similarity to some of them [rows, some]."""
+        """Which rows, and their similarity to some of them [rows, some], the caller's to change."""
+        if self._all is not None:
+            yield slice(0, len(self)), self._all[some].T
+            return
         columns = np.asarray(self.rows[some], np.float32).T
         step = max(1, CELLS // len(some))
         for where, block in single_blocks(self.rows):

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-NUMBERS = 2**22  # in a block: 32 MiB as float64
+NUMBERS = 2**22  # in a block and what is made of it: 32 MiB as float64
+CACHED = 2**18  # in a block alone, where 64 rows have no more: 2 MiB, which stay in a processor's cache
 IN_MEMORY = 2**28  # bytes: a copy beyond 256 MiB goes to disk
 
 
@@ -33,7 +34,7 @@ def row_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArray[n
 
     beside: how many numbers the caller makes of a row, where these may be more than it has.
     """
-    rows = max(1, NUMBERS // max(1, math.prod(array.shape[1:]), beside))
+    rows = _together(array, beside)
     for start in range(0, len(array), rows):
         where = slice(start, start + rows)
         yield where, np.asarray(array[where], np.float64)
@@ -41,10 +42,16 @@ def row_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArray[n
 
 def single_blocks(array: Array, beside: int = 0) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """The same blocks as row_blocks, as float32: for distances and products that are compared, not reported."""
-    rows = max(1, NUMBERS // max(1, math.prod(array.shape[1:]), beside))
+    rows = _together(array, beside)
     for start in range(0, len(array), rows):
         where = slice(start, start + rows)
         yield where, np.asarray(array[where], np.float32)
+
+
+def _together(array: Array, beside: int) -> int:
+    """How many rows make a block."""
+    numbers = max(1, math.prod(array.shape[1:]))
+    return max(1, min(max(64, CACHED // numbers), NUMBERS // max(numbers, beside)))
 
 
 def table(shape: tuple[int, ...]) -> NDArray[np.float32]:

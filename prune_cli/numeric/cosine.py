@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from prune_cli.numeric.blocks import Array, row_blocks
 
 
+def lengths(block: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The length of each vector of a block […, d]."""
+    return np.sqrt(np.einsum("...d,...d->...", block, block))
+
+
 def unit(block: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale each vector of a block […, d] to length one; zeros stay."""
-    norms = np.linalg.norm(block, axis=-1, keepdims=True)
+    norms = lengths(block)[..., None]
     return np.divide(block, norms, out=np.zeros_like(block), where=norms > 0)
 
 
@@ -23,8 +28,11 @@ def similarities(
 
     Yields which target rows, which rows, and their cosines [target rows, rows]; 0 where either is a row of zeros.
     """
-    scaled = unit if normalize else np.asarray
     for targets, target_block in row_blocks(target_features):
-        aims = scaled(target_block)
+        aims = unit(target_block) if normalize else target_block
         for rows, block in row_blocks(features, beside=len(aims)):
-            yield targets, rows, aims @ scaled(block).T
+            found = aims @ block.T
+            if normalize:
+                norms = lengths(block)
+                found /= np.where(norms > 0, norms, 1)
+            yield targets, rows, found

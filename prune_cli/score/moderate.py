@@ -35,9 +35,10 @@ def score(
     names, member = np.unique(label, return_inverse=True)
     centres = np.zeros((len(names), rows.shape[1]))
     for some, block in row_blocks(rows):
-        np.add.at(centres, member[some], block)
+        centres += (np.arange(len(names))[:, None] == member[some]).astype(np.float64) @ block
     centres /= np.bincount(member)[:, None]
     distance = np.empty(len(rows))
     for some, block in row_blocks(rows):
-        distance[some] = np.linalg.norm(block - centres[member[some]], axis=1)
+        apart = block - centres[member[some]]
+        distance[some] = np.sqrt(np.einsum("bd,bd->b", apart, apart))
     return -np.abs(distance - np.median(distance))

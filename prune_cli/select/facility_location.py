@@ -6,13 +6,14 @@ is negative, or (1 + cos) / 2; what is added to all similarities changes no pick
 
 Source: facility location as in Lin and Bilmes 2011, ACL; with weights, on gradients, within each label, it is CRAIG,
 Mirzasoleiman et al. 2020, arXiv 1906.01827, algorithm 1.
-Differs: with how=sparse, and with how=auto above 20,000 rows, a row knows only its nearest rows, and counts as served
-by its farthest one of them until a nearer one is kept. f is then within 1% of that of all pairs on the sizes where both
-were run.
+Differs: with how=sparse, and with how=auto above 8,192 rows if 1 in 64 is kept or more, a row knows only its nearest
+rows, and counts as served by its farthest one of them until a nearer one is kept. f is then within 1% of that of all
+pairs on the sizes where both were run.
 
-how=exact looks at all pairs once, a block at a time, and at more where gains change much; how=stochastic takes the best
-of a random draw at each pick. It runs on any representation, all checkpoints side by side or averaged. Rows come in the
-order of picking. A smaller budget is the beginning of a larger one with how=exact, not with the others.
+how=exact works out all pairs once and keeps those of up to 8,192 rows; of more rows it works many out again.
+how=stochastic takes the best of a random draw at each pick. It runs on any representation, all checkpoints side by side
+or averaged. Rows come in the order of picking. A smaller budget is the beginning of a larger one with how=exact, not
+with the others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from prune_cli.numeric.neighbours import with_distances
 from prune_cli.numeric.vectors import Checkpoints, vectors
 from prune_cli.numeric.views import Centred
 
-EXACT = 20_000  # rows
+EXACT = 8192  # rows, whose similarities are all kept in memory
 KNOWN = 8  # times n / n_keep: so many nearest rows of each are known, so that about eight kept rows are among them
 LEAST, MOST = 64, 512
 
@@ -56,9 +57,10 @@ def select(
     n = len(features)
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=metric == "cosine")
     alike = Alike(rows if metric == "cosine" else Centred(rows), metric)
-    if how == "sparse" or (how == "auto" and n > EXACT):
+    if how == "sparse" or (how == "auto" and n > EXACT and n_keep * MOST >= n * KNOWN):
         positions, gained = _sparse(alike, n_keep)
     else:
+        alike.hold()
         best = np.zeros(n, np.float32)
 
         def gains(some: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array, column, single_blocks
+from prune_cli.numeric.products import held
 from prune_cli.numeric.vectors import Checkpoints, Normalize, vectors
 from prune_cli.numeric.views import Centred
 
@@ -41,7 +42,7 @@ def select(
     from 0, a row is nearest to, and `distance` to it. With a balance they are within the row's label or group.
     """
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize)
-    near = _Nearest(Centred(rows))  # far from the origin ‖x‖² − 2x·c + ‖c‖² would lose its digits
+    near = _Nearest(held(Centred(rows)))  # far from the origin ‖x‖² − 2x·c + ‖c‖² would lose its digits
     picked, gained = [near.central()], [np.nan]
     while len(picked) < n_keep:
         # Distances only fall. One pass brings all up to date, and the rows of the largest make a pool. As long as

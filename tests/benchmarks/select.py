@@ -3,10 +3,12 @@
     python -m tests.benchmarks.select [--share 1.0] [--peer-rows 5000] [--only NAME,NAME]
 
 Each figure is from a process of its own, on rows in clusters, drawn anew (seed 0) into a temporary file and read from
-there. First the ratios to each peer that is installed, at a number of rows that it can do; then the sizes that
-prune is made for, times `--share`. A value is what the selection maximises: minus the radius for k_center, the
-objective for facility_location and gist, log det for k_dpp. `make bench-select` installs the peers in an environment of
-its own. A plain loop, one pass over all rows for each pick, stands for the published scripts of k-center.
+there. Times are processor seconds, all threads together: a busy machine changes them little. First the ratios to each
+peer that is installed, at a number of rows that it can do; then the sizes that prune is made for, times `--share`. A
+value is what the selection maximises: minus the radius for k_center, the objective for facility_location and gist, log
+det for k_dpp, minus the mean squared distance to a centroid for centroids, which are k-means itself: so many are kept.
+`make bench-select` installs the peers in an environment of its own. A plain loop, one pass over all rows for each pick,
+stands for the published scripts of k-center. The target set of less and rds has 50 rows, in 5 groups.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prune_cli.numeric.kmeans import assign, fit
+
 Features = NDArray[Any]
-Picks = NDArray[np.int64]
+Picks = NDArray[Any]  # positions, or centroids
 Run = Callable[[Features, NDArray[np.float64], int], Picks]
 
 
@@ -44,11 +48,19 @@ class Case:
     dtype: str = "float32"
 
 
+SCORES = ("less", "rds", "memorization", "moderate", "prototypicality")
 CASES = (
     Case("k_center", 200_000, 128, 20_000),
     Case("facility_location", 100_000, 128, 10_000),
     Case("k_dpp", 50_000, 128, 2_000),
     Case("gist", 500_000, 128, 100),
+    Case("centroids", 100_000, 256, 100),
+    Case("less", 1_000_000, 1024, 100_000, "float16"),
+    Case("rds", 1_000_000, 1024, 100_000, "float16"),
+    Case("memorization", 1_000_000, 1024, 100_000, "float16"),
+    Case("top", 1_000_000, 1024, 100_000, "float16"),
+    Case("kmeans", 1_000_000, 1024, 100_000, "float16"),
+    Case("prototypicality", 1_000_000, 1024, 100_000, "float16"),
     Case("ccs", 1_000_000, 1024, 100_000, "float16"),
     Case("moderate", 1_000_000, 1024, 100_000, "float16"),
     Case("semdedup", 1_000_000, 1024, 500_000, "float16"),
@@ -76,23 +88,24 @@ def main() -> None:
             n, keep = max(2, int(case.n * given.share)), max(1, int(case.keep * given.share))
             if case.method == "gist":
                 keep = min(case.keep, n)
-            path = draw(folder / "rows.npy", n, case)
-            began = time.perf_counter()
+            path = draw(folder, n, case)
+            began = time.process_time()
             for start in range(0, n, 4096):
                 np.load(path, mmap_mode="r")[start : start + 4096].sum()
-            reading = time.perf_counter() - began
+            reading = time.process_time() - began
             found = measured(f"prune {case.method}", path, keep)
             print(
                 f"  {case.method:18} {n:>9,} × {case.d} {case.dtype}, {keep:,} kept: {found['seconds']:8.1f} s, "
                 f"{found['peak'] / 1e6:6,.0f} MB; the file has {path.stat().st_size / 1e6:,.0f} MB, read once in "
-                f"{reading:.1f} s"
+                f"{reading:.1f} s",
+                flush=True,
             )
 
 
 def beside_peers(case: Case, folder: Path, n: int) -> None:
     """Print the ratios to each peer that is installed."""
     peers = [name for name in PEERS if name.endswith(" " + case.method)]
-    path = draw(folder / "rows.npy", n, case)
+    path = draw(folder, n, case)
     keep = case.keep if case.method == "gist" else max(1, n * case.keep // case.n)
     own = measured(f"prune {case.method}", path, keep) if peers else {}
     for name in peers:
@@ -110,20 +123,25 @@ def beside_peers(case: Case, folder: Path, n: int) -> None:
         )
 
 
-def draw(path: Path, n: int, case: Case) -> Path:
-    """Write n rows in clusters as a NumPy file."""
+def draw(folder: Path, n: int, case: Case) -> Path:
+    """A NumPy file of n rows in clusters, which is written unless an earlier case has drawn the same."""
+    path = folder / f"{n}-{case.d}-{case.dtype}.npy"
+    if path.exists():
+        return path
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(200, case.d)).astype(np.float32)
+    centres = rng.standard_normal((200, case.d), np.float32)
     rows = np.lib.format.open_memmap(path, "w+", case.dtype, (n, case.d))
     for start in range(0, n, 8192):
         size = min(8192, n - start)
-        rows[start : start + size] = centres[rng.integers(0, 200, size)] + 0.5 * rng.normal(size=(size, case.d))
+        rows[start : start + size] = (
+            centres[rng.integers(0, 200, size)] + rng.standard_normal((size, case.d), np.float32) / 2
+        )
     rows.flush()
     return path
 
 
 def measured(name: str, path: Path, keep: int) -> dict[str, float]:
-    """Seconds, value and peak memory in bytes, from a process of its own."""
+    """Processor seconds, value and peak memory in bytes, from a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.select", "--one", name, str(path), str(keep)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -140,31 +158,41 @@ def one(name: str, path: Path, keep: int) -> dict[str, float]:
     library, method = name.split()
     score = np.random.default_rng(1).random(len(features))
     run = ours(method) if library == "prune" else PEERS[name]
-    if library not in ("prune", "plain"):
-        import_module(library)
-    began = time.perf_counter()
+    if library != "plain":
+        import_module("sklearn.cluster" if library == "prune" else library)  # outside the time
+    began = time.process_time()
     picks = run(features, score, keep)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     return {"seconds": seconds, "value": value(method, features, score, picks)}
 
 
 def ours(method: str) -> Run:
     """The selection, or the score and its highest rows."""
+    if method == "centroids":
+        return centroids
     from prune_cli.methods import method as methods
 
-    chosen = methods.load("score" if method == "moderate" else "select", method)
+    stage = "score" if method in SCORES else "select"
+    chosen = methods.load(stage, method)
 
     def run(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
         every = {"features": features, "score": score, "n_keep": keep, "rng": np.random.default_rng(0)}
         every["label"] = np.arange(len(features)) % 3
+        every["trajectory"], every["learning_rate"] = features[:, None], np.ones(1)
+        every["target_features"], every["target_group"] = features[:50], np.arange(50) // 10
+        every["target_trajectory"], every["grad_norm"] = features[:50, None], score[:, None]
         found = chosen.function(**{key: every[key] for key in chosen.inputs if key in every})
-        return found[0] if method != "moderate" else np.argsort(-found, kind="stable")[:keep]
+        if stage == "score":
+            return np.argsort(-found, kind="stable")[:keep]
+        return found[0] if isinstance(found, tuple) else found
 
     return run
 
 
 def value(method: str, features: Features, score: NDArray[np.float64], picks: Picks) -> float:
     """What the selection maximises, where it maximises something and the rows are few enough to say."""
+    if method == "centroids":
+        return float(-assign(features, picks)[1].mean())
     if len(features) > 20_000 or method not in ("k_center", "facility_location", "k_dpp", "gist"):
         return float("nan")
     x = np.asarray(features, np.float64)
@@ -178,6 +206,35 @@ def value(method: str, features: Features, score: NDArray[np.float64], picks: Pi
     if method == "gist":
         return float(score[picks].sum() + apart[np.triu_indices(len(kept), 1)].min())
     return float(-apart.min(axis=1).max() if method == "k_center" else -apart.min(axis=1).sum())
+
+
+def centroids(features: Features, score: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
+    """The centroids of k-means, as the methods cluster."""
+    return fit(features, keep, np.random.default_rng(0))
+
+
+def faiss_centroids(features: Features, score: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
+    """All rows, 25 rounds at most, from a k-means++ start."""
+    import faiss  # type: ignore[import-not-found]  # in an environment of its own
+
+    start = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
+    model = faiss.Kmeans(
+        features.shape[1],
+        keep,
+        seed=0,
+        max_points_per_centroid=len(features),
+        early_stop_threshold=1e-4,
+        init_method=start,
+    )
+    model.train(np.asarray(features, np.float32))
+    return np.asarray(model.centroids, np.float64)
+
+
+def sklearn_centroids(features: Features, score: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
+    """As it comes: all rows, for the start too."""
+    from sklearn.cluster import KMeans
+
+    return np.asarray(KMeans(keep, random_state=0).fit(features).cluster_centers_, np.float64)
 
 
 def plain_k_center(features: Features, score: NDArray[np.float64], keep: int) -> Picks:
@@ -238,6 +295,8 @@ PEERS: dict[str, Run] = {
     "submodlib facility_location": submodlib_facility,
     "submodlib k_dpp": submodlib_determinant,
     "gist gist": gist_select,
+    "faiss centroids": faiss_centroids,
+    "sklearn centroids": sklearn_centroids,
 }
 
 
