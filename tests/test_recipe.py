@@ -45,6 +45,7 @@ DEFAULTS = {
         "k_dpp": {"epsilon": 1e-4, "checkpoints": "side", "normalize": True},
         "kmeans": {"k": 100, "checkpoints": "side", "normalize": False},
         "mig": {"k": 100, "threshold": 0.9, "power": 0.8, "checkpoints": "side"},
+        "near_duplicates": {"ngrams": 3, "threshold": 0.8},
         "novel": {"proximity": 1.0, "density": 0.5, "k": 10, "counted": 100, "checkpoints": "side"},
         "omp": {"penalty": 0.5, "checkpoints": "side", "normalize": False},
         "round_robin": {"checkpoints": "side"},

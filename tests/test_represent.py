@@ -140,7 +140,7 @@ def test_the_recipe_has_what_values_depend_on(made: Path, data: Path, tmp_path: 
     shared = {"task", "kind", "checkpoints", "max_length", "precision"}
     assert set(recipe(tmp_path / "dynamics")) == {*shared, "dynamics"}
     assert set(recipe(tmp_path / "hidden")) == {*shared, "layer", "pooling", "dtype"}
-    own = {"params", "precondition", "projection", "dim", "dtype", "seed"}
+    own = {"params", "precondition", "norms", "dim", "dtype", "seed"}
     assert set(recipe(tmp_path / "gradient")) == {*shared, *own}
     assert recipe(tmp_path / "hidden")["pooling"] == "mean"  # the task's own
 

@@ -313,7 +313,11 @@ def test_every_method_can_be_balanced(name, balance):
             "score": rng(1).permutation(40) / 7,
             "features": rng(2).normal(size=(40, 3)),
             "target_features": rng(3).normal(size=(6, 3)),
+            "text": [f"row {i} of forty, with words of its own: {'abcdefgh'[i % 8] * (i + 1)}" for i in range(40)],
         }
+        if name == "tsds":  # needs every checkpoint
+            every |= {"trajectory": rng(2).normal(size=(40, 2, 3)), "learning_rate": np.ones(2)}
+            every["target_trajectory"] = rng(3).normal(size=(6, 2, 3))
         arguments = {key: every[key] for key in method.inputs if key in every}
         rows = run_balanced(method, arguments | method.defaults, label, n_keep, balance, 40).positions
         assert len(set(rows.tolist())) == n_keep == len(rows)
