@@ -184,13 +184,15 @@ def test_assigning_agrees_with_all_distances(monkeypatch):
     np.testing.assert_allclose(distance, table.min(axis=1), rtol=1e-12)
 
 
-def test_a_draw_finds_the_clusters_that_the_whole_finds(monkeypatch):
+def test_a_draw_finds_the_clusters_that_the_whole_finds(monkeypatch, capsys):
     """Beyond the size limit the distances to the centroids found add up to at most 5% more than below it."""
     centres = rng().normal(size=(20, 8)) * 3
     features = (centres[rng(1).integers(0, 20, 5000)] + rng(2).normal(size=(5000, 8))).astype(np.float16)
     whole = score("prototypicality", features, rng(3), k=20)
+    assert not capsys.readouterr().err
     monkeypatch.setattr(_kmeans, "WHOLE", 2000 * 8)
     drawn = score("prototypicality", features, rng(3), k=20)
+    assert "k-means: centroids of 2,000 of 5,000 rows, drawn at random" in capsys.readouterr().err
     assert whole.sum() < drawn.sum() * 1.05
     assert drawn.sum() < whole.sum() * 1.05
     again = score("prototypicality", features, rng(3), k=20)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array, row_blocks
 from prune_cli.numeric.views import Drawn
+from prune_cli.runtime.progress import note
 
 WHOLE = 2**27  # numbers that are clustered: 512 MiB as float32, and scikit-learn takes as much again
 START = 64  # rows for each cluster that the start is chosen among
@@ -34,7 +35,10 @@ def fit(features: Array, k: int, rng: np.random.Generator) -> NDArray[np.float64
     with threadpool_limits(1), warnings.catch_warnings():
         # with fewer distinct rows than k some clusters stay empty, which the callers can live with
         warnings.simplefilter("ignore", ConvergenceWarning)
-        rows = _copied(features if n * d <= WHOLE else Drawn(features, _some(n, max(k, WHOLE // d), rng)))
+        some = _some(n, n if n * d <= WHOLE else max(k, WHOLE // d), rng)
+        if len(some) < n:
+            note(f"k-means: centroids of {len(some):,} of {n:,} rows, drawn at random; all take too much memory")
+        rows = _copied(features if len(some) == n else Drawn(features, some))
         start, _ = kmeans_plusplus(rows[_some(len(rows), START * k, rng)], k, random_state=seed)
         model = KMeans(k, init=start, n_init=1, max_iter=ROUNDS, copy_x=False).fit(rows)
     centroids: NDArray[np.float64] = model.cluster_centers_.astype(np.float64)
