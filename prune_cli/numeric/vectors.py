@@ -82,7 +82,7 @@ def vectors(
     checkpoints: str = "side",
     normalize: bool = False,
 ) -> Array:
-    """Rows as vectors [n, d] of features [n, e × k], the checkpoints side by side.
+    """Rows as vectors [n, d] of features [n, e × k], or [n, e, k], the checkpoints side by side.
 
     learning_rate [e] weighs the checkpoints; where all are zero they weigh alike. scale [n, e]: what the features of a
     row at a checkpoint are to be multiplied by. checkpoints: `side`, `mean`, or `each`, by which the inner product of

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import row_blocks, table
-from prune_cli.numeric.directions import Directions
 from prune_cli.numeric.transport import unbalanced_masses
+from prune_cli.numeric.vectors import vectors
 
 
 def score(
@@ -39,8 +39,8 @@ def score(
 
     learning_rate [e]. scale [n, e] and target_scale [m, e], what the vectors are stored divided by, change no cosine.
     """
-    targets = Directions(target_trajectory, learning_rate)[:]
+    targets = vectors(target_trajectory, learning_rate, checkpoints="each")[:]
     cosine = table((len(trajectory), len(targets)))
-    for rows, block in row_blocks(Directions(trajectory, learning_rate), beside=len(targets)):
+    for rows, block in row_blocks(vectors(trajectory, learning_rate, checkpoints="each"), beside=len(targets)):
         cosine[rows] = block @ targets.T
     return unbalanced_masses(cosine, epsilon, penalty)

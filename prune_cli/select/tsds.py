@@ -26,8 +26,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array, row_blocks, single_blocks
-from prune_cli.numeric.directions import Directions
 from prune_cli.numeric.ranked import likeness, positions, ranked
+from prune_cli.numeric.vectors import vectors
 from prune_cli.numeric.views import Drawn
 
 C = 5.0  # what distances are divided by
@@ -53,7 +53,8 @@ def select(
     learning_rate [e]. scale [n, e] and target_scale [m, e], what the vectors are stored divided by, change nothing.
     Columns: `chance`, and `density` where it was needed.
     """
-    rows, targets = Directions(trajectory, learning_rate), Directions(target_trajectory, learning_rate)[:]
+    rows = vectors(trajectory, learning_rate, checkpoints="each")
+    targets = vectors(target_trajectory, learning_rate, checkpoints="each")[:]
     n, m = len(rows), len(targets)
     numbers = ranked(rows, targets, min(neighbours, n))
     near, distance = positions(numbers), _distance(likeness(numbers))

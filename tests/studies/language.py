@@ -41,24 +41,7 @@ METHODS = {
     "instructions": ['"longest"', '"rds"', '"ifd"', ADAM],
     "dialogues": [f'"{name}"' for name in "rds memorization s2l less".split()],
 }
-PIPELINE = """
-task = "generation"
-skip_bad = "bad.jsonl"
-train = "train.jsonl"
-validation = "validation.jsonl"
-model = "{model}"
-methods = [
-    "none",
-    "full",
-    "random",
-    {methods},
-]
-keep = [{keep}]
-seeds = [0, 1]
-
-[tests]
-{tests}
-
+SETTINGS = """
 [warmup]
 max_length = 1024
 tune = "lora"
@@ -84,6 +67,27 @@ accumulate = 4
 batch_size = 8
 max_new_tokens = {max_new_tokens}
 """
+PIPELINE = (
+    """
+task = "generation"
+skip_bad = "bad.jsonl"
+train = "train.jsonl"
+validation = "validation.jsonl"
+model = "{model}"
+methods = [
+    "none",
+    "full",
+    "random",
+    {methods},
+]
+keep = [{keep}]
+seeds = [0, 1]
+
+[tests]
+{tests}
+"""
+    + SETTINGS
+)
 
 
 def main() -> None:
