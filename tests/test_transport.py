@@ -129,6 +129,15 @@ def test_tsds_draws_by_chance() -> None:
     assert (np.diff(chance[chances(ROWS, 60, alpha=0.9, how="top")[0]]) <= 0).all()
 
 
+def test_checkpoints_of_tsds_weigh_by_their_learning_rates() -> None:
+    """Cosines of 3 : 1 are those of vectors of length √¾ and √¼ side by side, for rows and target rows alike."""
+    two = [np.stack([x, np.roll(x, 1, axis=1) ** 3], axis=1) for x in (ROWS, TARGETS)]
+    beside = [np.hstack([unit(x[:, 0]) * 0.75**0.5, unit(x[:, 1]) * 0.25**0.5])[:, None] for x in two]
+    found = tsds.select(*two, 10, np.random.default_rng(0), np.array([3e-4, 1e-4]), alpha=0.9)[1]["chance"]
+    expected = tsds.select(*beside, 10, np.random.default_rng(0), ONE, alpha=0.9)[1]["chance"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_rows_are_ranked_by_likeness_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next rows after the first ten are the eleventh to the fifteenth, of equals the first; in small blocks too."""
     monkeypatch.setattr(blocks, "NUMBERS", 40)
