@@ -133,8 +133,8 @@ def test_checkpoints_of_tsds_weigh_by_their_learning_rates() -> None:
     """Cosines of 3 : 1 are those of vectors of length √¾ and √¼ side by side, for rows and target rows alike."""
     two = [np.stack([x, np.roll(x, 1, axis=1) ** 3], axis=1) for x in (ROWS, TARGETS)]
     beside = [np.hstack([unit(x[:, 0]) * 0.75**0.5, unit(x[:, 1]) * 0.25**0.5])[:, None] for x in two]
-    found = tsds.select(*two, 10, np.random.default_rng(0), np.array([3e-4, 1e-4]), alpha=0.9)[1]["chance"]
-    expected = tsds.select(*beside, 10, np.random.default_rng(0), ONE, alpha=0.9)[1]["chance"]
+    found = tsds.select(two[0], two[1], 10, np.random.default_rng(0), np.array([3e-4, 1e-4]), alpha=0.9)[1]["chance"]
+    expected = tsds.select(beside[0], beside[1], 10, np.random.default_rng(0), ONE, alpha=0.9)[1]["chance"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
