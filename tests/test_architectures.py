@@ -16,8 +16,9 @@ from tests.harness.sweep import ALONE, BROKEN, REFUSED, ROWS, WORKS, attempt, au
 
 FEW = [
     ("classification", "t5", WORKS),  # an encoder with a decoder; a table of relative positions
-    ("choice", "fnet", ALONE),  # rows that change with the padding beside them
-    ("generation", "mixtral", WORKS),  # experts; names and shapes in files that are not those of the model
+    pytest.param("choice", "fnet", ALONE, marks=pytest.mark.slow),  # rows that change with the padding beside them
+    # experts; names and shapes in files that are not those of the model
+    pytest.param("generation", "mixtral", WORKS, marks=pytest.mark.slow),
     ("generation", "reformer", REFUSED),  # it cannot train on rows of any length
     pytest.param("generation", "rwkv", WORKS, marks=pytest.mark.slow),  # a state that is kept in place
     pytest.param("generation", "xlstm", REFUSED, marks=pytest.mark.slow),  # it fails at generating

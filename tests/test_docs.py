@@ -60,14 +60,20 @@ def in_shell(text: str, folder: Path) -> str:
     return run(["sh", "-e", "-c", text], folder).stderr
 
 
-def test_the_readme_and_the_page_on_extending(here: Path) -> None:
-    """The worked example runs as it stands; after it, in the same folder, the user's own methods do."""
+def test_the_readme(here: Path) -> None:
+    """The worked example runs as it stands, and the pipeline after it would."""
     worked, whole_file = blocks("README", "sh")
     told = in_shell(worked, here)
     assert told.count("made in") == 7
     assert (here / "runs/metrics/metrics.json").is_file()
     planned = in_shell(whole_file.rstrip() + " --dry-run", here)
     assert re.search(r"^pipeline: \d+ would run, 0 up to date$", planned, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_page_on_extending(here: Path) -> None:
+    """The user's own methods run in the folder of the README's worked example, and need no training of their own."""
+    in_shell(blocks("README", "sh")[0], here)
     (mine, kind), (own, with_kind) = blocks("extending", "python"), blocks("extending", "sh")
     assert mine.startswith("# mine.py\n")
     (here / "mine.py").write_text(mine)

@@ -70,6 +70,7 @@ def test_the_table_has_medians_over_seeds_and_the_range_over_slices() -> None:
     assert not table({"near": [pair(0.01, LESS * 2)]})[1]
 
 
+@pytest.mark.slow
 def test_projections_and_sketches_of_many_numbers_tell_the_truth(tiny_model: Path, tmp_path: Path) -> None:
     """With far more buckets than the model has parameters, both are nearly exact for rows of mixed length."""
     data = write_rows(tmp_path / "rows.jsonl", sentences(ROWS + TARGETS + 16))

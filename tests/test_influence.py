@@ -245,6 +245,7 @@ def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_
     )
 
 
+@pytest.mark.slow
 def test_a_pipeline_beside_projected_gradients(tiny_model: Path, tmp_path: Path, prune: Prune) -> None:
     """less-exact has a pass of its own beside less; run again, nothing is to do."""
     for name, n, start in (("train", 24, 0), ("validation", 8, 100), ("test", 12, 200)):
