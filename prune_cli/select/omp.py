@@ -10,7 +10,7 @@ more, which the paper's algorithm does not: a negative weight in the column mark
 direction.
 
 It runs on any representation, all checkpoints side by side or averaged; the published method is the one on gradients
-with `--balance keep`. It reads the rows once for each pick, and holds a matrix of d × d numbers. Rows come in the order
+with `--balance keep`. It reads the rows once for each pick, and holds n_keep × d numbers in float64. Rows come in the order
 of picking, and a smaller budget is the beginning of a larger one, with other weights.
 """
 
@@ -42,16 +42,17 @@ def select(
     """
     rows = held(vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize))
     total = sum(block.sum(axis=0) for _, block in row_blocks(rows))
-    # r = λ (λI + Σ_S x xᵀ)⁻¹ Σ_i x_i, by which w = ⟨x, r⟩ / λ: the inverse changes by one outer product a pick
-    inverse = np.eye(len(total)) / penalty
+    # r = λ (λI + Σ_S x xᵀ)⁻¹ Σ_i x_i, by which w = ⟨x, r⟩ / λ. The inverse is I/λ − AᵀA, of which a pick adds a row to A
+    near, taken = total / penalty, np.empty((n_keep, len(total)))  # near: r / λ; taken: A
     positions, gained = np.empty(n_keep, np.int64), np.empty(n_keep)
     free = np.zeros(len(rows))  # −∞ once picked
     for t in range(n_keep):
-        gain = np.abs(products(rows, penalty * (inverse @ total))) + free
+        gain = np.abs(products(rows, penalty * near)) + free
         positions[t] = gain.argmax()
         gained[t], free[positions[t]] = gain[positions[t]], -np.inf
         x = np.asarray(rows[positions[t]], np.float64)
-        along = inverse @ x
-        inverse -= np.outer(along, along / (1 + x @ along))
-    weights = np.asarray(rows[positions], np.float64) @ (inverse @ total)
+        along = x / penalty - (taken[:t] @ x) @ taken[:t]
+        taken[t] = along / np.sqrt(1 + x @ along)
+        near -= (taken[t] @ total) * taken[t]
+    weights = np.asarray(rows[positions], np.float64) @ near
     return positions, {"gain": column(len(rows), positions, gained), "weight": column(len(rows), positions, weights)}
