@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from prune_cli.numeric.inference import differences, holm
-from prune_cli.pipeline.advise.choice import Advice
-from prune_cli.pipeline.advise.rounds import DRAWS, Decision, Question, Round, decide
+from prune_cli.numeric.inference import Difference, differences, holm
+from prune_cli.pipeline.advise.choice import Advice, Line
+from prune_cli.pipeline.advise.rounds import DRAWS, Decision, Question, Round, decide, predictive_power
 
 METHODS = tuple(f"m{j}" for j in range(8))
 # seconds: warm-up and representations of a sub-pool, training on all of it, one trial of a method
@@ -79,6 +80,34 @@ def test_nothing_is_claimed_where_nothing_is(sd: float, rounds: int) -> None:
     gains = dict.fromkeys(METHODS, 0.0)
     picks = [advised(rng, gains, rounds * ROUND, sd)[0].picks[0].method for _ in range(200)]
     assert sum(pick != "random" for pick in picks) <= 10
+
+
+@pytest.mark.slow
+def test_trials_end_early_where_nothing_is_better() -> None:
+    """With time for 16 rounds, in less than two thirds of it: nothing is likely to be found."""
+    rng = np.random.default_rng(3)
+    found = [advised(rng, dict.fromkeys(METHODS, 0.0), 16 * ROUND) for _ in range(50)]
+    assert np.mean([seconds for *_, seconds in found]) <= 16 * ROUND * 2 / 3
+    assert sum("likely" in decision.stop for _, decision, _ in found) >= 45
+
+
+@pytest.mark.parametrize(("p", "sign", "share"), [(0.3, 1, 0.4), (0.6, -1, 0.3), (0.05, 1, 0.7), (0.5, 1, 0.5)])
+def test_predictive_power_is_the_chance_of_being_found(p: float, sign: int, share: float) -> None:
+    """Of all drifts, by a flat prior, those that pass by what was seen: how often the last look finds a method.
+
+    What has been seen grows as a Brownian motion with a drift, whose value at time 1 is z of the last look.
+    """
+    rng = np.random.default_rng(0)
+    seen = sign * norm.isf(p / 2) * np.sqrt(share)  # of the motion at the share
+    drift = rng.normal(seen / share, np.sqrt(1 / share), 400_000)
+    last = seen + drift * (1 - share) + rng.normal(0, np.sqrt(1 - share), len(drift))
+    difference = Difference(sign * 0.1, 0.0, 0.0, p, 0.0)
+    line = Line("m0", "0.1", 50, 0.5, difference, 1.0, False, None, False, None, True)
+    power = predictive_power(line, 1, share, 0.02, question(1.0))
+    assert power == pytest.approx(np.mean(last > norm.isf(0.03 / 8 / 2)), abs=0.003)
+    assert predictive_power(line, -1, share, 0.02, question(1.0)) == pytest.approx(
+        np.mean(last < norm.ppf(0.03 / 8 / 2)), abs=0.003
+    )
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ more, which the paper's algorithm does not: a negative weight in the column mark
 direction.
 
 It runs on any representation, all checkpoints side by side or averaged; the published method is the one on gradients
-with `--balance keep`. It reads the rows once for each pick, and holds n_keep × d numbers in float64. Rows come in the order
-of picking, and a smaller budget is the beginning of a larger one, with other weights.
+with `--balance keep`. It reads the rows once for each pick, and holds n_keep × d numbers in float64. Rows come in
+the order of picking, and a smaller budget is the beginning of a larger one, with other weights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def select(
     """
     rows = held(vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize))
     total = sum(block.sum(axis=0) for _, block in row_blocks(rows))
-    # r = λ (λI + Σ_S x xᵀ)⁻¹ Σ_i x_i, by which w = ⟨x, r⟩ / λ. The inverse is I/λ − AᵀA, of which a pick adds a row to A
+    # r = λ (λI + Σ_S x xᵀ)⁻¹ Σ_i x_i, by which w = ⟨x, r⟩ / λ. The inverse is I/λ − AᵀA, A with a row for each pick
     near, taken = total / penalty, np.empty((n_keep, len(total)))  # near: r / λ; taken: A
     positions, gained = np.empty(n_keep, np.int64), np.empty(n_keep)
     free = np.zeros(len(rows))  # −∞ once picked
