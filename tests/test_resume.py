@@ -263,8 +263,10 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert signal.signal(number, handler) is signal.default_int_handler  # it was put back
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("call", "step"), [(3, 2), (5, 3), (6, 3), (9, 5)])  # two batches a step, three steps an epoch
+@pytest.mark.parametrize(  # two batches a step, three steps an epoch
+    ("call", "step", "number"),
+    [(3, 2, signal.SIGINT), (5, 3, signal.SIGINT), (6, 3, signal.SIGTERM), (9, 5, signal.SIGINT)],
+)
 def test_an_interrupted_step_is_finished_and_saved(
     number: int,
     call: int,
