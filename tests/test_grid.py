@@ -125,6 +125,11 @@ def test_side_by_side_and_make_give_the_same_bytes(folder: Path, plain: dict[str
     assert contents(folder / "made") == plain
     again = subprocess.run([*command, "--question"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout
+    (folder / "test.jsonl").touch()  # the same rows: evaluations are looked at once more, and found up to date
+    looked = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert looked.returncode == 0 and "made" not in looked.stderr and "eval" in looked.stdout
+    again = subprocess.run([*command, "--question"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout
     assert "pipeline: nothing to do" in start(folder, "-o", "made").communicate()[1]
 
 
@@ -237,6 +242,11 @@ def test_what_is_printed(folder: Path, prune: Prune) -> None:
     rules = prune("pipeline", file, "-o", folder / "runs", "--print", "make").out
     table = next(line for line in rules.splitlines() if line.startswith(f"{folder}/runs/results.jsonl: "))
     assert len(table.split()) == 2 + STEPS
+    before = {line.split(": ")[0]: line.split(": ")[1].split() for line in rules.splitlines() if ": " in line}
+    test, train = str(folder / "test.jsonl"), str(folder / "train.jsonl")
+    evals = {str(step.out / "manifest.json") for step in work.steps if step.kind == "eval"}
+    assert evals == {target for target, needs in before.items() if test in needs}
+    assert str(folder / "runs/warmup/manifest.json") in {target for target, needs in before.items() if train in needs}
     refused = prune("pipeline", file, "-o", folder / "my runs", "--print", "make")
     assert refused.code == 1 and "/my runs/warmup: a name that make would not take; allowed: " in refused.errors[0]
     assert not (folder / "runs").exists()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from prune_cli.artifacts.manifest import MANIFEST
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.results import RESULTS
-from prune_cli.pipeline.work import Work
+from prune_cli.pipeline.work import Step, Work
 
 PLAIN = re.compile(r"[\w./,+@%-]+", re.ASCII)  # what a target of make can be called without more ado
 
@@ -28,8 +29,9 @@ def commands(work: Work, command: Command, file: Path) -> str:
 
 
 def make(work: Work, command: Command, file: Path) -> str:
-    """A Makefile, whose targets are the manifests."""
-    for path in (file, *(step.out for step in work.steps)):
+    """A Makefile, whose targets are the manifests: made again when the pipeline's file or a file of rows is newer."""
+    rows = {step.out: row_files(step) for step in work.steps}
+    for path in (file, *(path for own in rows.values() for path in own), *(step.out for step in work.steps)):
         if not PLAIN.fullmatch(str(path)):
             raise PruneError(
                 f"{path}: a name that make would not take; allowed: letters, digits and . _ / , + @ % -",
@@ -41,16 +43,33 @@ def make(work: Work, command: Command, file: Path) -> str:
         "PRUNE ?= prune",
         ".PHONY: all",
         f"all: {table}",
-        _rule(table, file, [step.out for step in work.steps], command()),
+        _rule(table, [file], [step.out for step in work.steps], command()),
     ]
-    rules += [_rule(step.out / MANIFEST, file, step.needs, command(only=work.name(step))) for step in work.steps]
+    rules += [
+        _rule(step.out / MANIFEST, [file, *rows[step.out]], step.needs, command(only=work.name(step)))
+        for step in work.steps
+    ]
     return "\n\n".join(rules)
 
 
-def _rule(target: Path, file: Path, needs: Sequence[Path], command: Sequence[str]) -> str:
-    before = " ".join(map(str, (file, *(need / MANIFEST for need in needs))))
+def row_files(step: Step) -> list[Path]:
+    """The files, not made by the pipeline, whose rows a step reads."""
+
+    def named(given: Any) -> Iterator[str]:
+        if isinstance(given, str):
+            yield given
+        elif isinstance(given, list | tuple | dict):
+            for part in given.values() if isinstance(given, dict) else given:
+                yield from named(part)
+
+    return [Path(name) for name in dict.fromkeys(named(step.given)) if Path(name).is_file()]
+
+
+def _rule(target: Path, files: Sequence[Path], needs: Sequence[Path], command: Sequence[str]) -> str:
+    before = " ".join(map(str, (*files, *(need / MANIFEST for need in needs))))
     escaped = str(target).replace("%", r"\%")  # or it would be a pattern
-    return f"{escaped}: {before}\n\t$(PRUNE) {shlex.join(command).replace('$', '$$')}"
+    # touched, or what is up to date for all that would be looked at by every make
+    return f"{escaped}: {before}\n\t$(PRUNE) {shlex.join(command).replace('$', '$$')}\n\t@touch -c $@"
 
 
 def slurm(work: Work, command: Command, file: Path) -> str:
