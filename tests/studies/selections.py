@@ -61,7 +61,7 @@ batch_size = 16
 max_length = {max_length}
 
 [finetune]
-epochs = 3
+epochs = 10
 learning_rate = 5e-4
 batch_size = 16
 max_length = {max_length}
@@ -69,7 +69,7 @@ max_length = {max_length}
 LANGUAGE = SETTINGS.format(max_new_tokens=0)
 STUDIES = {
     "sst2": Study(
-        {"train": ("sst2/train", 400), "validation": ("sst2/validation", 100), "sst2": ("sst2/test", 300)},
+        {"train": ("sst2/train", 400), "validation": ("sst2/validation", 100), "sst2": ("sst2/test", 600)},
         ENCODER.format(max_length=32),
         ("accuracy",),
         "0.15",
