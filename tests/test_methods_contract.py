@@ -265,9 +265,19 @@ def test_unknown_method_is_named_with_those_there_are(name):
     """A name that is no method is an error that lists the methods, with the nearest one as a hint."""
     with pytest.raises(PruneError) as caught:
         methods.load("score", name)
-    assert caught.value.message.startswith(f"score method: {name.replace('-', '_')}; allowed: ambiguous, ")
+    assert caught.value.message.startswith(f"score method: {name}; allowed: ambiguous, ")
     assert caught.value.message.endswith(", ".join(SCORES))
     assert caught.value.hint == ("did you mean less?" if "less" in name else None)
+
+
+@pytest.mark.parametrize(("stage", "name"), [("select", "greats"), ("select", "tsds"), ("score", "rds")])
+def test_influence_is_not_compared_with_target_rows_again(stage: str, name: str) -> None:
+    """A method that compares with target rows and has no form for influence says so, and which have."""
+    assert methods.load(stage, name, "gradient").wants_target
+    with pytest.raises(PruneError, match=f"^{name}: compares rows with target rows, and influence compares them") as e:
+        methods.load(stage, name, "influence")
+    readers = {"select": "bids, round_robin", "score": "less, tracin, uot"}
+    assert e.value.hint == f"{stage} methods that read influence: {readers[stage]}"
 
 
 def test_a_selection_is_no_score():

@@ -1,5 +1,7 @@
 """The table of published methods, held against the signatures of the methods it names."""
 
+from pathlib import Path
+
 import pytest
 
 from prune_cli import options
@@ -9,6 +11,7 @@ from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.published import find_published, published
 from prune_cli.pipeline.entries import kinds_read, represent_options
 from prune_cli.represent import kinds
+from tests.conftest import Prune, sentences, write_rows
 
 NAMES = [
     *("random", "full", "none", "longest", "hard-to-learn", "ambiguous", "el2n"),
@@ -108,3 +111,11 @@ def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(PruneError, match=r"^method: memorisation; allowed: random, full, ") as caught:
         find_published("memorisation")
     assert caught.value.hint == "did you mean memorization?"
+
+
+def test_the_name_of_a_published_method_is_told_as_one(tmp_path: Path, prune: Prune) -> None:
+    """GradMatch is no selection of that name."""
+    rows = write_rows(tmp_path / "rows.jsonl", sentences(4))
+    ran = prune("select", rows, "-o", tmp_path / "out", "--method", "gradmatch", "--keep", 2)
+    hint = "hint: a published method; prune methods gradmatch says which score and selection it is"
+    assert ran.code == 1 and hint in ran.err

@@ -56,6 +56,16 @@ def test_uot_without_penalty_is_a_softmax(epsilon: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=0.01 if epsilon < 0.01 else 1e-5, atol=1e-300)
 
 
+def test_uot_on_influence_is_that_on_the_cosines_it_holds() -> None:
+    """The cosine with each target row at two checkpoints, averaged with their learning rates."""
+    x, y = np.random.default_rng(1).normal(size=(2, 30, 2, 4))
+    y = y[:5]
+    influence = np.einsum("vcd,icd->icv", unit(y), unit(x))
+    for rates in ([3.0, 1], [0.0, 0]):
+        expected = uot.score(x, y, np.array(rates))
+        np.testing.assert_allclose(uot.score_influence(influence, np.array(rates)), expected, rtol=1e-4)
+
+
 def test_uot_that_does_not_settle_is_an_error() -> None:
     """A penalty far above ε asks for more passes than there are."""
     with pytest.raises(

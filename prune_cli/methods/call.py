@@ -22,6 +22,7 @@ from prune_cli.errors import PruneError
 from prune_cli.methods import method
 from prune_cli.methods.inputs import Inputs, collect
 from prune_cli.methods.method import Method
+from prune_cli.methods.published import published
 from prune_cli.numeric.blocks import rows_at, scaled
 from prune_cli.represent import kinds
 from prune_cli.represent.observe import scale_of
@@ -90,7 +91,7 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     """
     given = collect(names, reading, task=opts.task)
     held = given.kinds
-    chosen = method.load(stage, opts.method, opts.on or (held[0] if len(held) == 1 else None))
+    chosen = _load(stage, opts.method, opts.on or (held[0] if len(held) == 1 else None))
     values = method.parse_options(chosen, opts.set)
     if opts.target and not any(name.startswith(TARGET) for name in chosen.inputs):
         raise PruneError(f"--target {opts.target}: {chosen.name} compares with no target set; leave --target out")
@@ -108,6 +109,18 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     if opts.target:
         places["target"] = opts.target
     return Call(chosen, given, target, kind, arguments, values, opts.seed, places)
+
+
+def _load(stage: str, name: str, kind: str | None) -> Method:
+    """The method; the error where it is the name of a published one says so."""
+    try:
+        return method.load(stage, name, kind)
+    except PruneError as mistake:
+        whole = name.replace("_", "-")
+        if whole not in published() or name.replace("-", "_") in method.names(stage):
+            raise
+        hint = f"a published method; prune methods {whole} says which score and selection it is"
+        raise PruneError(mistake.message, hint=hint) from None
 
 
 def as_array(returned: Any) -> NDArray[Any]:

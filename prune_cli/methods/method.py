@@ -34,6 +34,7 @@ from prune_cli import options
 from prune_cli.artifacts.code import digest_of_file, digest_of_module
 from prune_cli.errors import PruneError
 from prune_cli.options import Option
+from prune_cli.represent import kinds
 from prune_cli.runtime import plugins
 
 STAGES = ("score", "select")
@@ -105,8 +106,22 @@ def is_file(name: str) -> bool:
 def load(stage: str, name: str, kind: str | None = None) -> Method:
     """The method of that name, with dashes or underscores, in its form for a kind of representation.
 
-    Raises PruneError if there is none.
+    Raises PruneError if there is none, and where it compares with a target set and the kind does so too.
     """
+    found = _found(stage, name, kind)
+    compared = kind in kinds.names() and "target" in kinds.load(kind).needs
+    if compared and found.wants_target and found.wants_representation:
+        readers = [other for other in names(stage) if kind in _found(stage, other, kind).inputs]
+        raise PruneError(
+            f"{found.name}: compares rows with target rows, and {kind} compares them already; "
+            "allowed: a representation of both, such as gradient",
+            hint=f"{stage} methods that read {kind}: {', '.join(readers)}",
+        )
+    return found
+
+
+def _found(stage: str, name: str, kind: str | None) -> Method:
+    """The method, whatever the kind can be used for."""
     if is_file(name):
         file, _, function = name.rpartition(":")
         return _of_file(Path(file), function)
@@ -122,7 +137,7 @@ def load(stage: str, name: str, kind: str | None = None) -> Method:
         return _of_entry_point(stage, points[name])
     if stem in names(_other(stage)):
         raise PruneError(f"{stage} method: {name}; that is a method of prune {_other(stage)}", hint="prune methods")
-    raise unknown(f"{stage} method", stem, [*names(stage), *points])
+    raise unknown(f"{stage} method", name, [*names(stage), *points])
 
 
 def _other(stage: str) -> str:

@@ -8,9 +8,11 @@ Source: Nayak et al. 2026, arXiv 2602.14696 (its selection UOT, code at c1dc028)
 Higher: it gets more of the target's mass, as it is nearer to target rows than other rows are; all together get 1.
 Differs: they relax the mass of target rows too, with a factor that they set to infinity, so that it is kept.
 
-It runs on any representation. The plan is found by Sinkhorn's iteration in logarithms (Chizat et al. 2018, arXiv
-1607.05816), a block of rows at a time; the cosines are held as float32, on disk where they take more than 256 MiB.
-Each pass leaves λ / (λ + ε) of what is missing, or less: with the options of the source five passes are enough.
+It runs on any representation, or on influence (`represent --by row`), which stands in place of the cosine: of cosines
+it is the same without projection, of inner products ε and λ have to fit their size. The plan is found by Sinkhorn's
+iteration in logarithms (Chizat et al. 2018, arXiv 1607.05816), a block of rows at a time; the cosines are held as
+float32, on disk where they take more than 256 MiB. Each pass leaves λ / (λ + ε) of what is missing, or less: with the
+options of the source five passes are enough.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import row_blocks, table
+from prune_cli.numeric.likeness import by_influence
 from prune_cli.numeric.transport import unbalanced_masses
-from prune_cli.numeric.vectors import vectors
+from prune_cli.numeric.vectors import shares, vectors
+
+Epsilon = Annotated[float, "ε: the higher, the more evenly a target row's mass is spread over rows."]
+Penalty = Annotated[float, "λ: the higher, the more evenly rows share all mass."]
 
 
 def score(
@@ -32,8 +38,8 @@ def score(
     scale: NDArray[Any] | None = None,
     target_scale: NDArray[Any] | None = None,
     *,
-    epsilon: Annotated[float, "ε: the higher, the more evenly a target row's mass is spread over rows."] = 0.01,
-    penalty: Annotated[float, "λ: the higher, the more evenly rows share all mass."] = 0.0001,
+    epsilon: Epsilon = 0.01,
+    penalty: Penalty = 0.0001,
 ) -> NDArray[np.float64]:
     """Score rows by trajectory [n, e, d] against target_trajectory [m, e, d]: float64 [n].
 
@@ -44,3 +50,21 @@ def score(
     for rows, block in row_blocks(vectors(trajectory, learning_rate, checkpoints="each"), beside=len(targets)):
         cosine[rows] = block @ targets.T
     return unbalanced_masses(cosine, epsilon, penalty)
+
+
+def score_influence(
+    influence: NDArray[Any],
+    learning_rate: NDArray[np.float64],
+    *,
+    epsilon: Epsilon = 0.01,
+    penalty: Penalty = 0.0001,
+) -> NDArray[np.float64]:
+    """Score rows by influence [n, e, m] on m target rows, or groups: float64 [n]. learning_rate [e]."""
+    n, _, m = influence.shape
+    cosine = table((n, m))
+    for targets, rows, block in by_influence(influence, shares(learning_rate), np.arange(m)):
+        cosine[rows, targets] = block.T
+    return unbalanced_masses(cosine, epsilon, penalty)
+
+
+FORMS = {"influence": score_influence}
