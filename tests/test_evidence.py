@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prune_cli.numeric.inference import differences, holm
-from prune_cli.pipeline.evidence import Trial, Values, _of_benchmark, compare, row_values, told, warned
+from prune_cli.pipeline.evidence import Trial, Values, _of_benchmark, compare, row_values, told, visible, warned
 from tests.conftest import read_rows
 
 N = 400
@@ -37,6 +37,13 @@ MEANS = {
     ("bad", "0.1"): 0.3,
     ("alone", "0.5"): 0.9,
 }
+
+
+def test_what_would_have_been_seen_is_possible() -> None:
+    """No difference in accuracy is above 1; one in loss may be."""
+    assert visible(0.2, "accuracy") == "a difference of 0.200 would have been seen"
+    assert visible(1.2, "accuracy").startswith("no difference would have been seen")
+    assert visible(1.2, "loss") == "a difference of 1.200 would have been seen"
 
 
 def test_methods_meet_random_at_their_budget() -> None:

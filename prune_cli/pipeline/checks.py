@@ -114,7 +114,10 @@ def overlap(plan: Plan) -> str | None:
     if not by_test:
         return None
     count = int(np.any(list(shared.values()), axis=0).sum())
-    return f"{plan.train}: {count:,} of {len(train):,} training rows have a text of a test set: {', '.join(by_test)}"
+    return (
+        f"{plan.train}: {count:,} of {len(train):,} training rows have a text of a test set: {', '.join(by_test)}; "
+        "decontaminate = true leaves out these and what is nearly so"
+    )
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:

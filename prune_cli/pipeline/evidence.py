@@ -19,6 +19,7 @@ from prune_cli.numeric.inference import Difference, differences, holm
 BASELINE = "random"
 REFERENCES = ("full", "none")  # compared too, but no methods that could be chosen
 LOWER = ("loss",)  # metrics of which less is better
+SHARES = ("accuracy", "macro_f1", "rougeL", "exact_match")  # from 0 to 1
 LEVEL = 0.05
 ENOUGH = 3  # seeds
 
@@ -205,7 +206,14 @@ def _told(
             named = [f"{c.method.removeprefix(WITHOUT)} {_interval(c.difference)}" for c in of[verdict]]
             parts += [f"{word}: {', '.join(named)}"] if named else []
         seen = float(np.median([c.difference.detectable for c in methods]))
-        yield f"  {test} {metric}, {which} {keep}: {'; '.join(parts)} (a difference of {seen:.3f} would have been seen)"
+        yield f"  {test} {metric}, {which} {keep}: {'; '.join(parts)} ({visible(seen, metric)})"
+
+
+def visible(difference: float, metric: str) -> str:
+    """The least difference that the runs would have shown, in words."""
+    if metric in SHARES and difference > 1:
+        return "no difference would have been seen: too few runs, or too unlike"
+    return f"a difference of {difference:.3f} would have been seen"
 
 
 def _interval(difference: Difference) -> str:

@@ -43,12 +43,15 @@ def selection(run: Path, line: Line) -> Path:
 
 
 def cost(run: Path, line: Line) -> Cost | None:
-    """What choosing and training takes, a mean over seeds; None where training on all rows was not measured."""
+    """What choosing and training takes; None where training on all rows was not measured.
+
+    Of trainings the median over seeds: the first of a process loads libraries too.
+    """
     every = _training(run, FULL, "*")
     if not every or line.method in (FULL, NONE):
         return None
     choosing = 0.0 if line.method == BASELINE else seconds([selection(run, line)])
-    return Cost(choosing, float(np.mean(_training(run, line.method, line.keep))), float(np.mean(every)))
+    return Cost(choosing, float(np.median(_training(run, line.method, line.keep))), float(np.median(every)))
 
 
 def how_to_select(run: Path, line: Line, out: str, data: Mapping[Path, str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from prune_cli.numeric.inference import Difference
 from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, Line
 from prune_cli.pipeline.advise.cost import Cost
-from prune_cli.pipeline.evidence import BASELINE
+from prune_cli.pipeline.evidence import BASELINE, visible
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _findings(pick: Line, advice: Advice) -> Iterator[str]:
     if pick.over_random:
         yield f"{interval(pick.over_random)} over random"
     elif advice.detectable is not None:
-        yield f"no method is better than random (a difference of {advice.detectable:.3f} would have been seen)"
+        yield f"no method is better than random ({visible(advice.detectable, advice.metric)})"
     if pick.to_full:
         yield f"{interval(pick.to_full)} against all rows" + (", within the margin" if pick.within else "")
     if pick.over_none:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.pipeline import evidence, results
 from prune_cli.pipeline.evidence import BASELINE, REFERENCES, WITHOUT, Comparison, Values, is_without
 from prune_cli.pipeline.results import Report
+from prune_cli.pipeline.schema import DECONTAMINATED
 
 MARKED = (*REFERENCES, BASELINE, WITHOUT + BASELINE)  # no methods that could be chosen, but what these are held against
 
@@ -27,6 +29,7 @@ def outcomes(report: Report) -> dict[str, Any]:
     seeds = Counter((method, keep) for method, keep, _ in places)
     most = max((n for (method, _), n in seeds.items() if method not in MARKED), default=max(seeds.values()))
     lines = _lines(report, compared, seeds)
+    warnings = [*_left_out(report.out), *evidence.warned(values, report.shown, most), *evidence.of_artifacts(made)]
     return {
         "task": task,
         "finished": not (report.out / results.UNDER_WAY).is_file(),
@@ -36,8 +39,18 @@ def outcomes(report: Report) -> dict[str, Any]:
         "said": _said(evidence.told(compared)),
         "corruption": report.corruption,
         "lds": report.lds,
-        "warnings": [*evidence.warned(values, report.shown, most), *evidence.of_artifacts(made)],
+        "warnings": [
+            *_left_out(report.out),
+            *evidence.warned(values, report.shown, most),
+            *evidence.of_artifacts(made),
+        ],
     }
+
+
+def _left_out(run: Path) -> list[str]:
+    """What is said of training rows that stand in a test set, where a run leaves them out."""
+    clean = run / DECONTAMINATED
+    return list(open_artifact(clean).about["warnings"]) if is_artifact(clean) else []
 
 
 def _said(told: Iterable[str]) -> list[dict[str, Any]]:
