@@ -39,11 +39,7 @@ def outcomes(report: Report) -> dict[str, Any]:
         "said": _said(evidence.told(compared)),
         "corruption": report.corruption,
         "lds": report.lds,
-        "warnings": [
-            *_left_out(report.out),
-            *evidence.warned(values, report.shown, most),
-            *evidence.of_artifacts(made),
-        ],
+        "warnings": warnings,
     }
 
 

@@ -64,11 +64,11 @@ def _performance(facts: Facts) -> Picture:
         "Performance against budget",
         f"Lines of {columns} against the number of kept rows for each method, with random, full and none. "
         "The numbers are those of the table of results.",
-        "Each line is a method: the mean over seeds at each budget, with a band of one sample deviation to each side. "
-        "Grey is what methods are held against: random (dotted), all rows (full, solid) and no training at all (none, "
-        "dash-dotted), where they were run, each with its band. A method is worth its price where its line is above the "
-        "dotted one of random and its band (below them, for a loss). With one budget lines are points, and bands bars "
-        "at them. Bands show how runs vary, not whether a difference is certain: that is "
+        "Each line is a method: the mean over seeds at each budget, with a band of one sample deviation to each "
+        "side. Grey is what methods are held against: random (dotted), all rows (full, solid) and no training at all"
+        " (none, dash-dotted), where they were run, each with its band. A method is worth its price where its line "
+        "is above the dotted one of random and its band (below them, for a loss). With one budget lines are points, "
+        "and their bands bars. Bands show how runs vary, not whether a difference is certain: that is "
         "what the table says." + (several if len(lines.chunks(facts)) > 1 else ""),
     )
 
