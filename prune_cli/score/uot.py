@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import row_blocks, table
@@ -32,7 +33,9 @@ def score(
     scale: NDArray[Any] | None = None,
     target_scale: NDArray[Any] | None = None,
     *,
-    epsilon: Annotated[float, "ε: the higher, the more evenly a target row's mass is spread over rows."] = 0.01,
+    epsilon: Annotated[
+        float, Meta(ge=1e-6), "ε: the higher, the more evenly a target row's mass is spread over rows."
+    ] = 0.01,
     penalty: Annotated[float, "λ: the higher, the more evenly rows share all mass."] = 0.0001,
 ) -> NDArray[np.float64]:
     """Score rows by trajectory [n, e, d] against target_trajectory [m, e, d]: float64 [n].
