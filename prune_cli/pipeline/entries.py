@@ -147,6 +147,9 @@ def _check_halves(method: PublishedMethod) -> None:
             raise PruneError(f"{name}: {stage} {half} reads several scores; a pipeline gives one")
         if loaded.wants_representation and not method.kinds:
             raise PruneError(f"{name}: {stage} {half} needs a representation")
+        if loaded.wants_target and loaded.wants_representation and "target" in kinds.load(method.kinds[0]).needs:
+            problem = f"compares with the target set, and {method.kinds[0]} is about it already"
+            raise PruneError(f"{name}: {stage} {half} {problem}; allowed: another representation")
         for kind in kinds_read(loaded):
             if kind not in method.kinds:
                 raise PruneError(f"{name}: {stage} {half} needs the representation {kind}")
