@@ -73,10 +73,12 @@ class Option:
         except (msgspec.ValidationError, OverflowError):
             value, fits = None, False
         else:
-            fits = not (isinstance(value, float) and not math.isfinite(value))
+            empty = value == "" and self.default != ""  # of a variable that a script never set
+            fits = not empty and not (isinstance(value, float) and not math.isfinite(value))
         if not fits:
             text = json.dumps(given, default=str) if self.type in (int, float, bool) and not as_text else shown(given)
-            raise PruneError(f"{self.name}: {'missing' if given is None else text}; allowed: {self.allowed}")
+            text = {"": "empty", "null": "missing"}.get(text, text)
+            raise PruneError(f"{self.name}: {text}; allowed: {self.allowed}")
         return value
 
 

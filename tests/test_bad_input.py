@@ -352,6 +352,9 @@ def test_bad_methods_and_their_options(here: Path, prune: Prune, made: Path, dat
         (["select", *kept, "top"], "no score artifact is given; this method needs one"),
         (["score", *train, "--method", "less", "--on", "gradient"], "--target ARTIFACT is needed"),
         (["score", data / "train.jsonl", "-o", "out", "--method", "el2n"], "dynamics is needed"),
+        (["score", *train, "--method", "less", "--on", "gradient", "--target", ""], "target: empty; allowed: text"),
+        (["select", *kept, "random", "--within", ""], "within: empty; allowed: text"),
+        (["select", "-", "-o", "out", "--method", "random", "--keep", 1, "--decontaminate", "-"], "-: given twice"),
     ):
         check(prune(*arguments), *parts)
     assert left() == []

@@ -79,6 +79,14 @@ def test_what_many_test_rows_have_counts_for_nothing(tmp_path: Path) -> None:
     assert [match.row for match in fewer] == [0, 1]
 
 
+def test_scripts_without_spaces(tmp_path: Path) -> None:
+    """A Chinese test row within a longer row is found by its letters."""
+    said = "今天天气很好我们一起去公园散步然后回家吃晚饭"
+    task, rows = tasks.load("classification"), rows_of(tmp_path, "train", labelled(f"他说{said}好吗", said[::-1]))
+    found = contamination.find(task, rows, [rows_of(tmp_path, "test", labelled(said))])
+    assert [(match.row, match.why) for match in found] == [(0, "15 of 15 8-grams are shared")]
+
+
 TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # a test row, a row in it, another
     "choice": (
         {"question": "What is the lid of it?", "choices": ["loose", "tight"], "label": 1},

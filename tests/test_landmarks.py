@@ -146,6 +146,63 @@ def test_landmarks_are_exact_and_others_estimated(
     assert "options.landmarks 10 -> 11" in prune(*command(made, data, target, out, "--landmarks", 11)).errors[0]
     ran = prune("score", out, "-o", tmp_path / "score", "--method", "less")
     assert ran.code == 0, ran.err
+    assert "influence: of 14 rows, from 10 that were computed; Spearman's" in prune("show", out).out
+
+
+def test_a_seed_has_a_say_only_with_landmarks(
+    made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """Without them another seed is up to date, and with them it draws others."""
+    alone, drawn = (command(made, data, target, tmp_path / name) for name in ("alone", "drawn"))
+    assert prune(*alone, "--seed", 1).code == 0
+    assert "up to date" in prune(*alone, "--seed", 2).err
+    assert prune(*drawn, "--landmarks", 12, "--seed", 1).code == 0
+    assert "options.seed 1 -> 2" in prune(*drawn, "--landmarks", 12, "--seed", 2).errors[0]
+
+
+def test_a_model_without_blocks(
+    made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is about landmarks, not about `--params`, which the first pass chose itself."""
+    monkeypatch.setattr("prune_cli.gradients.params.nn.ModuleList", tuple)
+    (error,) = prune(*command(made, data, target, tmp_path / "out", "--landmarks", 4)).errors
+    assert error.startswith("landmarks: 4; rows are compared by gradients of the last transformer block and the head")
+    assert not (tmp_path / "out.part").exists()
+
+
+PLAN = """
+train = "{data}/train.jsonl"
+validation = "{target}"
+model = "{model}"
+methods = [{method}]
+keep = [0.5]
+seeds = [0]
+tests = {{test = "{data}/test.jsonl"}}
+"""
+SCORED = '{{name = "few", representation = "influence", score = "less", select = "top", represent_options = {{{}}}}}'
+
+
+def test_a_pipeline_with_landmarks(tiny_model: Path, data: Path, target: Path, tmp_path: Path, prune: Prune) -> None:
+    """More landmarks than rows, and a method that compares with the target set again, are told before anything runs."""
+    file, names = tmp_path / "plan.toml", {"data": data, "target": target, "model": tiny_model}
+    file.write_text(PLAN.format(method=SCORED.format("landmarks = 25"), **names))
+    told = "represent_options.landmarks: 25; there are 24 rows to train on; allowed: at most as many"
+    assert prune("pipeline", file, "-o", tmp_path / "run").errors == [f"{file}: methods: few: {told}"]
+    file.write_text(PLAN.format(method='{name = "x", representation = "influence", select = "tsds"}', **names))
+    (error,) = prune("pipeline", file, "-o", tmp_path / "run").errors
+    assert "tsds: compares rows with target rows, and influence compares them already" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_landmarks_are_rehearsed(tiny_model: Path, target: Path, data: Path, tmp_path: Path, prune: Prune) -> None:
+    """A rehearsal on few rows has the share of landmarks that the run has."""
+    write_rows(tmp_path / "train.jsonl", sentences(200))
+    (tmp_path / "test.jsonl").write_text((data / "test.jsonl").read_text())
+    names = {"data": tmp_path, "target": target, "model": tiny_model}
+    (tmp_path / "plan.toml").write_text(PLAN.format(method=SCORED.format("landmarks = 150"), **names))
+    told = prune("estimate", tmp_path / "plan.toml", "-o", tmp_path / "run", "--seconds", 1)
+    assert "landmarks-150 influence" in told.out and "not measured" not in told.out
 
 
 def test_computed_values_are_kept_where_no_fit_gives_them(tmp_path: Path) -> None:

@@ -211,6 +211,34 @@ def test_selection_of_equal_rows_is_still_exact(name):
             assert is_selection(method, inputs, n_keep, 12)
 
 
+@pytest.mark.parametrize("name", SELECTS)
+def test_every_choice_of_an_option_works_on_a_row_or_two(name):
+    """A label may have one row, whatever the method is told to do with it."""
+    method = methods.load("select", name)
+    for option_name, known in method.options.items():
+        for value in known.choices:
+            for n in (1, 2):
+                inputs = make_inputs(method.inputs, n, n)
+                assert is_selection(method, inputs | {option_name: value}, n, n), (option_name, value)
+
+
+@pytest.mark.parametrize(("stage", "name"), METHODS)
+def test_what_single_precision_cannot_hold_is_an_error(stage, name):
+    """Vectors of 10³⁰ have an answer, or an error of one line: no warning, and no number made of an overflow."""
+    method = methods.load(stage, name)
+    inputs = make_inputs(method.inputs, 40, 13)
+    for vectors in {"features", "trajectory"} & {given.removeprefix("target_") for given in inputs}:
+        for given in {vectors, f"target_{vectors}"} & set(inputs):
+            inputs[given] = inputs[given].astype(np.float32) * np.float32(1e30)
+    try:
+        returned = method.call(**inputs)
+    except PruneError as failure:
+        assert failure.message.startswith(f"{name}: ")
+    else:  # the stage refuses a score that is not finite
+        columns = returned[1] if isinstance(returned, tuple) else {}
+        assert not any(np.isinf(column).any() for column in columns.values())
+
+
 def test_finding_and_loading_methods_imports_no_heavy_library():
     """Listing the methods and reading every signature needs neither torch nor scikit-learn."""
     code = (

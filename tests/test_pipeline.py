@@ -63,6 +63,20 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
     return tmp_path
 
 
+def test_a_folder_of_something_else(folder: Path, prune: Prune) -> None:
+    """A folder that holds other files, or a file, is no place for a run; an empty folder is."""
+    file, mine = folder / "pipeline.toml", folder / "mine"
+    mine.mkdir()
+    assert prune("pipeline", file, "-o", mine, "--dry-run").code == 0
+    (mine / "notes.txt").write_text("mine")
+    trials = ["--keep", "50%", "--budget", "1s"]
+    for command in (["pipeline", file], ["estimate", file], ["advise", file, *trials]):
+        for out in (mine, mine / "notes.txt"):
+            error = f"{out}: exists and was not made by this command; choose another name"
+            assert prune(*command, "-o", out).errors == [error]
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+
+
 def test_a_run_a_rerun_and_a_change(folder: Path, prune: Prune, tiny_model: Path) -> None:
     """All is made once; a second run makes nothing; a changed option remakes what rests on it and nothing else."""
     command = ["pipeline", folder / "pipeline.toml", "-o", folder / "runs"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.numeric import alike, apart, blocks, duplicates, lazy, products
 from prune_cli.select import facility_location, k_center, k_dpp
@@ -266,6 +267,19 @@ def test_herding_follows_the_mean() -> None:
     assert run("herding", x, 10)[0] == kept and prefixes("herding", x, None)
     many = rng().normal(size=(2000, 4))
     assert np.linalg.norm(many[run("herding", many, 100)[0]].mean(axis=0) - many.mean(axis=0)) < 0.05
+
+
+def test_omp_has_its_digits_or_says_so() -> None:
+    """Its weights are those of a solver, to five digits, for rows as long as it takes; longer ones are refused."""
+    x = np.random.default_rng(0).normal(size=(60, 20))
+    for scale in (1e-4, 1.0, 1e3):
+        long = (x * scale).astype(np.float32).astype(np.float64)
+        found, columns = methods.load("select", "omp").function(long, 10)
+        kept = long[found]
+        true = np.linalg.lstsq(np.vstack([kept.T, np.eye(10) * 0.5**0.5]), np.append(long.sum(axis=0), np.zeros(10)))[0]
+        np.testing.assert_allclose(columns["weight"][found], true, rtol=1e-5, atol=1e-12)
+    with pytest.raises(PruneError, match=r"^omp: a penalty of 0.5 is lost beside a row of length \d.\d+e\+06"):
+        methods.load("select", "omp").call(features=x * 1e6, n_keep=10)
 
 
 @truth("select/omp", by="worked example: its docstring")

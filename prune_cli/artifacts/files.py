@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from prune_cli.errors import PruneError
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of the system call renameat2
 
 
@@ -26,6 +28,16 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             scratch.unlink()
         raise
     sync(path.parent)
+
+
+def check_ours(folder: Path, *marks: str) -> None:
+    """Raise PruneError where something else stands at `folder`: it holds something, and none of the names `marks`.
+
+    Names that start with a dot are what a killed process may leave.
+    """
+    held = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else [folder.name]
+    if folder.exists() and held and not set(marks) & set(held):
+        raise PruneError(f"{folder}: exists and was not made by this command; choose another name")
 
 
 @contextmanager

@@ -53,7 +53,13 @@ def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def check_of_use(names: Iterable[str], reading: Reading) -> None:
-    """Raise PruneError where it is said how rows are read, and all that is given are artifacts, which know it."""
+    """Raise PruneError where it is said how rows are read, and all that is given are artifacts, which know it.
+
+    And where standard input is given twice, which is read but once.
+    """
+    names = list(names)
+    if names.count("-") > 1:
+        raise PruneError("-: given twice; allowed: one of the inputs on standard input")
     if not all(is_artifact(Path(name)) for name in names):
         return
     given = {

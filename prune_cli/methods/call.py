@@ -283,7 +283,7 @@ def _checkpoints(held: Artifact, kind: str) -> tuple[str | None, int]:
 def _check_comparable(given: Inputs, target: Inputs, kind: str) -> None:
     """Rows and target set must have been represented alike: same model, checkpoints and options."""
     ours, theirs = given.holder(kind), target.holder(kind)
-    for name in kinds.load(kind).not_in_space:
+    for name in sorted(kinds.load(kind).not_in_space):
         default = kinds.options()[name].default
         if theirs.options[name] != default:
             raise PruneError(

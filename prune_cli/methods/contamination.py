@@ -1,10 +1,11 @@
 """Rows that stand in a test set: word for word, or most of whose n-grams one of its rows has.
 
-Words are runs of letters, digits and underscores in lower case. A row and a test row are the same if all words are, or
-those of their prompts, or if of the 8-grams of words that the one with fewer has more than half are the other's too.
-So a test row within a long row counts, and a row within a long test row. A text with fewer than 8 words has no 8-gram,
-and only all of its words count. What stands in more than 10 test rows, an 8-gram or a prompt, is a form of words and
-counts for nothing; but a whole text does.
+Words are runs of letters, digits and underscores in lower case; of scripts without spaces, such as Chinese, letters;
+and the operators of numbers and names, as in 8 - 4 and C++. A row and a test row are the same if all words are, or
+those of their prompts, or if of the 8-grams of words that the one with fewer has more than half are the other's too. So
+a test row within a long row counts, and a row within a long test row. A text with fewer than 8 words has no 8-gram, and
+only all of its words count. What stands in more than 10 test rows, an 8-gram or a prompt, is a form of words and counts
+for nothing; but a whole text does.
 
 Source: 8-grams of words as in PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 8, and more than half as in Tülu
 3, Lambert et al. 2024, arXiv 2411.15124, section 3.2; that what is frequent counts for nothing as in GPT-3, Brown et

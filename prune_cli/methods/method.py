@@ -22,6 +22,7 @@ import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -29,6 +30,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from prune_cli import options
 from prune_cli.artifacts.code import digest_of_file, digest_of_module
@@ -55,11 +58,22 @@ class Method:
     own: bool = True  # whether prune brings it
 
     def call(self, **arguments: Any) -> Any:
-        """What the function returns. An exception in a function of others is a PruneError."""
+        """What the function returns. An exception in a function of others is a PruneError, and so is an overflow.
+
+        Many methods compare in single precision, which holds no square of a number above 10¹⁹.
+        """
         try:
-            return self.function(**arguments)
+            with np.errstate(over="raise", invalid="raise") if self.own else nullcontext():
+                return self.function(**arguments)
         except PruneError:
             raise
+        except FloatingPointError as failure:
+            if not self.own:
+                raise PruneError(f"{self.name}: {plugins.told(failure)}") from failure
+            raise PruneError(
+                f"{self.name}: {failure}; allowed: numbers and options that single precision can compute with",
+                hint="check the model's weights; --set normalize=true, where the method has it, compares directions",
+            ) from failure
         except Exception as failure:
             if self.own:
                 raise

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.words import words
+from prune_cli.numeric.words import words_and_operators
 
 Hashes = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -18,11 +18,11 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def hashed_words(texts: Iterable[str]) -> tuple[Hashes, NDArray[np.int64]]:
     """A hash of each word of n texts, one text after another, and where each text begins and the last ends [n + 1].
 
-    A text without a word counts as one word.
+    Operators are words, and a text without a word counts as one.
     """
     hashes, ends = array("I"), array("q", [0])
     for text in texts:
-        hashes.extend(map(crc32, map(_encoded, words(text) or [text])))
+        hashes.extend(map(crc32, map(_encoded, words_and_operators(text) or [text])))
         ends.append(len(hashes))
     return mixed(np.asarray(hashes, np.uint64)), np.asarray(ends, np.int64)
 

@@ -216,6 +216,14 @@ def _recorded_problem(kind: str, method: PublishedMethod, plan: Plan) -> str | N
     return None
 
 
+def _landmarks(method: PublishedMethod, plan: Plan) -> Iterator[int]:
+    """Of how many rows the kinds of a method are computed, the others being estimated."""
+    _, opts = plan.represented(method, target=False)
+    for kind in map(kinds.load, method.kinds):
+        if kind.landmarks and (drawn := kind.landmarks(kinds.options_of(kind.name, opts))):
+            yield drawn[0]
+
+
 def _wants_moments(method: PublishedMethod, plan: Plan) -> bool:
     """Whether the training rows of a method are represented by steps of Adam, which need its moments."""
     _, opts = plan.represented(method, target=False)
@@ -282,6 +290,11 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
                 yield f"{file}removal: keep {keep} is all rows, so that none is left to train on"
         except PruneError as mistake:
             yield f"{file}{mistake.message}"
+    for method in plan.methods.values():
+        for count in _landmarks(method, plan):
+            if count > n:
+                told = f"represent_options.landmarks: {count}; there are {n} rows to train on; allowed: at most as many"
+                yield f"{file}methods: {method.name}: {told}"
     labels = task.label_list(train)
     balanced = {entry.balance_by: entry.name for entry in plan.entries if entry.balance != "none"}
     if "label" in balanced and not labels:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import tasks
+from prune_cli.artifacts import files
 from prune_cli.artifacts.drafts import PART, is_taken
 from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
@@ -146,7 +147,8 @@ def end(report: Report) -> None:
 
 
 def check_ours(out: Path) -> None:
-    """Raise PruneError for a file that stands where results go and does not begin like them: it must not be lost."""
+    """Raise PruneError for a folder of something else, and for a file that stands where results go and is none."""
+    files.check_ours(out, RESULTS, UNDER_WAY)
     began = {UNDER_WAY: b'{"method": "', RESULTS: b'{"method": "', COMPARISONS: b'{"test": "', LDS: b'{"score": "'}
     for name, beginning in began.items():
         path = out / name

@@ -48,6 +48,7 @@ def text(facts: dict[str, Any]) -> str:
     sections = {
         "tensors": [f"{name}: {tensor['dtype']} {tensor['shape']}" for name, tensor in facts["tensors"].items()],
         **contents.lines(facts),
+        "estimated": _estimated_lines(about),
         "cut": _cut_lines(about.get("cut", {})),
         "checkpoints": _checkpoint_lines(facts),
         "options": [f"{key}: {plain(value)}" for key, value in facts["options"].items() if key != "labels"],
@@ -147,6 +148,18 @@ def _checkpoint_lines(facts: dict[str, Any]) -> list[str]:
     for pairs, kinds in shared.items():
         of = f"{', '.join(kinds)} " if len(shared) > 1 else ""
         lines += [f"{of}{name}: mean learning rate {rate:.3g}" for name, rate in json.loads(pairs)]
+    return lines
+
+
+def _estimated_lines(about: dict[str, Any]) -> list[str]:
+    """Of each kind that is computed of some rows alone how many these are, and how good the estimates of the others."""
+    lines = []
+    for kind, entry in about.get("landmarks", {}).items():
+        told = ["unknown" if at["spearman"] is None else f"{at['spearman']:.2f}" for at in entry["checkpoints"]]
+        lines.append(
+            f"{kind}: of {about['rows'] - entry['rows']:,} rows, from {entry['rows']:,} that were computed; Spearman's "
+            f"correlation of these with their own estimates, at each checkpoint: {', '.join(told)}"
+        )
     return lines
 
 

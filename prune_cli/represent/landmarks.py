@@ -28,10 +28,11 @@ import torch
 from numpy.typing import NDArray
 
 from prune_cli.artifacts import tensors
+from prune_cli.errors import PruneError
 from prune_cli.numeric import kernel_ridge
 from prune_cli.numeric.blocks import table
 from prune_cli.represent.kinds import Kind, gradient, load
-from prune_cli.represent.observe import Setup
+from prune_cli.represent.observe import Observer, Setup
 from prune_cli.represent.walk import Observed, walk
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import note
@@ -54,7 +55,7 @@ class Landmarks:
     ) -> None:
         """Walk all rows for their cheap vectors and the other kinds, then the landmarks for the kind itself."""
         with _as_it_was(setup.model):
-            observer = gradient.observe(setup, CHEAP)
+            observer = self._cheap(setup)
             specs = load("gradient").specs(observer.sizes(setup.model), CHEAP)
             cheap = Observed(observer, specs, backward=True)
             walk(self.folder, {**others, _CHEAP: cheap}, setup, save_minutes=save_minutes)
@@ -63,6 +64,16 @@ class Landmarks:
         among = replace(setup, among=drawn(len(setup.lengths), self.count, self.seed))
         walk(few, {self.kind.name: observe(among)}, among, save_minutes=save_minutes)
         processes.wait()  # all is written
+
+    def _cheap(self, setup: Setup) -> Observer:
+        """Observe the cheap vectors. Raises PruneError for a model whose last block and head are not to be found."""
+        try:
+            return gradient.observe(setup, CHEAP)
+        except PruneError as problem:
+            raise PruneError(
+                f"landmarks: {self.count}; rows are compared by gradients of the last transformer block and the head, "
+                "and the model has no such parameters to train; leave --landmarks out"
+            ) from problem
 
     def write(self, path: Path) -> None:
         """Write the file of the kind: its features as computed of the landmarks, and as estimated of the others."""

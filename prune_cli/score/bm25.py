@@ -8,7 +8,8 @@ Source: Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 
 compared by Lù 2024, arXiv 2407.03618.
 Higher: shares more rare words with a target row; 0 where it shares none.
 
-A word is a run of letters, digits and underscores in lower case. No word is left out, and none is cut to its stem.
+A word is a run of letters, digits and underscores in lower case, and in scripts without spaces, such as Chinese, a
+letter. No word is left out, and none is cut to its stem.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import row_blocks, table
@@ -27,7 +28,7 @@ from prune_cli.numeric.likeness import by_influence
 from prune_cli.numeric.transport import unbalanced_masses
 from prune_cli.numeric.vectors import shares, vectors
 
-Epsilon = Annotated[float, "ε: the higher, the more evenly a target row's mass is spread over rows."]
+Epsilon = Annotated[float, Meta(ge=1e-6), "ε: the higher, the more evenly a target row's mass is spread over rows."]
 Penalty = Annotated[float, "λ: the higher, the more evenly rows share all mass."]
 
 

@@ -57,7 +57,7 @@ def select(
     n = len(features)
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=metric == "cosine")
     alike = Alike(rows if metric == "cosine" else Centred(rows), metric)
-    if how == "sparse" or (how == "auto" and n > EXACT and n_keep * MOST >= n * KNOWN):
+    if (how == "sparse" and n > 1) or (how == "auto" and n > EXACT and n_keep * MOST >= n * KNOWN):
         positions, gained = _sparse(alike, n_keep)
     else:
         alike.hold()

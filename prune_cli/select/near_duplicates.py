@@ -9,8 +9,9 @@ Source: NearDup, Lee et al. 2022, arXiv 2107.06499, section 4.2 and appendix A; 
 Differs: n-grams are of 3 words, not of 5 tokens, as rows are short; a row of fewer words has one n-gram, all of it. A
 pair is taken by its similarity itself, where the paper compares candidates by their edit distance.
 
-A word is a run of letters, digits and underscores in lower case. No representation is needed; `semdedup` leaves out
-what is near in one. A smaller budget is the beginning of a larger one with the same seed.
+A word is a run of letters, digits and underscores in lower case, and in scripts without spaces, such as Chinese, a
+letter; an operator, as in 8 - 4 and C++, is one too. No representation is needed; `semdedup` leaves out what is near in
+one. A smaller budget is the beginning of a larger one with the same seed.
 """
 
 from __future__ import annotations

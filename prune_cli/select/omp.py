@@ -10,8 +10,8 @@ more, which the paper's algorithm does not: a negative weight in the column mark
 direction.
 
 It runs on any representation, all checkpoints side by side or averaged; the published method is the one on gradients
-with `--balance keep`. It reads the rows once for each pick, and holds n_keep × d numbers in float64. Rows come in
-the order of picking, and a smaller budget is the beginning of a larger one, with other weights.
+with `--balance keep`. It reads the rows once for each pick, and holds n_keep × d numbers in float64. Rows come in the
+order of picking, and a smaller budget is the beginning of a larger one, with other weights.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from prune_cli.numeric.blocks import column, row_blocks
 from prune_cli.numeric.products import held, products
 from prune_cli.numeric.vectors import Checkpoints, Normalize, vectors
+
+LEAST = 1e-10  # λ, in squared lengths of the longest row: below it too few digits of the weights are left
 
 
 def select(
@@ -41,8 +43,11 @@ def select(
     Columns: `gain`, |⟨x, r⟩| of a kept row when it was picked; `weight`, its w in the end.
     """
     rows = held(vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize))
+    longest = max(float((block**2).sum(axis=1).max()) for _, block in row_blocks(rows))
+    if penalty < longest * LEAST:
+        raise FloatingPointError(f"a penalty of {penalty:g} is lost beside a row of length {longest**0.5:.3g}")
     total = sum(block.sum(axis=0) for _, block in row_blocks(rows))
-    # r = λ (λI + Σ_S x xᵀ)⁻¹ Σ_i x_i, by which w = ⟨x, r⟩ / λ. The inverse is I/λ − AᵀA, A with a row for each pick
+    # r = λ (λI + Σ_S x xᵀ)⁻¹ Σ_i x_i, by which w = ⟨x, r⟩ / λ. The inverse is I/λ − AᵀA, and a pick adds a row to A
     near, taken = total / penalty, np.empty((n_keep, len(total)))  # near: r / λ; taken: A
     positions, gained = np.empty(n_keep, np.int64), np.empty(n_keep)
     free = np.zeros(len(rows))  # −∞ once picked

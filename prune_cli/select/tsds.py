@@ -44,7 +44,9 @@ def select(
     target_scale: NDArray[Any] | None = None,
     *,
     alpha: Annotated[float, Meta(gt=0, lt=1), "α: the lower, the farther mass spreads from target rows."] = 0.5,
-    bandwidth: Annotated[float, "h: rows nearer than this count as near-duplicates, the nearer the more."] = 0.75,
+    bandwidth: Annotated[
+        float, Meta(ge=0.01, le=100), "h: rows nearer than this count as near-duplicates, the nearer the more."
+    ] = 0.75,
     neighbours: Annotated[int, "Most rows that a target row sends mass to."] = 5000,
     how: Annotated[Literal["draw", "top"], "Draw by chance, or take the highest chances."] = "draw",
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:

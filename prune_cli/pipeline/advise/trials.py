@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from prune_cli import options
-from prune_cli.artifacts.files import replace_file
+from prune_cli.artifacts.files import check_ours, replace_file
 from prune_cli.artifacts.manifest import digest_value, is_artifact, open_artifact
 from prune_cli.data.open import SELECTED, Reading
 from prune_cli.errors import PruneError
@@ -256,6 +256,7 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     assert asked.out and asked.keep and asked.budget
     out, seed, budget = asked.out, asked.seed or 0, seconds_of(asked.budget)
     own = replace(asked, out=None, device=None, reading=None)
+    check_ours(out, JOURNAL)
     journal = Journal(out / JOURNAL)
     reading = asked.reading or Reading()
     how = {"fields": dict(reading.fields), "format": reading.format, "drop": list(reading.drop)}

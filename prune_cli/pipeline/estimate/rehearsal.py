@@ -203,6 +203,10 @@ class _Rehearsal:
         if isinstance(opts, options.Select):  # of a count the share; and a training needs rows of all labels
             share = parse_keep(opts.keep, amounts.n) / amounts.n if step.label != WARMUP_ROWS else 1.0
             opts = replace(opts, keep=f"{share:.9f}")
+        if isinstance(opts, options.Represent) and (few := opts.kind_options.get("landmarks")):  # the share too
+            drawn = amounts.count(amounts.train, self.drawn)
+            scaled = max(1, round(few * min(1.0, drawn / amounts.n)))
+            opts = replace(opts, kind_options={**opts.kind_options, "landmarks": min(scaled, drawn)})
         if isinstance(opts, options.Finetune):  # as many checkpoints as there will be, and no log
             passes = math.ceil(opts.passes(step.rows)) if opts.keep_checkpoints == "epoch" else 1
             opts = replace(opts, epochs=float(passes), steps=0, **NO_LOG)

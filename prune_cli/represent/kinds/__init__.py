@@ -6,7 +6,7 @@ pass: keys of NEEDED), a frozen dataclass Options, and `observe(setup, opts)`, w
 its tensors without a pass; where it has both, `without_pass(opts)` says which it is. A file is importable without
 torch, and a name that starts with `_` is no kind. Optional are
 
-- `resolved(opts, task)`: the options with a task's own values for `auto`;
+- `resolved(opts, task)`: the options with a task's own values for `auto`, and the default of what has no say;
 - `wants_moments(opts)`: whether it needs the moments of Adam that training keeps with a checkpoint;
 - `landmarks(opts)`: of how many rows it is computed, and the seed by which these are drawn, its features of the others
   being estimated (represent/landmarks.py); None: of all. Such a kind has a tensor `exact` [n, e], which says of which;

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from prune_cli.gradients.influence import Directions
     from prune_cli.gradients.pairs import Held
     from prune_cli.models.find import Checkpoint
+    from prune_cli.tasks import Task
 
 TENSORS = {
     "influence": Tensor(
@@ -86,6 +87,11 @@ def wants_moments(opts: Options) -> bool:
 def landmarks(opts: Options) -> tuple[int, int] | None:
     """Of how many rows it is computed, and the seed by which these are drawn."""
     return (opts.landmarks, opts.seed) if opts.landmarks else None
+
+
+def resolved(opts: Options, _: Task) -> Options:
+    """The options with a seed only where something is drawn by it."""
+    return opts if opts.landmarks else replace(opts, seed=0)
 
 
 def observe(setup: Setup, opts: Options) -> Influence:
