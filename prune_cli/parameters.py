@@ -205,8 +205,10 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in given or ():
         key, equals, value = (part.strip() for part in text.partition("="))
-        if not (key and equals and value) or key in pairs:
-            raise typer.BadParameter(f"{text}; allowed: KEY=VALUE, each key once", param_hint=option)
+        if key in pairs:
+            raise typer.BadParameter(f"{text}; {key} is given twice; allowed: each key once", param_hint=option)
+        if not (key and equals and value):
+            raise typer.BadParameter(f"{text}; allowed: KEY=VALUE", param_hint=option)
         pairs[key] = value
     return pairs
 

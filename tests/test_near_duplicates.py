@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from prune_cli.methods import method as methods
 from prune_cli.numeric import minhash
 from prune_cli.numeric.words import words
+from tests.conftest import Prune, write_rows
 from tests.truth import truth
 
 
@@ -82,3 +84,14 @@ def test_one_row_of_each_group_comes_first() -> None:
     assert ((columns["cluster"] == -1) == (sizes[first] == 1)).all()
     for cluster in range(columns["cluster"].max() + 1):
         assert len(set(first[columns["cluster"] == cluster].tolist())) == 1
+
+
+def test_how_many_repeat_another_is_told(tmp_path: Path, prune: Prune) -> None:
+    """Also how many of them a large budget keeps."""
+    text = "the film has a long and slow middle but a fine end"
+    rows = [{"text": t, "label": 0} for t in [text, "a short one", text + " too", "something else", text]]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    command = ["select", file, "--method", "near_duplicates", "--keep"]
+    assert "near_duplicates: 2 of 5 rows repeat another\n" in prune(*command, 3, "-o", tmp_path / "few").err
+    ran = prune(*command, "100%", "-o", tmp_path / "all")
+    assert "2 of 5 rows repeat another; 2 of them are kept; a budget of 3 keeps none" in ran.err

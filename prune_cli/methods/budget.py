@@ -9,11 +9,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from prune_cli.errors import PruneError
 
 
-def parse_keep(keep: str, n: int) -> int:
+def parse_keep(keep: str, n: int, which: str = "") -> int:
     """Number of rows to keep of n: `500` is rows, `0.3` and `30%` are shares; `1` is one row, `1.0` all.
 
     A share is rounded to the nearest row, half a row up, and keeps at least one. Raises PruneError for
-    anything that is not above 0 and at most n.
+    anything that is not above 0 and at most n; which: what it says of the n rows.
     """
     text = keep.strip()
     rows = Decimal(0)
@@ -25,5 +25,5 @@ def parse_keep(keep: str, n: int) -> int:
             if 0 < share <= 1:
                 rows = max(Decimal(1), (share * n).to_integral_value(ROUND_HALF_UP))
     if not 0 < rows <= n:
-        raise PruneError(f"keep: {keep}; allowed: a number of rows from 1 to {n}, or a share such as 0.3 or 30%")
+        raise PruneError(f"keep: {keep}; allowed: a number of rows from 1 to {n}{which}, or a share such as 0.3 or 30%")
     return int(rows)

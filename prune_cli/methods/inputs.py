@@ -175,7 +175,7 @@ def selection_of(name: str, digest: str, place: str) -> Artifact:
     """A selection among the rows of that digest, which are at `place`."""
     chosen = open_artifact(Path(name), "select")
     if chosen.inputs["rows"] != digest:
-        raise PruneError(f"{name}: chosen from other rows than {place}; allowed: a selection of these")
+        raise PruneError(f"{name}: chosen from other rows than {place}; allowed: a selection of these, in their order")
     return chosen
 
 

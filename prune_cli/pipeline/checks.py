@@ -250,7 +250,8 @@ def _targets(plan: Plan) -> Iterator[str]:
     if names and not plan.has_target:
         yield f"validation: missing; it is the target set of {', '.join(names)}"
     if plan.decontaminate and not plan.tests_of_rows and all(name == VALIDATION for name in plan.parts.shares):
-        yield "decontaminate: true; no test set has rows, only tasks of lm-eval, which are not compared"
+        only = "tests: only tasks of lm-eval, which are not compared" if plan.tests else "tests: missing"
+        yield f"decontaminate: true; {only}; allowed: with a test set of rows"
     if plan.lds and not any(predicts(method) for method in plan.methods.values()):
         yield f"lds: {plan.lds}; no method has a score that says what {SAYS}, as less has"
 

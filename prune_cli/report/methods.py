@@ -121,7 +121,7 @@ def _kind_text(facts: dict[str, Any]) -> str:
             "",
             f"Tensors, `{facts['features']}` being its features:",
             *table(tensors),
-            "Needs:" + ("" if facts["needs"] else " nothing but a model."),
+            "Needs:" + ("" if facts["needs"] else " nothing but the rows."),
             *(f"  {need}: {text}" for need, text in facts["needs"].items()),
             *_option_lines(facts["options"], "--"),
         ]

@@ -24,6 +24,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric import minhash
+from prune_cli.numeric.duplicates import tell
 
 
 def select(
@@ -39,8 +40,9 @@ def select(
     Column `cluster`: the group of a row, from 0; none for rows without a near duplicate.
     """
     first = minhash.groups(text, ngrams, threshold)
-    drawn = rng.permutation(len(first))
-    order = np.lexsort((drawn, first != np.arange(len(first))))
+    drawn, repeats = rng.permutation(len(first)), first != np.arange(len(first))
+    order = np.lexsort((drawn, repeats))
+    tell("near_duplicates", repeats, n_keep)
     several = np.bincount(first, minlength=len(first)) > 1
     cluster = np.where(several, np.cumsum(several) - 1, -1)[first]
     return order[:n_keep], {"cluster": cluster}

@@ -23,6 +23,7 @@ from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.inputs import Inputs, kept_in, selection_of
+from prune_cli.runtime.progress import note
 from prune_cli.stages import counts
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
 
@@ -47,7 +48,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
     if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, [*call.all_rows, *may.tests.values()], how)
     most = may.earlier.about["kept"] if may.earlier else call.given.n
-    n_keep = parse_keep(opts.keep, most)
+    n_keep = parse_keep(opts.keep, most, f" (that {opts.within} keeps)" if opts.within else "")
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
     budget = {"keep": opts.keep} if may.tests else {"n_keep": n_keep}  # a share of the rows that are not in a test set
     recipe = call.recipe("select", **budget, order=opts.order, **balanced)
@@ -63,7 +64,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         left_out, told = _left_out(call.given, may, draft.path)
         among = np.flatnonzero([not why for why in left_out]) if left_out else None
         if among is not None:
-            n_keep = parse_keep(opts.keep, len(among))
+            n_keep = parse_keep(opts.keep, len(among), " (that may be kept)")
         kept = balance.select(call.method, arguments, part, n_keep, opts.balance, len(rows), among)
         written = kept.positions if opts.order == "best" else np.sort(kept.positions)
         digest = rows.write(draft.path / "select.jsonl", written.tolist())
@@ -144,6 +145,8 @@ def _left_out(given: Inputs, may: _MayBeKept, folder: Path) -> tuple[list[str | 
     if all(left_out):
         told = "every row stands in a test set" if len(found) == len(rows) else "no row within is in no test set"
         raise PruneError(f"decontaminate: {told}; allowed: test sets that leave a row to keep")
+    if not found:
+        note(f"decontaminate: none of {len(rows):,} rows stands in a test set")
     return left_out, contamination.told(found, list(may.tests), len(rows))
 
 
