@@ -21,7 +21,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from prune_cli.numeric.duplicates import clusters, tell, repetition
+from prune_cli.numeric.duplicates import clusters, repetition, tell
 from prune_cli.numeric.vectors import Checkpoints, vectors
 
 
