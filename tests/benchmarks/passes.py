@@ -50,7 +50,7 @@ class Subject:
 
     def backward(self, batch: Batch) -> None:
         """Forward and backward of the summed losses."""
-        self.task.losses(self.forward(batch.inputs, batch.at).logits, batch.gold).sum().backward()
+        self.task.losses(self.forward(batch.inputs, batch.at).answers, batch.gold).sum().backward()
 
     def plain(self, batches: list[Batch]) -> None:
         """What a training step does before the optimizer's turn."""
@@ -67,7 +67,7 @@ class Subject:
                 observer.begin(batch)
             batch.outputs = self.forward(batch.inputs, batch.at)
             if backward:
-                self.task.losses(batch.outputs.logits, batch.gold).sum().backward()
+                self.task.losses(batch.outputs.answers, batch.gold).sum().backward()
             return [observer.rows(batch) for observer in observers]
 
     def wait(self) -> None:
