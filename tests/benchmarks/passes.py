@@ -24,6 +24,7 @@ from prune_cli.tasks import Task, generation
 
 PLAIN = "plain forward + backward"
 FLOOR = "the same with frozen parameters"
+USUAL = "plain, with the logits of all tokens"
 SOME = 4  # rows at a time whose gradients torch.func forms
 
 # what enters a way's context, which is not timed, and the way itself
@@ -57,6 +58,15 @@ class Subject:
         for batch in batches:
             self.model.zero_grad(set_to_none=True)
             self.backward(batch)
+        self.model.zero_grad(set_to_none=True)
+
+    def usual(self, batches: list[Batch]) -> None:
+        """The same with the loss of transformers, which works out the logits of prompts and padding too."""
+        for batch in batches:
+            self.model.zero_grad(set_to_none=True)
+            with autocast(self.device, self.precision):
+                loss = self.model(**batch.inputs, labels=batch.labels).loss
+            loss.backward()
         self.model.zero_grad(set_to_none=True)
 
     def observe(self, batch: Batch, observers: tuple[Observer, ...]) -> list[dict[str, torch.Tensor]]:
