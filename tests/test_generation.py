@@ -617,3 +617,22 @@ def scaled(outputs: Any) -> Any:
     """The outputs with logits that are half as large."""
     outputs.logits = outputs.logits / 2
     return outputs
+
+
+def test_losses_in_parts_have_the_precision_of_the_forward(folder: Path) -> None:
+    """The last layer computes in bfloat16 where the forward did, though it is asked outside of it."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "llama").float().eval().requires_grad_(False)
+    model.model.layers[0].requires_grad_(True)
+    ids = torch.tensor([[5, 6, 7, 8, 5, 6]])
+    labels = torch.tensor([[-100, 6, -100, 8, 5, -100]])
+    at, gold = generation.answers(labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = forward(model, {"input_ids": ids}, at).answers
+        logits = model(input_ids=ids).logits
+    assert not isinstance(answers, torch.Tensor)
+    assert answers.logits(answers.states).dtype == logits.dtype == torch.bfloat16
+    ours, every = generation.losses(answers, gold), generation.losses(logits, labels)
+    torch.testing.assert_close(ours, every)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    found, true = (torch.cat([g.flatten() for g in torch.autograd.grad(lost.sum(), learnt)]) for lost in (ours, every))
+    assert (found - true).norm() < 0.02 * true.norm()  # bfloat16 has three digits
