@@ -23,7 +23,8 @@ class Outputs:
     """A model's outputs. `answers`: what the task's functions take for logits, which may not be worked out yet."""
 
     def __init__(self, outputs: Any, answers: Logits) -> None:
-        self._outputs, self.answers = outputs, answers
+        self._outputs = outputs
+        self.answers: Any = answers  # a task knows what its own are
 
     @cached_property
     def logits(self) -> torch.Tensor:
