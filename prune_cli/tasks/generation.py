@@ -192,7 +192,7 @@ def losses(logits: Logits, labels: torch.Tensor) -> torch.Tensor:
     from prune_cli.tasks import vocabulary
 
     at, gold = _predicted(labels)
-    return _row_means(vocabulary.losses(logits, at, gold), at)
+    return _row_means(vocabulary.cross_entropies(logits, at, gold), at)
 
 
 def dynamics(logits: Logits, labels: torch.Tensor) -> dict[str, torch.Tensor]:

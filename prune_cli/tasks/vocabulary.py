@@ -34,7 +34,7 @@ class Unheaded:
 Logits = torch.Tensor | Unheaded
 
 
-def losses(logits: Logits, at: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+def cross_entropies(logits: Logits, at: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
     """Cross entropy of the tokens gold [m] by the logits [b, t, v] at these places, bool [b, t]: float32 [m].
 
     Differentiable. Where the last layer takes no gradient, that of its input is worked out with the loss, and logits
