@@ -57,6 +57,7 @@ bench: $(ENCODER) ## what the representations cost, beside plain training steps 
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task choice
 	for tokens in 64 512 2048; do HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task generation \
 		--tokens $$tokens --tokens-per-batch 4096 --batch-size 32 --batches 1 --repeats 3 || exit 1; done
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task generation --tokens 256 --batch-size 8 --batches 1 --memory
 
 bench-fidelity: $(ENCODER) ## how true projected gradients are, beside a count sketch (PRUNE_DATA; PRUNE_MODEL)
 	$(RUN)/python -m tests.benchmarks.fidelity --data "$(PRUNE_DATA)" --language-model "$(PRUNE_MODEL)"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prune_cli.artifacts import tensors
@@ -21,7 +22,7 @@ from prune_cli.errors import PruneError
 from prune_cli.models.answers import forward
 from prune_cli.models.find import find
 from prune_cli.models.load import load_tokenizer
-from prune_cli.tasks import Judging, generation, text_scores
+from prune_cli.tasks import Judging, generation, text_scores, vocabulary
 from tests.conftest import NEGATIVE, NOUNS, POSITIVE, WORDS, Prune, read_rows, write_rows
 
 MARKS = ["<pad>", "<unk>", "<s>", "</s>", "<system>", "<user>", "<assistant>"]
@@ -562,9 +563,11 @@ def test_the_last_layer_sees_the_tokens_that_are_trained_on_alone(folder: Path) 
     seen: list[torch.Size] = []
     model.get_output_embeddings().register_forward_hook(lambda _, given, made: seen.append(made.shape))
     inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    forward(model, inputs, at)
+    seen.clear()
     some = forward(model, inputs, at).logits
     every = forward(model, inputs, None).logits
-    assert [shape[1] for shape in seen] == [4, 6]
+    assert [shape[1] for shape in seen] == [1, 4, 6]  # in the forward one token, for its shape
     torch.testing.assert_close(some[0, :3], every[0, [0, 2, 3]])
     torch.testing.assert_close(some[1, :2], every[1, [1, 2]])
     both = [generation.losses(some, gold), generation.losses(every, labels)]
@@ -572,3 +575,64 @@ def test_the_last_layer_sees_the_tokens_that_are_trained_on_alone(folder: Path) 
     torch.testing.assert_close(*[torch.autograd.grad(loss.sum(), model.lm_head.weight)[0] for loss in both])
     model.get_output_embeddings = lambda: None  # a model that does not tell
     torch.testing.assert_close(forward(model, inputs, at).logits, some)
+
+
+@pytest.mark.parametrize("trained", ["head", "adapters", "scaled"])
+def test_losses_in_parts_are_those_of_all_logits(folder: Path, trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses, dynamics, and gradients by every parameter, of logits that are never there all at once.
+
+    Whether the last layer is trained or not; a model that scales its logits works them out in the forward.
+    """
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "llama").double().eval()
+    model.requires_grad_(trained != "adapters")
+    for layer in model.model.layers:
+        layer.mlp.requires_grad_(True)
+    if trained == "scaled":
+        scale = model.forward
+        model.forward = lambda **given: scaled(scale(**given))
+    monkeypatch.setattr(vocabulary, "PART", 2)
+    ids = torch.tensor([[5, 6, 7, 8, 5, 6], [7, 8, 5, 6, 0, 0]])
+    labels = torch.tensor([[-100, 6, -100, 8, 5, -100], [-100, -100, 5, 6, -100, -100]])
+    at, gold = generation.answers(labels)
+    inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    seen: list[int] = []
+    given = forward(model, inputs, at)
+    assert isinstance(given.answers, torch.Tensor) == (trained == "scaled")
+    model.get_output_embeddings().register_forward_hook(lambda _, given, made: seen.append(len(made)))
+    weights = torch.tensor([0.3, 2.0])  # rows that do not weigh the same
+    ours = generation.losses(given.answers, gold)
+    assert seen == ([] if trained == "scaled" else [2, 2, 1])
+    logits = model(**inputs).logits
+    every = torch.stack([cross_entropy(logits[i, :-1].float(), labels[i, 1:]) for i in range(2)])
+    torch.testing.assert_close(ours, every)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    both = [torch.autograd.grad((losses * weights).sum(), learnt) for losses in (ours, every)]
+    torch.testing.assert_close(*both)
+    dynamics = [generation.dynamics(*pair) for pair in ((given.answers, gold), (logits, labels))]
+    torch.testing.assert_close(*dynamics)
+    torch.testing.assert_close(-dynamics[0]["logprob"], every)
+
+
+def scaled(outputs: Any) -> Any:
+    """The outputs with logits that are half as large."""
+    outputs.logits = outputs.logits / 2
+    return outputs
+
+
+def test_losses_in_parts_have_the_precision_of_the_forward(folder: Path) -> None:
+    """The last layer computes in bfloat16 where the forward did, though it is asked outside of it."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "llama").float().eval().requires_grad_(False)
+    model.model.layers[0].requires_grad_(True)
+    ids = torch.tensor([[5, 6, 7, 8, 5, 6]])
+    labels = torch.tensor([[-100, 6, -100, 8, 5, -100]])
+    at, gold = generation.answers(labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = forward(model, {"input_ids": ids}, at).answers
+        logits = model(input_ids=ids).logits
+    assert not isinstance(answers, torch.Tensor)
+    assert answers.logits(answers.states).dtype == logits.dtype == torch.bfloat16
+    ours, every = generation.losses(answers, gold), generation.losses(logits, labels)
+    torch.testing.assert_close(ours, every)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    found, true = (torch.cat([g.flatten() for g in torch.autograd.grad(lost.sum(), learnt)]) for lost in (ours, every))
+    assert (found - true).norm() < 0.02 * true.norm()  # bfloat16 has three digits

@@ -36,9 +36,9 @@ def predict(
             at, gold = task.answers(inputs.pop("labels"))
             with autocast(judging.device, precision):
                 with running(judging.model):
-                    logits = forward(judging.model, inputs, at).logits
-                predicted = task.predictions(judging, positions, logits, gold)
-            losses[positions] = task.losses(logits, gold).cpu().numpy()
+                    answers = forward(judging.model, inputs, at).answers
+                predicted = task.predictions(judging, positions, answers, gold)
+            losses[positions] = task.losses(answers, gold).cpu().numpy()
             for position, prediction in zip(positions, predicted, strict=True):
                 predictions[position] = prediction
             advance(len(positions))

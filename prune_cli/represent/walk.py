@@ -144,7 +144,7 @@ def _observe(setup: Setup, observed: Mapping[str, Observed], positions: NDArray[
             entry.observer.begin(batch)
         batch.outputs = setup.forward(batch.inputs, batch.at)
         if backward:
-            setup.task.losses(batch.outputs.logits, batch.gold).sum().backward()
+            setup.task.losses(batch.outputs.answers, batch.gold).sum().backward()
         return {kind: _checked(kind, entry, entry.observer.rows(batch), len(batch)) for kind, entry in observed.items()}
 
 

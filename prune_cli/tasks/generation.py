@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from prune_cli.tasks.vocabulary import Logits
+
 AUTO_MODEL = "AutoModelForCausalLM"
 PEFT_TASK = "CAUSAL_LM"
 POOLING = "last"
@@ -38,7 +40,6 @@ OPTIONS: tuple[str, ...] = ("format", "loss_on", "chat_template", "max_new_token
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
 TRIES = 1000  # rows that are drawn to find one with another response
-PART = 256  # tokens whose probabilities over the vocabulary are held at a time
 
 
 def check(row: Row) -> str | None:
@@ -168,11 +169,12 @@ def answers(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return at, gold
 
 
-def _answers(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits [m, v] that predict the batch's m tokens to train on, these tokens [m], their places, bool [b, t − 1]."""
-    gold = labels[:, 1:]
-    at = gold != OUTSIDE
-    return logits[:, :-1][at], gold[at], at
+def _predicted(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places whose logits predict a token to train on, bool [b, t], and these m tokens [m]."""
+    spoken = labels[:, 1:] != OUTSIDE
+    at = spoken.new_zeros(labels.shape)
+    at[:, :-1] = spoken
+    return at, labels[:, 1:][spoken]
 
 
 def _row_means(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
@@ -182,38 +184,38 @@ def _row_means(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     return by_row.sum(1) / at.sum(1)
 
 
-def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def losses(logits: Logits, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of each row's tokens that are trained on, float32 [b], in nats. Differentiable.
 
-    logits [b, t, v], labels int64 [b, t].
+    logits [b, t, v], worked out or not; labels int64 [b, t].
     """
-    from torch.nn.functional import cross_entropy
+    from prune_cli.tasks import vocabulary
 
-    logits, gold, at = _answers(logits, labels)
-    return _row_means(cross_entropy(logits.float(), gold, reduction="none"), at)
+    at, gold = _predicted(labels)
+    return _row_means(vocabulary.cross_entropies(logits, at, gold), at)
 
 
-def dynamics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+def dynamics(logits: Logits, labels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Training dynamics of each row, means over its tokens that are trained on, float32 [b].
 
-    logits [b, t, v], labels [b, t]. `logprob` log p(token), `correct` share of the tokens whose logit is the first
-    largest, `margin` the token's logit − the largest other, `el2n` ‖softmax(logits) − onehot(token)‖₂ (Paul et al.,
-    2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token), `entropy` −Σ_v p(v) log p(v),
-    `upd` σ(−log p(token)) max(0, 1 − entropy / log v) (Zhang et al. 2025, arXiv 2503.11441). Higher `logprob`,
-    `correct` and `margin` mean easier; higher `el2n`, `improbability` and `upd` harder; higher `entropy` less sure.
+    logits [b, t, v], worked out or not; labels [b, t]. `logprob` log p(token), `correct` share of the tokens whose
+    logit is the first largest, `margin` the token's logit − the largest other, `el2n` ‖softmax(logits) −
+    onehot(token)‖₂ (Paul et al., 2021, arXiv 2107.07075, who have one answer a row), `improbability` 1 − p(token),
+    `entropy` −Σ_v p(v) log p(v), `upd` σ(−log p(token)) max(0, 1 − entropy / log v) (Zhang et al. 2025, arXiv
+    2503.11441). Higher `logprob`, `correct` and `margin` mean easier; higher `el2n`, `improbability` and `upd` harder;
+    higher `entropy` less sure.
     """
     import torch
 
-    logits, gold, at = _answers(logits.detach(), labels)
-    parts = [
-        classification.dynamics(*part) for part in zip(logits.split(PART), gold.split(PART), strict=True)
-    ]  # a token is to its vocabulary what a row is to its labels
+    from prune_cli.tasks import vocabulary
+
+    at, gold = _predicted(labels)
+    # a token is to its vocabulary what a row is to its labels
+    parts = [classification.dynamics(*part) for part in vocabulary.parts(logits, at, gold)]
     return {name: _row_means(torch.cat([part[name] for part in parts]), at) for name in parts[0]}
 
 
-def predictions(
-    judging: Judging, positions: np.ndarray, logits: torch.Tensor, labels: torch.Tensor
-) -> list[dict[str, Any]]:
+def predictions(judging: Judging, positions: np.ndarray, logits: Logits, labels: torch.Tensor) -> list[dict[str, Any]]:
     """Each row's `reference`, the response; the `prediction` for its prompt; its `loss`, and over how many `tokens`.
 
     The response is the last turn of a conversation, and its prompt all that stands before it. `prompt_cut` is how many

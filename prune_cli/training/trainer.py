@@ -91,9 +91,9 @@ class _Trainer(Trainer):
         rows, labels, of = inputs.pop("row"), inputs.pop("labels"), inputs.pop("of")
         at, labels = self._task.answers(labels)
         outputs = answers.forward(model, inputs, at)
-        losses = self._task.losses(outputs.logits, labels)
+        losses = self._task.losses(outputs.answers, labels)
         with torch.no_grad():
-            values = self._task.dynamics(outputs.logits.detach(), labels)
+            values = self._task.dynamics(outputs.answers, labels)
         own = len(rows)  # a process without a row in the batch runs one that does not count
         self._record.add(int(self.state.epoch), rows, {name: value[:own] for name, value in values.items()})
         # the mean over the batch's rows, once the processes' gradients are averaged

@@ -39,6 +39,7 @@ from prune_cli.runtime import memory
 from tests.benchmarks.passes import (
     FLOOR,
     PLAIN,
+    USUAL,
     Subject,
     Way,
     costs,
@@ -59,7 +60,8 @@ DATA = {
 }
 LORA = {"tune": "lora", "batch_size": 8, "learning_rate": 1e-3}
 ROWS, TARGETS = 80, 16  # batches of one
-MEASURED = (PLAIN, "gradient, ", "hidden + ", "influence, cosine (")  # how the ways begin whose memory is measured
+# how the ways begin whose memory is measured
+MEASURED = (PLAIN, USUAL, "gradient, ", "hidden + ", "influence, cosine (")
 
 
 def main() -> None:
@@ -175,10 +177,12 @@ def ways(ready: Ready, dim: int) -> dict[str, Way]:
         "batches of one (LESS), before projection": (nullcontext, lambda: subject.plain(list(singles(batches)))),
         "torch.func vmap, before projection": (nullcontext, lambda: deque(formed(subject, batches), 0)),
     }
+    usual: dict[str, Way] = {USUAL: (nullcontext, lambda: subject.usual(batches))}
     return {
         PLAIN: (nullcontext, lambda: subject.plain(batches)),
         FLOOR: (partial(frozen, subject.model), lambda: subject.plain(batches)),
         **(peers if batches[0].labels.dim() == 1 else {}),  # of classification
+        **(usual if batches[0].at is not None else {}),  # of language models
         "hidden": kinds(states),
         "dynamics": kinds(dynamics),
         f"gradient, dim {dim}, exact norms": gradients(),
@@ -198,16 +202,21 @@ def print_memory(given: argparse.Namespace, folder: Path) -> None:
     for start in ("", *MEASURED):  # the first trains the model, which the others find
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             name, used = pool.apply(peak, (given, folder, start))
-        if start:
+        if name:
             plain = plain or used  # MEASURED begins with PLAIN
             print(f"{name:44} {used / plain:8.2f} {used:9.0f}")
 
 
 def peak(given: argparse.Namespace, folder: Path, start: str) -> tuple[str, float]:
-    """The name of the way that begins with `start`, and MiB of its peak memory above what was held before it."""
+    """The name of the way that begins with `start`, and MiB of its peak memory above what was held before it.
+
+    None begins with nothing, or with a name that the task does not have.
+    """
     ready = prepare(given, folder, given.task)
     all_ways = ways(ready, given.dim)
-    name = next(name for name in all_ways if name.startswith(start))
+    name = next((name for name in all_ways if start and name.startswith(start)), "")
+    if not name:
+        return "", 0.0
     attach, run = all_ways[name]
     cuda = ready.subject.device.type == "cuda"
     if cuda:

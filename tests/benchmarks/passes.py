@@ -24,6 +24,7 @@ from prune_cli.tasks import Task, generation
 
 PLAIN = "plain forward + backward"
 FLOOR = "the same with frozen parameters"
+USUAL = "plain, with the logits of all tokens"
 SOME = 4  # rows at a time whose gradients torch.func forms
 
 # what enters a way's context, which is not timed, and the way itself
@@ -50,13 +51,22 @@ class Subject:
 
     def backward(self, batch: Batch) -> None:
         """Forward and backward of the summed losses."""
-        self.task.losses(self.forward(batch.inputs, batch.at).logits, batch.gold).sum().backward()
+        self.task.losses(self.forward(batch.inputs, batch.at).answers, batch.gold).sum().backward()
 
     def plain(self, batches: list[Batch]) -> None:
         """What a training step does before the optimizer's turn."""
         for batch in batches:
             self.model.zero_grad(set_to_none=True)
             self.backward(batch)
+        self.model.zero_grad(set_to_none=True)
+
+    def usual(self, batches: list[Batch]) -> None:
+        """The same with the loss of transformers, which works out the logits of prompts and padding too."""
+        for batch in batches:
+            self.model.zero_grad(set_to_none=True)
+            with autocast(self.device, self.precision):
+                loss = self.model(**batch.inputs, labels=batch.labels).loss
+            loss.backward()
         self.model.zero_grad(set_to_none=True)
 
     def observe(self, batch: Batch, observers: tuple[Observer, ...]) -> list[dict[str, torch.Tensor]]:
@@ -67,7 +77,7 @@ class Subject:
                 observer.begin(batch)
             batch.outputs = self.forward(batch.inputs, batch.at)
             if backward:
-                self.task.losses(batch.outputs.logits, batch.gold).sum().backward()
+                self.task.losses(batch.outputs.answers, batch.gold).sum().backward()
             return [observer.rows(batch) for observer in observers]
 
     def wait(self) -> None:

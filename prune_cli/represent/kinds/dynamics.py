@@ -63,7 +63,7 @@ class Dynamics(Watcher):
 
     def rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The task's dynamics of the batch."""
-        return self._task.dynamics(batch.outputs.logits.detach(), without_ends(batch.gold, self._ends))
+        return self._task.dynamics(batch.outputs.answers, without_ends(batch.gold, self._ends))
 
 
 def without_pass(opts: Options) -> bool:

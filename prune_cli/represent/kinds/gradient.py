@@ -84,7 +84,7 @@ class Gradient(Watcher):
         from prune_cli.gradients.projected import Projected
 
         self._opts = opts
-        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).logits, b.gold))
+        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).answers, b.gold))
         self._projected = Projected(opts.dim, opts.seed, exact_norms=opts.norms == "exact")
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
@@ -96,9 +96,10 @@ class Gradient(Watcher):
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
         """Capture the gradients of the model's examples."""
+        from prune_cli.models.answers import whole
         from prune_cli.represent.kinds._moments import adam_of
 
-        with self._examples.attached(model) as capture:
+        with self._examples.attached(model) as capture, whole(model, capture.trainable):
             if self._opts.precondition == "adam":
                 self._projected.precondition(adam_of(checkpoint, capture.trainable))
             yield

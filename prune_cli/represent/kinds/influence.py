@@ -112,7 +112,7 @@ class Influence(Watcher):
         setup = target.setup
         self._setup, self._group, self._by_row = setup, target.group, opts.by == "row"
         self._cosine, self._adam = opts.similarity == "cosine", opts.precondition == "adam"
-        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).logits, b.gold))
+        self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).answers, b.gold))
 
     def sizes(self, model: torch.nn.Module) -> dict[str, int]:
         """g: the groups of the target set, or its rows."""
@@ -124,9 +124,10 @@ class Influence(Watcher):
         import torch
 
         from prune_cli.gradients.influence import Influence as Products
+        from prune_cli.models.answers import whole
         from prune_cli.represent.kinds._moments import adam_of
 
-        with self._examples.attached(model) as capture:
+        with self._examples.attached(model) as capture, whole(model, capture.trainable):
             try:
                 targets = self._rows() if self._by_row else self._directions(capture)
             except torch.OutOfMemoryError as failure:
@@ -229,8 +230,8 @@ class Influence(Watcher):
         import torch
 
         with torch.enable_grad():
-            logits = self._setup.forward(batch.inputs, batch.at).logits
-            losses = self._setup.task.losses(logits, batch.gold)
+            answers = self._setup.forward(batch.inputs, batch.at).answers
+            losses = self._setup.task.losses(answers, batch.gold)
             (losses * weights.to(losses.dtype)).sum().backward()
 
     def begin(self, batch: Batch) -> None:
