@@ -148,7 +148,7 @@ def end(report: Report) -> None:
 
 def check_ours(out: Path) -> None:
     """Raise PruneError for a folder of something else, and for a file that stands where results go and is none."""
-    files.check_ours(out, RESULTS, UNDER_WAY)
+    files.check_ours(out, RESULTS, UNDER_WAY, "methods")
     began = {UNDER_WAY: b'{"method": "', RESULTS: b'{"method": "', COMPARISONS: b'{"test": "', LDS: b'{"score": "'}
     for name, beginning in began.items():
         path = out / name
