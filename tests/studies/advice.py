@@ -3,8 +3,8 @@
     python -m tests.studies.advice GRID ADVICE
 
 GRID is the folder of a pipeline, ADVICE that of `prune advise FILE.toml --keep K` with the grid's file and one of its
-budgets. Prints the grid's best line at that budget, the line that the advice picked, and their difference in the grid
-with its 95% interval: the advice is right where that reaches 0.
+budgets. Prints the grid's best line at that budget, the lines that the advice picked and recommended, and how far they
+are from it in the grid, with 95% intervals: the advice is right where that reaches 0.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def main() -> None:
     budget = parse_keep(pick["keep"], n)
     here = [key for key in grid.means if key[0] not in (FULL, NONE) and grid.kept[key] == budget]
     best = max(here, key=lambda key: grid.sign * grid.means[key])
-    picked = next(key for key in here if key[0] == pick["method"])
     print(f"the grid's best of {len(here)}: {best[0]} {grid.means[best]:.3f}")
-    print(f"the pick: {picked[0]} {grid.means[picked]:.3f}, recommended: {advice['recommended']['method']}")
-    if picked != best and (apart := grid.against(best, 0.0)[picked]):
-        right = max(apart.low * grid.sign, apart.high * grid.sign) >= 0
-        print(f"to the best: {interval(apart)}: {'within' if right else 'outside'} its interval")
+    for role, name in (("pick", pick["method"]), ("recommendation", advice["recommended"]["method"])):
+        line = next(key for key in (*here, *grid.means) if key[0] == name)
+        told = f"the {role}: {name} {grid.means[line]:.3f}"
+        if line != best and (apart := grid.against(best, 0.0)[line]):
+            right = max(apart.low * grid.sign, apart.high * grid.sign) >= 0
+            told += f", {interval(apart)} to the best: {'within' if right else 'outside'} its interval"
+        print(told)
     spent = sum(json.loads(path.read_text("utf-8"))["made"]["seconds"] for path in given.grid.rglob(MANIFEST))
     used = answer["trials"]["seconds"]
     print(f"{answer['trials']['rounds']} rounds, {used:.0f} s of the grid's {spent:.0f} s: {used / spent:.0%}")
