@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from prune_cli.numeric.inference import Difference, differences
-from prune_cli.pipeline.advise.choice import Advice, Key, Measured, advise
+from prune_cli.pipeline.advise import cost
+from prune_cli.pipeline.advise.choice import Advice, Key, Line, Measured, advise
 from prune_cli.pipeline.evidence import compare
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_evidence import MEANS, runs
@@ -144,6 +145,14 @@ def test_a_finished_grid(grid: Path, prune: Prune) -> None:
     other = prune("advise", grid / "run", "--metric", "loss")
     assert other.errors == ["metric: loss; allowed for test: accuracy, macro_f1"]
     assert prune("advise", grid / "run", "--keep", "0.1").errors[0].startswith("--keep: ")
+
+
+def test_a_slow_first_training_says_little_of_the_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of a process loads the libraries: the median is what another training takes."""
+    taken = {"full": [20.0, 21.0], "random": [18.2, 2.5, 2.6]}
+    monkeypatch.setattr(cost, "_training", lambda run, method, keep: taken[method])
+    line = Line("random", "0.1", 9, 0.5, None, 1.0, False, None, False, None, True)
+    assert cost.cost(tmp_path, line) == cost.Cost(0.0, 2.6, 20.5)
 
 
 @pytest.mark.slow

@@ -15,7 +15,9 @@ from prune_cli.data.rows import Rows
 from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.methods import contamination
 from prune_cli.numeric.words import words
+from prune_cli.pipeline import results
 from prune_cli.pipeline.checks import n_train, read_plan
+from prune_cli.pipeline.page.outcomes import outcomes
 from tests.conftest import Prune, read_rows, write_rows
 
 SAID = random.Random(0).choices([f"w{i}" for i in range(500)], k=4000)
@@ -201,6 +203,9 @@ def test_a_pipeline_leaves_them_out_of_all(here: Path, prune: Prune, tiny_model:
     assert {name: (found["rows"], found["kept"]) for name, found in about.items()} == SELECTED
     again = prune("pipeline", here / "plan.toml", "-o", here / "run")
     assert "nothing to do" in again.err and f"warning: {told}" in again.err
+    assert told in outcomes(results.read(here / "run"))["warnings"]  # of the page
+    (here / "run/results.jsonl").unlink()
+    assert prune("pipeline", here / "plan.toml", "-o", here / "run").code == 0  # still a run's folder
 
 
 SELECTED = {"random/keep-0.5": (37, 19), "full/keep-100%": (37, 37)}

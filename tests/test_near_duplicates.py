@@ -86,12 +86,12 @@ def test_one_row_of_each_group_comes_first() -> None:
         assert len(set(first[columns["cluster"] == cluster].tolist())) == 1
 
 
-def test_how_many_repeat_another_is_told(tmp_path: Path, prune: Prune) -> None:
-    """Also how many of them a large budget keeps."""
+def test_how_many_that_repeat_another_are_kept_is_told(tmp_path: Path, prune: Prune) -> None:
+    """Where a large budget keeps some of them."""
     text = "the film has a long and slow middle but a fine end"
     rows = [{"text": t, "label": 0} for t in [text, "a short one", text + " too", "something else", text]]
     file = write_rows(tmp_path / "rows.jsonl", rows)
     command = ["select", file, "--method", "near_duplicates", "--keep"]
-    assert "near_duplicates: 2 of 5 rows repeat another\n" in prune(*command, 3, "-o", tmp_path / "few").err
-    ran = prune(*command, "100%", "-o", tmp_path / "all")
-    assert "2 of 5 rows repeat another; 2 of them are kept; a budget of 3 keeps none" in ran.err
+    assert "repeat another" not in prune(*command, 3, "-o", tmp_path / "few").err
+    ran = prune(*command, "80%", "-o", tmp_path / "more")
+    assert "1 of 2 rows that repeat another are kept; a budget of 3 of these 5 rows keeps none" in ran.err

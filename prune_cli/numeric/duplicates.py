@@ -8,16 +8,8 @@ from numpy.typing import NDArray
 from prune_cli.numeric import kmeans
 from prune_cli.numeric.blocks import Array, row_blocks
 from prune_cli.numeric.cosine import unit
-from prune_cli.runtime.progress import note
 
 BLOCK = 2048  # rows compared with as many others at a time
-
-
-def tell(method: str, repeats: NDArray[np.bool_], n_keep: int) -> None:
-    """Tell how many rows repeat another, and how many of these are kept for want of others."""
-    others = int((~repeats).sum())
-    kept = f"; {n_keep - others:,} of them are kept; a budget of {others:,} keeps none" if n_keep > others else ""
-    note(f"{method}: {repeats.sum():,} of {len(repeats):,} rows repeat another{kept}")
 
 
 def clusters(rows: Array, k: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

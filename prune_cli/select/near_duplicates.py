@@ -24,7 +24,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric import minhash
-from prune_cli.numeric.duplicates import tell
+from prune_cli.numeric.repeats import tell_kept
 
 
 def select(
@@ -42,7 +42,7 @@ def select(
     first = minhash.groups(text, ngrams, threshold)
     drawn, repeats = rng.permutation(len(first)), first != np.arange(len(first))
     order = np.lexsort((drawn, repeats))
-    tell("near_duplicates", repeats, n_keep)
+    tell_kept("near_duplicates", repeats, n_keep)
     several = np.bincount(first, minlength=len(first)) > 1
     cluster = np.where(several, np.cumsum(several) - 1, -1)[first]
     return order[:n_keep], {"cluster": cluster}

@@ -21,7 +21,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from prune_cli.numeric.duplicates import clusters, repetition, tell
+from prune_cli.numeric.duplicates import clusters, repetition
+from prune_cli.numeric.repeats import tell_kept
 from prune_cli.numeric.vectors import Checkpoints, vectors
 
 
@@ -50,5 +51,5 @@ def select(
     repeats = np.where(nearest > 1 - epsilon, nearest, -1) if epsilon else nearest
     order = np.lexsort((drawn, repeats)) if epsilon else np.argsort(repeats, kind="stable")
     if epsilon:
-        tell("semdedup", repeats > -1, n_keep)
+        tell_kept("semdedup", repeats > -1, n_keep)
     return order[:n_keep], {"cluster": cluster, "nearest": np.where(nearest == -1, np.nan, nearest)}
