@@ -15,7 +15,8 @@ from tests.harness import families
 from tests.harness.sweep import ALONE, BROKEN, REFUSED, ROWS, WORKS, attempt, auto_model, on_page, sweep
 
 FEW = [
-    ("classification", "t5", WORKS),  # an encoder with a decoder; a table of relative positions
+    # an encoder with a decoder; a table of relative positions
+    pytest.param("classification", "t5", WORKS, marks=pytest.mark.slow),
     pytest.param("choice", "fnet", ALONE, marks=pytest.mark.slow),  # rows that change with the padding beside them
     # experts; names and shapes in files that are not those of the model
     pytest.param("generation", "mixtral", WORKS, marks=pytest.mark.slow),

@@ -326,6 +326,7 @@ def test_a_proxy_represents_and_the_model_is_trained(folder: Path, prune: Prune,
     assert hidden(runs / "represent/train/reference/hidden").shape == (24, 1, 8)
 
 
+@pytest.mark.slow
 def test_the_reference_is_a_model_of_its_own(folder: Path, prune: Prune, small_model: Path) -> None:
     """With a reference named, what asks for it is represented with it, and the rest with the model."""
     method = (

@@ -96,6 +96,7 @@ def test_killed_and_run_again(
     assert digests(out) == digests(whole)
 
 
+@pytest.mark.slow
 def test_two_make_what_one_makes(rows: Path, made: Path, whole: Path, tmp_path: Path) -> None:
     """Two processes from the start: the same bytes; again: up to date; each said once."""
     out = tmp_path / "out"

@@ -125,8 +125,9 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "seal", sealed)
 
 
-@pytest.mark.parametrize("lost", ["nothing", "checkpoint", "a file of it", "half a file of it"])
-@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize(
+    ("step", "lost"), [(3, "checkpoint"), (3, "a file of it"), (6, "half a file of it"), (6, "nothing")]
+)
 def test_a_state_after_an_epoch_has_its_checkpoint(
     step: int,
     lost: str,

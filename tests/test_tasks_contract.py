@@ -213,6 +213,7 @@ for command in (
 """
 
 
+@pytest.mark.slow
 def test_one_file_is_a_new_task(tmp_path: Path, tiny_model: Path) -> None:
     """finetune, represent and eval run with a task of which only its file was added."""
     folder = tmp_path / "tasks"
