@@ -299,6 +299,8 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     told = f"{rounds} in {journal.used:.0f} s: {last['decided']}"
     if count < FEWEST:
         told += f"; fewer than {FEWEST} rounds say nothing of chance, a longer --budget does"
+    elif pool < ground.n:
+        told += "; it need not be so on all rows, which a longer --budget tries"
     answer = Answer({**answer.facts, "trials": facts}, [told, *answer.lines])
     text = json.dumps(answer.facts, indent=1, ensure_ascii=False) + "\n"
     replace_file(out / ADVICE, partial(_write, text))
