@@ -111,7 +111,8 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
     calls.clear()
     again = advise(folder, prune, "700s", "--json").json()
     assert not calls and again == resumed
-    assert "2 rounds on 8 of 24 rows" in (words := prune(*command, "700s").out) and "need not be so on all rows" in words
+    words = prune(*command, "700s").out
+    assert "2 rounds on 8 of 24 rows" in words and "need not be so on all rows" in words
 
     other = prune(*command, "800s")
     assert other.errors == [
