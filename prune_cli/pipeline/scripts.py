@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from prune_cli.artifacts.manifest import MANIFEST
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.results import RESULTS
-from prune_cli.pipeline.work import Step, Work
+from prune_cli.pipeline.work import Step, Work, strings
 
 PLAIN = re.compile(r"[\w./,+@%-]+", re.ASCII)  # what a target of make can be called without more ado
 
@@ -54,15 +53,7 @@ def make(work: Work, command: Command, file: Path) -> str:
 
 def row_files(step: Step) -> list[Path]:
     """The files, not made by the pipeline, whose rows a step reads."""
-
-    def named(given: Any) -> Iterator[str]:
-        if isinstance(given, str):
-            yield given
-        elif isinstance(given, list | tuple | dict):
-            for part in given.values() if isinstance(given, dict) else given:
-                yield from named(part)
-
-    return [Path(name) for name in dict.fromkeys(named(step.given)) if Path(name).is_file()]
+    return [Path(name) for name in dict.fromkeys(strings(step.given)) if Path(name).is_file()]
 
 
 def _rule(target: Path, files: Sequence[Path], needs: Sequence[Path], command: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +101,15 @@ class Work:
             if step.out in known:
                 known.update(step.needs)
         return [step for step in self.steps if step.out in known]
+
+
+def strings(given: Any) -> Iterator[str]:
+    """All strings in what a stage is given, among them the places of its rows."""
+    if isinstance(given, str):
+        yield given
+    elif isinstance(given, Mapping | list | tuple):
+        for part in given.values() if isinstance(given, Mapping) else given:
+            yield from strings(part)
 
 
 def look(steps: Sequence[Step], folder: Path, known: Mapping[Path, Outcome] = {}) -> dict[Path, Outcome]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts, Positions
-from prune_cli.pipeline.work import Step, Work
+from prune_cli.pipeline.work import Step, Work, strings
 from prune_cli.runtime.progress import hushed, note
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
@@ -211,15 +211,6 @@ class _Rehearsal:
             passes = math.ceil(opts.passes(step.rows)) if opts.keep_checkpoints == "epoch" else 1
             opts = replace(opts, epochs=float(passes), steps=0, **NO_LOG)
         given = self.place(step.given)
-        data = {*self.moved.values()} & {*_strings(given)}
+        data = {*self.moved.values()} & {*strings(given)}
         reading = amounts.reading if data else Reading()
         return replace(step, given=given, opts=opts, out=self.place(step.out), reading=reading, replaces=())
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """All strings in what a stage is given."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for entry in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(entry)
