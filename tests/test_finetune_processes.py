@@ -22,7 +22,7 @@ from prune_cli.runtime import processes
 from prune_cli.tasks import classification
 from prune_cli.training.record import Record
 from prune_cli.training.trainer import _Trainer, part_of
-from tests.conftest import PATIENCE, Prune, sentences, write_rows
+from tests.conftest import PATIENCE, REPOSITORY, Prune, sentences, write_rows
 from tests.test_processes import finish, of_rank, start
 from tests.test_resume import digests
 
@@ -106,6 +106,21 @@ def test_two_train_as_one(rows: Path, tiny_model: Path, tmp_path: Path, prune: P
     same_to_rounding(tmp_path / "one", tmp_path / "two")
     assert [json.loads(line)["rows"] for line in (tmp_path / "two" / "log.jsonl").open()] == [45, 45]
     assert open_artifact(tmp_path / "two").manifest["made"]["processes"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_two_train_a_language_model_as_one(tune: str, tmp_path: Path, prune: Prune) -> None:
+    """Also where logits are worked out in parts, outside the forward that the processes share."""
+    few = (REPOSITORY / "sample_data/generation/train.jsonl").read_text("utf-8").splitlines(keepends=True)[:20]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(few), "utf-8")
+    more = ["--task", "generation", "--tune", tune]
+    ran = prune(*training(rows, tmp_path / "one", REPOSITORY / "sample_data/lm", *more))
+    assert ran.code == 0, ran.err
+    code, _, err = finish(start(*training(rows, tmp_path / "two", REPOSITORY / "sample_data/lm", *more)))
+    assert code == 0, err
+    same_to_rounding(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.fixture(scope="module")

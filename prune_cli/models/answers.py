@@ -55,7 +55,8 @@ def forward(model: Any, inputs: Mapping[str, torch.Tensor], at: torch.Tensor | N
         if not given or given[0].dim() != 3 or given[0].shape[:2] != shape:
             return None
         seen.append(Unheaded(_take(given[0], at), head, _autocast(given[0].device.type)))
-        return (given[0][:, :1].detach() if in_parts else seen[0].states, *given[1:])
+        # of one token with its graph: by it DistributedDataParallel finds the parameters that are used
+        return (given[0][:, :1] if in_parts else seen[0].states, *given[1:])
 
     hook = head.register_forward_pre_hook(narrow) if head is not None else None
     try:
