@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prune_cli.gradients.adam import Adam
 from prune_cli.gradients.factors import Dense, Lookup, Outer, Sum
 from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
-from prune_cli.gradients.projection import Sketch
+from prune_cli.gradients.projection import Fold, Sketch
 from prune_cli.models.find import Checkpoint
 from prune_cli.represent.kinds.gradient import Gradient, Options
 from prune_cli.tasks import classification
@@ -202,6 +203,23 @@ def test_formed_matrices_fold_as_their_factors(tied: bool, monkeypatch: pytest.M
             sketch.spread("w", sketch.folded("w", gradient.dense()))
         found.append(sketch.projected)
     assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("pieces", [1, 40, 2**18])
+def test_steps_formed_in_pieces_fold_as_whole_ones(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Γ by the published formula, entry by entry, then folded by signs and remainders; sides that do not divide."""
+    monkeypatch.setattr("prune_cli.gradients.adam._PIECES", pieces)
+    torch.manual_seed(0)
+    left, right = torch.randn(5, 4, 13), torch.randn(5, 4, 9)
+    m, v = 0.1 * torch.randn(13, 9), torch.rand(13, 9) + 1e-8  # as they enter a step
+    rows, columns = torch.randn(13).sign(), torch.randn(9).sign()
+    made = Adam({"w": m}, {"w": v}, (0.9, 0.99)).folded("w", Outer(left, right), Fold(rows, columns, (5, 4)))
+    expected = torch.zeros(5, 5, 4)
+    for example, i, j in product(range(5), range(13), range(9)):
+        g = sum(left[example, t, i] * right[example, t, j] for t in range(4))
+        step = (m[i, j] + 0.1 * g) / torch.sqrt(v[i, j] + 0.01 * g**2)
+        expected[example, i % 5, j % 4] += rows[i] * columns[j] * step
+    assert torch.allclose(made, expected, atol=1e-5)
 
 
 def test_rows_looked_up_twice_take_one_step() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
-from prune_cli.pipeline.advise import journal, trials
+from prune_cli.pipeline.advise import journal, pools, trials
 from prune_cli.pipeline.advise.ground import fitting
+from prune_cli.pipeline.advise.rounds import Question, Round
 from prune_cli.pipeline.advise.trials import seconds_of, toml
 from tests.conftest import Prune, Ran, read_rows, sentences, write_rows
 
@@ -53,7 +55,7 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_rows(tmp_path / "validation.jsonl", sentences(8, start=100))
     write_rows(tmp_path / "test.jsonl", sentences(12, start=200))
     (tmp_path / "my.toml").write_text(SETTINGS.format(model=tiny_model))
-    monkeypatch.setattr(trials, "LEAST_KEPT", 4)
+    monkeypatch.setattr(pools, "LEAST_KEPT", 4)
     clock: Iterator[int] = count(step=10)
     monkeypatch.setattr(journal, "monotonic", lambda: float(next(clock)))
     return tmp_path
@@ -123,7 +125,7 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
 @pytest.mark.slow
 def test_all_rows_where_there_is_time(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """With time enough all rounds share the rows and what is made of them; seeds are their own, methods fewer."""
-    monkeypatch.setattr(trials, "ROUNDS", 1)  # or there would be time for all rows many times over
+    monkeypatch.setattr(pools, "ROUNDS", 1)  # or there would be time for all rows many times over
     ran = advise(folder, prune, "1000s", "--json", "--margin", "0")
     answer = ran.json()["trials"]
     assert answer["pool"] == 24 and answer["rounds"] >= 2
@@ -133,6 +135,42 @@ def test_all_rows_where_there_is_time(folder: Path, prune: Prune, monkeypatch: p
     assert warmups == list(range(1, answer["rounds"] + 1))  # of which all but the first were up to date
     assert len(list(folder.glob("out/*/run/warmup"))) == 2  # and the one of the first, small sub-pool
     assert [line["round"] for line in lines(folder, "decided")] == list(range(1, answer["rounds"] + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("budget", "confirmed"), [("2000s", True), ("700s", False)])
+def test_a_find_is_tried_on_all_rows(
+    folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, budget: str, confirmed: bool
+) -> None:
+    """What is better on sub-pools is tried alone on all rows, by rounds that count alone, where there is time."""
+    monkeypatch.setattr(pools, "ROUNDS", 100)  # so that sub-pools are the smallest
+    seen: list[tuple[int, list[int], float]] = []
+    real = trials.decide
+
+    def decide(question: Question, rounds: list[Round], methods: tuple[str, ...], *more: float) -> Any:
+        decision, advice = real(question, rounds, methods, *more)
+        seen.append((question.pool, [len(entry.values) for entry in rounds], question.budget))
+        if question.pool == 8:
+            decision = replace(decision, stop="a method is better than random", better=("s2l",))
+        return decision, advice
+
+    monkeypatch.setattr(trials, "decide", decide)
+    ran = advise(folder, prune, budget, "--margin", "0", "--json")
+    told = ran.json()["trials"]
+    assert seen[0][0] == 8
+    if not confirmed:
+        assert told["found"] is None and told["pool"] == 8 and len(seen) == 1
+        return
+    assert told["found"] == {"methods": ["s2l"], "pool": 8, "rounds": 1}
+    assert told["pool"] == 24 and told["rounds"] == len(seen) - 1 >= 2
+    assert [pool for pool, *_ in seen[1:]] == [24] * told["rounds"]
+    assert seen[-1][1] == [3] * told["rounds"]  # random, full and s2l, of these rounds alone
+    used = sum(line["seconds"] for line in lines(folder, "step") if line["round"] == 0)
+    assert seen[-1][2] == 2000 - used
+    assert {path.name for path in folder.glob("out/all/run/methods/*")} == {"full", "random", "s2l"}
+    words = advise(folder, prune, budget, "--margin", "0").out
+    assert "better than random in 1 round on 8, so tried on all rows: s2l; then" in words
+    assert "need not be so on all rows" not in words
 
 
 @pytest.mark.slow

@@ -46,6 +46,16 @@ def test_inner_products_are_the_cosines_of_exact_counts(
     np.testing.assert_allclose(made @ made.T, exact, atol=1e-6)
 
 
+def test_of_scripts_without_spaces_each_letter_is_a_word(here: Path, prune: Prune) -> None:
+    """Sentences of Chinese that share letters are alike; a vowel sign does not cut a Hindi word in two."""
+    texts = ["\u8fd9\u90e8\u7535\u5f71\u597d", "\u8fd9\u90e8\u7535\u5f71\u574f", "\u0939\u093f\u0928\u094d\u0926\u0940"]
+    write_rows(here / "rows.jsonl", [{"id": i, "text": text, "label": "x"} for i, text in enumerate(texts)])
+    assert prune(*COMMAND, "lexical", "--buckets", 2**18, "--dtype", "float32", "--ngrams", 1).code == 0
+    made = vectors("out")
+    assert made[0] @ made[1] == pytest.approx(4 / 5) and made[0] @ made[2] == 0
+    assert np.count_nonzero(made[2]) == 1
+
+
 def test_a_score_and_a_target_need_no_model_either(here: Path, prune: Prune) -> None:
     """The rows as their own target are most like themselves; the same buckets and n-grams are needed to compare."""
     assert prune(*COMMAND, "lexical").code == 0

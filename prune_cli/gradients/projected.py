@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.factors import Dense, Factors, Lookup
+from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer
 from prune_cli.gradients.norms import Norms
 from prune_cli.gradients.projection import Sketch
 
@@ -69,7 +69,10 @@ class Projected:
             self._sketch.add(name, Lookup(steps.ids, (steps.grads - rest[steps.ids]) * once.unsqueeze(2), len(rest)))
         elif isinstance(gradient, Dense):
             self._sketch.add(name, Dense(adam.step(name, gradient.grads)))
-        else:
+        elif isinstance(gradient, Outer) and gradient.left.device.type == "cpu":
+            fold = self._sketch.fold(name, gradient.left, gradient.right)
+            self._sketch.spread(name, adam.folded(name, gradient, fold).flatten(1))
+        else:  # on a GPU fewer calls of more work are faster
             folded = [self._sketch.folded(name, formed) for _, formed in adam.formed(name, gradient)]
             self._sketch.spread(name, torch.cat(folded))
 

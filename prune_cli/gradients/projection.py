@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
@@ -32,6 +33,18 @@ _BLOCK = re.compile(r"(?:.*?\.)??\d+\.")  # encoder.layer.4. of encoder.layer.4.
 def buckets(dim: int) -> int:
     """The largest prime up to `dim`, 2 or more."""
     return next((k for k in range(dim, 2, -1) if all(k % d for d in range(2, int(k**0.5) + 1))), 2)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How a matrix [r, c] is folded: entry i, j times rows[i] columns[j] is added to i mod high, j mod broad.
+
+    rows [r], columns [c]: signs. sides: high and broad.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    sides: tuple[int, int]
 
 
 class Sketch:
@@ -66,22 +79,27 @@ class Sketch:
             for part in gradient.parts:
                 self._add_tied(name, part)
 
+    def fold(self, name: str, left: torch.Tensor, right: torch.Tensor) -> Fold:
+        """How a matrix parameter's gradients are folded. left […, r], right […, c]: like what is folded of them."""
+        rows, columns = self._signs_for(name, left.shape[-1], left), self._columns(name, right)
+        return Fold(rows, columns, widths(name, len(rows), len(columns)))
+
     def folded(self, name: str, matrices: torch.Tensor) -> torch.Tensor:
         """Formed gradients [b, r, c] of a matrix, folded like their factors: [b, m]."""
-        high, broad = widths(name, *matrices.shape[1:])
-        signs = self._signs_for(name, matrices.shape[1], matrices)
-        rows = fold(matrices.transpose(1, 2), signs, high).transpose(1, 2)
-        return fold(rows, self._columns(name, matrices), broad).flatten(1)
+        how = self.fold(name, matrices.transpose(1, 2), matrices)
+        rows = fold(matrices.transpose(1, 2), how.rows, how.sides[0]).transpose(1, 2)
+        return fold(rows, how.columns, how.sides[1]).flatten(1)
 
     def _add_outer(self, name: str, gradient: Outer) -> None:
         left, right = gradient.left, gradient.right
-        high, broad = widths(name, left.shape[2], right.shape[2])
+        how = self.fold(name, left, right)
+        high, broad = how.sides
         if self._of is not right:  # layers that share an input (query, key, value) share its fold
             self._of, self._folded = right, {}
         key = _block(name), broad
         if key not in self._folded:
-            self._folded[key] = fold(right, self._columns(name, right), broad)
-        rows = fold(left, self._signs_for(name, left.shape[2], left), high)
+            self._folded[key] = fold(right, how.columns, broad)
+        rows = fold(left, how.rows, high)
         self.spread(name, times(rows.transpose(1, 2), self._folded[key]).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:

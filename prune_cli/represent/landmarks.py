@@ -31,6 +31,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
 from prune_cli.numeric import kernel_ridge
 from prune_cli.numeric.blocks import table
+from prune_cli.numeric.correlation import interval
 from prune_cli.represent.kinds import Kind, gradient, load
 from prune_cli.represent.observe import Observer, Setup
 from prune_cli.represent.walk import Observed, walk
@@ -111,7 +112,12 @@ def _left_out(known: NDArray[np.float64], fit: kernel_ridge.Fit) -> dict[str, fl
 def _tell(kind: str, others: int, facts: Mapping[str, Any]) -> None:
     """Say on stderr how good the estimates of the other rows are."""
     known = [entry["spearman"] for entry in facts["checkpoints"] if entry["spearman"] is not None]
-    how = f"{min(known):.2f}" if known else "unknown, as the values do not vary"
+    if not known:
+        how = "unknown, as the values do not vary"
+    elif sure := interval(min(known), facts["rows"], of_ranks=True):
+        how = f"{min(known):.2f} [{sure[0]:.2f}, {sure[1]:.2f}]"
+    else:
+        how = f"{min(known):.2f}, of too few rows to mean anything"
     note(
         f"{kind}: computed of {facts['rows']:,} rows, estimated of {others:,}; Spearman's correlation of the computed "
         f"values with their own estimates, each row left out in turn: {how}"

@@ -8,7 +8,8 @@ Source: DSIR, Xie et al. 2023, arXiv 2302.03169, sections 3 and 4; ε from its a
 Higher: more like the target set.
 Differs: the hash is MurmurHash3, not SHA-256. Their package drops rows of fewer than 100 words; here none is dropped.
 
-n-grams are of words and runs of signs, in lower case, of all lengths up to `ngrams`. Weights are sums over a row's
+n-grams are of words and runs of signs, in lower case, of all lengths up to `ngrams`; of scripts without spaces each
+letter is a word. Weights are sums over a row's
 n-grams, so that long rows have larger ones.
 """
 
@@ -20,6 +21,8 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
+
+from prune_cli.numeric.words import WORD_OR_SIGNS
 
 AT_ONCE = 4096  # texts whose n-grams are counted together
 EPSILON = 1e-8
@@ -40,7 +43,7 @@ def score(
     hashed = HashingVectorizer(
         ngram_range=(1, ngrams),
         n_features=buckets,
-        token_pattern=r"\w+|[^\w\s]+",
+        token_pattern=WORD_OR_SIGNS,
         alternate_sign=False,
         norm=None,
         dtype=np.float64,

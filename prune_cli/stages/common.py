@@ -25,7 +25,7 @@ from prune_cli.runtime import memory, processes
 
 # named in a manifest if they were used
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "sklearn", "matplotlib")
-TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats")  # what a task's results may depend on
+TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats", "prune_cli.numeric")  # what a task's results may depend on
 
 FORCED = "forced"
 

@@ -33,7 +33,7 @@ from prune_cli.tasks import Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CODE_OF_KINDS = ("prune_cli.represent", "prune_cli.gradients")
+CODE_OF_KINDS = ("prune_cli.represent", "prune_cli.gradients", "prune_cli.numeric")
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _recipe(
         f"kind {entry.kind.name}": digest_of_plugin(sys.modules[entry.kind.module], CODE_OF_KINDS) for entry in asked
     }
     if any(entry.landmarks for entry in asked):
-        code["landmarks"] = digest_of_module("prune_cli.represent.landmarks", (*CODE_OF_KINDS, "prune_cli.numeric"))
+        code["landmarks"] = digest_of_module("prune_cli.represent.landmarks", CODE_OF_KINDS)
     return Recipe("represent", values, made_of, {**code, **task_code(opts.task)})
 
 

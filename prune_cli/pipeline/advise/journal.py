@@ -55,6 +55,10 @@ class Journal:
         """The steps of a round, each with its seconds."""
         return [(line["step"], line["seconds"]) for line in self.lines if "step" in line and line["round"] == number]
 
+    def used_by(self, number: int) -> float:
+        """Seconds spent by the end of a round."""
+        return sum(seconds for earlier in range(number + 1) for _, seconds in self.steps(earlier))
+
     @property
     def used(self) -> float:
         """All seconds spent."""

@@ -12,6 +12,10 @@ have in common; Holm's correction is over all methods of the first round, those 
 Trials also stop when no method is likely to be found better by the last look: when the predictive power of each, its
 chance of that by what was seen and a flat prior, is below FUTILE (Spiegelhalter et al. 1986, Controlled Clinical Trials
 7:8). To stop so claims nothing, so it spends nothing of the 5%.
+
+What is better on sub-pools need not be on all rows. Where time is left the methods found so are tried again on those,
+in rounds that are judged by themselves: with a 5% of their own, of which shares of the time left are spent, and still
+corrected for all methods of the first round, since the test rows by which they were chosen are the same.
 """
 
 from __future__ import annotations
@@ -62,13 +66,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from the rounds so far. spent: of the 5%, with this look. stop: why, else empty."""
+    """What follows from the rounds so far. spent: of the 5%, with this look. stop: why, else empty. better: methods."""
 
     methods: tuple[str, ...]
     spent: float
     level: float
     stop: str
     dropped: Mapping[str, str] = field(default_factory=dict)
+    better: tuple[str, ...] = ()
 
 
 def decide(
@@ -92,7 +97,8 @@ def decide(
         return np.inf if line.over_random is None else max(sign * line.over_random.low, sign * line.over_random.high)
 
     stop, dropped = "", {}
-    if any(line.better for line in own):
+    better = tuple(line.method for line in own if line.better)
+    if better:
         stop = "a method is better than random"
     elif all(chance(line) < margin for line in own):
         stop = f"no method can be better than random by {margin:.2g}"
@@ -107,7 +113,7 @@ def decide(
         gone = [method for method in methods if method not in {line.method for line in own}]
         dropped |= dict.fromkeys(gone, "its runs diverged")
         methods = [method for method in methods if method not in dropped]
-    return Decision(tuple(methods), max(spent, by_now), level, stop, dropped), found
+    return Decision(tuple(methods), max(spent, by_now), level, stop, dropped, better), found
 
 
 def predictive_power(line: Line, sign: int, share: float, spent: float, question: Question) -> float:

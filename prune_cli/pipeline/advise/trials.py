@@ -3,13 +3,13 @@
 A sub-pool is drawn at random, in the ratio of the labels, and each selection keeps the share of it that is to be kept
 of all rows. A first round on a small one says how long things take: sub-pools are then as large as leaves time for
 ROUNDS of them, and unless they are as small that round is no more than a probe. Where there is time for all rows, all
-rounds share them, and what is made of them.
+rounds share them, and what is made of them. A method that is found on sub-pools is tried on all rows where there is
+time left for that, and only what those rounds show is then advised.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +31,7 @@ from prune_cli.pipeline.advise.asked import Asked
 from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, advise
 from prune_cli.pipeline.advise.ground import QUIETLY, Ground
 from prune_cli.pipeline.advise.journal import Journal
+from prune_cli.pipeline.advise.pools import SHARED, pool_size, smallest_pool, time_to_confirm
 from prune_cli.pipeline.advise.rounds import DRAWS, FEWEST, Question, Round, decide, measured
 from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE, Trial, row_values
@@ -42,9 +43,6 @@ from prune_cli.runtime.progress import note
 from prune_cli.stages.select import select
 
 JOURNAL, ADVICE = "journal.jsonl", "advice.json"
-SHARED = ("warmup", "select warmup", "represent", "score")  # steps that methods and rounds on the same rows share
-ROUNDS = 5  # that sub-pools are made small enough for
-LEAST_KEPT = 32  # rows that a selection keeps of the smallest sub-pool
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -85,16 +83,19 @@ class Trials:
         select([name], out, opts, reading, QUIETLY)
         return out / SELECTED
 
-    def make(self, number: int, pool: int, methods: Sequence[str], journal: Journal) -> Path:
-        """Run a round, or what of it is missing: random with its draws, then all others. Returns the run's folder."""
+    def make(self, number: int, pool: int, methods: Sequence[str], journal: Journal, *, first: bool) -> Path:
+        """Run a round, or what of it is missing: random with its draws, then all others. Returns the run's folder.
+
+        first: of those that are judged together, so that the model as it is belongs to it.
+        """
         folder = self.folder(number, pool)
         rows = self.rows(number, pool)
-        first = self.seed + DRAWS * number
-        others = [FULL, *([NONE] if self.ground.untrained and number <= 1 else []), BASELINE]
-        draws = list(range(first, first + DRAWS))
+        seed = self.seed + DRAWS * number
+        others = [FULL, *([NONE] if self.ground.untrained and first else []), BASELINE]
+        draws = list(range(seed, seed + DRAWS))
         told = {
             f"random-{number}.toml": ([BASELINE], draws),
-            f"round-{number}.toml": ([*others, *(self.ground.entries[name] for name in methods)], [first]),
+            f"round-{number}.toml": ([*others, *(self.ground.entries[name] for name in methods)], [seed]),
         }
 
         def ended(step: str, _: str) -> None:
@@ -116,14 +117,14 @@ class Trials:
             run(folder / name, folder / "run", device=self.device, dry_run=False, tell=ended)
         return folder / "run"
 
-    def read(self, number: int, run_folder: Path, methods: Sequence[str], again: float) -> Round:
+    def read(self, number: int, run_folder: Path, methods: Sequence[str], again: float, *, first: bool) -> Round:
         """What a round measured; of the model as it is the first alone. again: seconds that another round takes."""
-        first, keep = self.seed + DRAWS * number, self.question.keep
+        seed, keep = self.seed + DRAWS * number, self.question.keep
         test, metric = self.question.test, self.question.metric
-        trials: dict[str, list[Trial]] = {name: [(name, keep, first)] for name in methods}
-        trials[BASELINE] = [(BASELINE, keep, first + draw) for draw in range(DRAWS)]
-        trials[FULL] = [(FULL, "100%", first)]
-        if self.ground.untrained and number <= 1:
+        trials: dict[str, list[Trial]] = {name: [(name, keep, seed)] for name in methods}
+        trials[BASELINE] = [(BASELINE, keep, seed + draw) for draw in range(DRAWS)]
+        trials[FULL] = [(FULL, "100%", seed)]
+        if self.ground.untrained and first:
             trials[NONE] = [(NONE, "0%", None)]
         values, metrics = {}, {}
         for name, own in trials.items():
@@ -148,6 +149,10 @@ def _of_kinds(represent: Mapping[str, Any], entries: Sequence[Any]) -> dict[str,
     return {name: value for name, value in represent.items() if name not in idle}
 
 
+def _rounds(count: int, pool: int) -> str:
+    return f"{count} round{'s' * (count > 1)} on {pool:,}"
+
+
 def _write(text: str, path: Path) -> None:
     path.write_text(text, "utf-8")
 
@@ -169,36 +174,15 @@ def _value(value: Any) -> str:
     return quoted(value)
 
 
-def pool_size(ground: Ground, smallest: int, probed: Sequence[tuple[str, float]], left: float) -> int:
-    """Rows of a sub-pool of which there is time for ROUNDS rounds, by what one of the smallest took.
+def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Advice, dict[str, Any]]:
+    """Run the rounds. Returns the advice, and what it rests on: facts about the rounds.
 
-    Evaluations, and the target set's representation, take as long for any sub-pool, and so do trainings of so many
-    steps; all else grows with it. Of all rows, what methods share is made once.
+    rounds: how many. number: of the last one. pool: rows of a sub-pool. stop: why they ended. found: methods that were
+    better on sub-pools of so many rows, before they were tried on all rows; or None.
     """
-    constant = ("eval", "represent validation", *(("finetune",) if ground.steps else ()))
-    every, once = np.zeros(2), np.zeros(2)  # seconds of a round, of what is shared: constant, growing
-    for step, seconds in probed:
-        grows = int(not step.startswith(constant))
-        every[grows] += seconds
-        once[grows] += seconds if step.startswith(SHARED) else 0
-    times = np.array([1, ground.n / smallest])
-    if float((once + ROUNDS * (every - once)) @ times) <= left:
-        return ground.n
-    room = (left / ROUNDS - every[0]) / max(every[1], 1e-9)
-    return int(min(max(smallest, math.floor(smallest * room)), ground.n))
-
-
-def smallest_pool(ground: Ground, keep: str) -> int:
-    """Rows of the smallest sub-pool: a selection keeps some, and every label has a row."""
-    share = parse_keep(keep, ground.n) / ground.n
-    return min(ground.n, max(math.ceil(LEAST_KEPT / share), math.ceil(ground.n / ground.rarest)))
-
-
-def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Advice, int, int, int]:
-    """Run the rounds. Returns the advice, how many rounds it rests on, the last one's number, rows of a sub-pool."""
     ground, question = trials.ground, trials.question
     pool = smallest_pool(ground, question.keep)
-    methods, rounds, spent, number = question.methods, [], 0.0, 0
+    methods, rounds, spent, number, found = question.methods, list[Round](), 0.0, 0, None
     while True:
         question = replace(question, pool=pool, kept=parse_keep(question.keep, pool))
         if not journal.find("tried", number):
@@ -206,7 +190,7 @@ def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Ad
             note(f"advise: round {number}: {pool:,} rows, {question.kept:,} kept; {', '.join(methods)}")
         folder = trials.folder(number, pool) / "run"
         if not journal.find("ended", number):
-            trials.make(number, pool, methods, journal)
+            trials.make(number, pool, methods, journal, first=not rounds)
             journal.add(round=number, ended=True)
         if number == 0:
             smallest, pool = pool, _pool(trials, journal, pool)
@@ -215,28 +199,57 @@ def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Ad
                 continue
         shared = SHARED if pool == ground.n else ()
         again = sum(seconds for step, seconds in journal.steps(number) if not step.startswith(shared))
-        rounds.append(trials.read(number, folder, methods, again))
-        found = journal.find("decided", number)
-        if not found:
-            used = sum(s for i in range(number + 1) for _, s in journal.steps(i))
-            decision, _ = decide(question, rounds, methods, used, spent)
-            found = journal.add(
-                round=number,
-                decided=decision.stop or "goes on",
-                stop=bool(decision.stop),
-                methods=list(decision.methods),
-                spent=decision.spent,
-                level=decision.level,
-                dropped=dict(decision.dropped),
-                used=round(used, 1),
-            )
-            dropped = "".join(f"; dropped {name}: {why}" for name, why in decision.dropped.items())
-            note(f"advise: round {number}: {used:.0f} of {question.budget:.0f} s used; {found['decided']}{dropped}")
-        if found["stop"]:
-            advice = advise(measured(question, rounds, methods, found["level"]), margin)
-            return advice, len(rounds), number, pool
-        methods, spent = tuple(found["methods"]), found["spent"]
+        rounds.append(trials.read(number, folder, methods, again, first=not rounds))
+        decided = journal.find("decided", number) or _decide(trials, journal, question, rounds, methods, number, spent)
+        if decided["confirm"]:
+            found = {"methods": decided["methods"], "pool": pool, "rounds": len(rounds)}
+            rounds, pool = [], ground.n
+            question = replace(question, budget=trials.question.budget - journal.used_by(number))
+        elif decided["stop"]:
+            advice = advise(measured(question, rounds, methods, decided["level"]), margin)
+            facts = {"rounds": len(rounds), "number": number, "pool": pool, "stop": decided["decided"], "found": found}
+            return advice, facts
+        methods, spent = tuple(decided["methods"]), decided["spent"] if rounds else 0.0
         number += 1
+
+
+def _decide(
+    trials: Trials,
+    journal: Journal,
+    question: Question,
+    rounds: Sequence[Round],
+    methods: Sequence[str],
+    number: int,
+    spent: float,
+) -> dict[str, Any]:
+    """Decide what follows from the rounds, take it down and tell it.
+
+    The line's `methods` go on where it does not `stop`, or where it goes on to `confirm` them on all rows. The
+    question's budget is what the rounds have that are judged, without the time of those before.
+    """
+    ground, used, budget = trials.ground, journal.used_by(number), trials.question.budget
+    decision, _ = decide(question, rounds, methods, used - (budget - question.budget), spent)
+    going, confirm = decision.methods, False
+    if decision.better and question.pool < ground.n:
+        dropped = set(methods) - set(decision.better)
+        needed = time_to_confirm(ground, question.pool, journal.steps(number), dropped)
+        confirm = used + needed <= budget
+        going = decision.better if confirm else going
+    line = journal.add(
+        round=number,
+        decided=decision.stop or "goes on",
+        stop=bool(decision.stop),
+        confirm=confirm,
+        methods=list(going),
+        spent=decision.spent,
+        level=decision.level,
+        dropped=dict(decision.dropped),
+        used=round(used, 1),
+    )
+    told = "".join(f"; dropped {name}: {why}" for name, why in decision.dropped.items())
+    told += f"; goes on to all rows with {', '.join(going)}" if confirm else ""
+    note(f"advise: round {number}: {used:.0f} of {budget:.0f} s used; {line['decided']}{told}")
+    return line
 
 
 def _pool(trials: Trials, journal: Journal, smallest: int) -> int:
@@ -281,22 +294,18 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
         budget=budget,
     )
     made = Trials(ground, question, out, seed, asked.device)
-    advice, count, number, pool = answered(made, journal, margin)
-    folder = made.folder(number, pool)
+    advice, facts = answered(made, journal, margin)
+    count, pool = facts["rounds"], facts["pool"]
+    folder = made.folder(facts.pop("number"), pool)
     data = {folder / "pool" / SELECTED: ground.original(ground.train)}
     if ground.target:
         data[Path(ground.target)] = ground.original(ground.target)
     answer = put(given, [advice], folder / "run", str(out / "full"), Whole(ground.n / pool, not ground.steps, data))
-    last = journal.find("decided", number) or {}
-    facts = {
-        "rounds": count,
-        "pool": pool,
-        "rows": ground.n,
-        "seconds": round(journal.used, 1),
-        "stop": last["decided"],
-    }
-    rounds = f"{count} round{'s' * (count > 1)} on {pool:,} of {ground.n:,} rows"
-    told = f"{rounds} in {journal.used:.0f} s: {last['decided']}"
+    facts |= {"rows": ground.n, "seconds": round(journal.used, 1)}
+    told = f"{_rounds(count, pool)} of {ground.n:,} rows in {journal.used:.0f} s: {facts['stop']}"
+    if before := facts["found"]:
+        names, rounds = ", ".join(before["methods"]), _rounds(before["rounds"], before["pool"])
+        told = f"better than random in {rounds}, so tried on all rows: {names}; then {told}"
     if count < FEWEST:
         told += f"; fewer than {FEWEST} rounds say nothing of chance, a longer --budget does"
     elif pool < ground.n:

@@ -2,7 +2,7 @@
 
 An n-gram falls into one of `buckets` by MurmurHash3, which gives it a sign too, so that inner products are those of the
 counts in expectation. Source: feature hashing, Weinberger et al. 2009, arXiv 0902.2206. Words and runs of signs count,
-in lower case, of all that a row says.
+in lower case, of all that a row says; of scripts without spaces each letter is a word.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def write(path: Path, given: Given, opts: Options) -> None:
 
     from prune_cli import tasks
     from prune_cli.artifacts import tensors
+    from prune_cli.numeric.words import WORD_OR_SIGNS
 
     hashed = HashingVectorizer(
-        ngram_range=(1, opts.ngrams), n_features=opts.buckets, token_pattern=r"\w+|[^\w\s]+", norm="l2"
+        ngram_range=(1, opts.ngrams), n_features=opts.buckets, token_pattern=WORD_OR_SIGNS, norm="l2"
     )
     texts = list(tasks.texts(given.task, given.rows))
     with tempfile.TemporaryFile() as file:  # the vectors may be larger than memory
