@@ -54,9 +54,9 @@ test-all: lint $(ENCODER) $(BENCHMARKS) ## all tests: slow ones, real data where
 bench: $(ENCODER) ## what the representations cost, beside plain training steps (ROWS=FILE: on your labelled rows)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --data $(ROWS) --memory
-	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task choice
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task choice --batches 1
 	for tokens in 64 512 2048; do HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task generation \
-		--tokens $$tokens --tokens-per-batch 4096 --batch-size 32 --batches 1 --repeats 3 || exit 1; done
+		--tokens $$tokens --tokens-per-batch 2048 --batch-size 32 --batches 1 --repeats 3 || exit 1; done
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks.bench --task generation --tokens 256 --batch-size 8 --batches 1 --memory
 
 bench-fidelity: $(ENCODER) ## how true projected gradients are, beside a count sketch (PRUNE_DATA; PRUNE_MODEL)

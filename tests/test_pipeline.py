@@ -15,7 +15,9 @@ import pytest
 
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import canonical, open_artifact
+from prune_cli.methods.published import find_published
 from prune_cli.pipeline.checks import read_plan
+from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.results import Report, table
 from prune_cli.stages.common import Outcome
 from prune_cli.stages.evaluate import evaluate
@@ -391,6 +393,17 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
     assert ours == pytest.approx(best, rel=1e-4)
 
 
+def test_a_published_method_with_other_options() -> None:
+    """Options that are named change, all others are as published; so is what it keeps."""
+    entry = read_entry({"method": "rds-max", "name": "last", "represent_options": {"layer": -2}}, Path())
+    published = find_published("rds-max")
+    assert entry.method.represent_options == {**published.represent_options, "layer": -2}
+    kept = ("representation", "score", "select", "model", "score_options", "select_options", "objective", "source")
+    assert all(getattr(entry.method, key) == getattr(published, key) for key in kept)
+    assert entry.name == "last"
+    assert read_entry({"method": "full", "name": "all"}, Path()).method.keep == "100%"
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "problem"),
     [
@@ -417,8 +430,16 @@ def test_groups_of_the_validation_set_reach_less(folder: Path, prune: Prune) -> 
         (
             '"random"',
             '{method = "less", represent_options = {dim = 8}}',
-            "represent_options: unknown beside method; allowed: balance, balance_by",
+            "name: missing; allowed: a name for less with options of its own, beside method",
         ),
+        (
+            '"random"',
+            '{method = "less", name = "y", score = "el2n"}',
+            "score: unknown beside method; allowed: name, represent_options, ",
+        ),
+        ('"random"', '{method = "less", name = "rds"}', "name: rds; allowed: a name that no published method has"),
+        ('"random"', '{method = "s2l", name = "y", select_options = {c = 1}}', "kmeans: c: unknown option"),
+        ('"random"', '{method = "s2l", name = "y", select_options = 3}', "y: select_options: 3; allowed: a table"),
         (
             '"random"',
             OWN.format("represent_options = {dim = 8}"),

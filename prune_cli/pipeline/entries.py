@@ -45,6 +45,8 @@ class Entry:
 def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
     """A method of the file: the name of a published one, {method, balance, balance_by}, or one of the file's own.
 
+    {method, name, …} is the published one under a name of its own, with options of its stages in place of its own.
+
     Paths of a user's own functions are relative to `folder`.
     """
     if isinstance(entry, str):
@@ -59,9 +61,7 @@ def read_entry(entry: str | dict[str, Any], folder: Path) -> Entry:
         raise PruneError(f"balance_by: {values['balance_by']}; allowed only with a balance")
     if "method" in rest:
         method = published.find_published(str(rest.pop("method")))
-        if rest:
-            raise PruneError(f"{', '.join(rest)}: unknown beside method; allowed: {', '.join(BALANCE)}")
-        made = Entry(method, **values)
+        made = Entry(_varied(method, rest, folder) if rest else method, **values)
         if made.untrained and made.balance != "none":
             raise PruneError(f"balance: {made.balance}; {method.name} selects no rows; leave it out")
         return made
@@ -77,6 +77,25 @@ def named(name: str) -> Entry:
             if Entry(method, balance, by).name == name:
                 return Entry(method, balance, by)
     return Entry(published.find_published(name))
+
+
+def _varied(method: PublishedMethod, changes: Mapping[str, Any], folder: Path) -> PublishedMethod:
+    """A published method under another name, with other options of its stages."""
+    allowed = ("name", *OPTION_TABLES)
+    if unknown := [key for key in changes if key not in allowed]:
+        raise PruneError(f"{', '.join(unknown)}: unknown beside method; allowed: {', '.join((*allowed, *BALANCE))}")
+    if "name" not in changes:
+        raise PruneError(f"name: missing; allowed: a name for {method.name} with options of its own, beside method")
+    if method.select == NONE:
+        raise PruneError(f"name: {changes['name']}; {method.name} selects no rows; leave it out")
+    whole = {key: getattr(method, key) for key in ("representation", "score", "select", "model")}
+    tables = {key: getattr(method, key) for key in OPTION_TABLES}
+    own = {key: value for key, value in whole.items() if value not in (None, NONE)}
+    for key, table in tables.items():
+        change = changes.get(key, {})
+        own[key] = {**table, **change} if isinstance(change, dict) else change
+    made = _own({**own, "name": changes["name"]}, folder)
+    return replace(made, objective=method.objective, source=method.source, keep=method.keep)
 
 
 def _own(entry: Mapping[str, Any], folder: Path) -> PublishedMethod:
