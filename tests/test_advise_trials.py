@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,6 +207,24 @@ def test_what_is_asked_for(folder: Path, prune: Prune) -> None:
     assert both.errors[0].startswith("target: given beside ")
     none = prune("advise", folder / "my.toml", *asked, "30s", "--methods", "random,full")
     assert none.errors[0].startswith("methods: none to try")
+
+
+@pytest.mark.parametrize(("steps", "seconds"), [(None, 94), (40, 76)])
+def test_what_rounds_take_is_foretold(steps: int | None, seconds: float) -> None:
+    """Worked by hand: a round on 25 of 100 rows took 10 + 4 + 2 + 1 s for all methods; then 0.5, 3 and 2, 3 and 2 s.
+
+    On all rows, twice, without the second method: 4 · (10 + 4 + 1) + 2 once; 4 · (0.5 + 3) + 2 each time, where a
+    training of so many steps takes 3 s on any rows. Five rounds with both: 62 + 5 · (4 · 6.5 + 4) = 212.
+    """
+    probed = [("warmup", 10.0), ("represent train gradient", 4.0), ("represent validation gradient", 2.0)]
+    probed += [("score less", 1.0), ("select less keep 0.1", 0.5)]
+    for name in ("less", "rds"):
+        probed += [(f"finetune {name} keep 0.1 seed 0", 3.0), (f"eval {name} keep 0.1 seed 0", 2.0)]
+    ground: Any = SimpleNamespace(n=100, steps=steps)
+    assert pools.time_to_confirm(ground, 25, probed, {"rds"}) == pytest.approx(seconds)
+    if steps is None:
+        assert pools.pool_size(ground, 25, probed, 212.1) == 100
+        assert pools.pool_size(ground, 25, probed, 211.0) == 42  # 25 · (211 / 5 − 6) / 21.5
 
 
 def test_times() -> None:

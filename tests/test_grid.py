@@ -72,9 +72,11 @@ def change(folder: Path, old: str, new: str) -> None:
     (folder / "p.toml").write_text(text.replace(old, new))
 
 
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: object, at_ctrl_c: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """Begin a pipeline. at_ctrl_c: what it does then; a shell's background processes ignore it, tests there too."""
     command = [sys.executable, "-m", "prune_cli", "pipeline", "p.toml", *map(str, arguments)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, at_ctrl_c)
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True, **pipes)
 
 
@@ -186,14 +188,16 @@ def test_a_step_that_is_killed_is_told_and_made_again(folder: Path, plain: dict[
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_all_processes(folder: Path, plain: dict[str, Any]) -> None:
-    """They end, what they had is saved, and the same command goes on from it."""
-    run = start(folder, "-o", "jobs", "--jobs", 2)
+@pytest.mark.parametrize(("sent", "at_ctrl_c"), [("SIGINT", signal.SIG_DFL), ("SIGTERM", signal.SIG_IGN)])
+def test_ctrl_c_stops_all_processes(folder: Path, plain: dict[str, Any], sent: str, at_ctrl_c: signal.Handlers) -> None:
+    """They end, what they had is saved, and the same command goes on from it; in the background at SIGTERM."""
+    run = start(folder, "-o", "jobs", "--jobs", 2, at_ctrl_c=at_ctrl_c)
     wait_for((folder / "jobs/warmup.part").is_dir)
     pids = children(run)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.Signals[sent])
     _, told = run.communicate()
     assert run.returncode == 130, told
+    assert not (folder / "jobs/warmup").exists()
     assert told.endswith("interrupted: the same command again goes on from what is saved\n")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     again = start(folder, "-o", "jobs", "--jobs", 2)

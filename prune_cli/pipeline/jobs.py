@@ -92,8 +92,10 @@ def run(
                         if jobs:
                             note(f"{job.step.label}: failed; no other is begun, waiting for the {len(jobs)} under way")
                 time.sleep(POLL)
+            # a shell's background processes ignore Ctrl-C, and so do theirs
+            deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             for job in jobs:
-                job.process.send_signal(signal.SIGINT)
+                job.process.send_signal(signal.SIGTERM if deaf else signal.SIGINT)
             for job in jobs:
                 job.process.wait()
     finally:
