@@ -117,6 +117,10 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
     words = prune(*command, "700s").out
     assert "2 rounds on 8 of 24 rows" in words and "need not be so on all rows" in words
 
+    path = folder / "out/journal.jsonl"  # as one was before finds were tried on all rows
+    path.write_text(path.read_text().replace(', "confirm": false', ""))
+    assert advise(folder, prune, "700s", "--json").json() == resumed
+
     other = prune(*command, "800s")
     assert other.errors == [
         f'{folder / "out"}: holds trials for another question: budget "700s" -> "800s"; choose another -o'
@@ -139,12 +143,17 @@ def test_all_rows_where_there_is_time(folder: Path, prune: Prune, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("budget", "confirmed"), [("2000s", True), ("700s", False)])
+@pytest.mark.parametrize(("budget", "how"), [("2000s", "confirmed"), ("700s", "no time"), ("450s", "slow")])
 def test_a_find_is_tried_on_all_rows(
-    folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, budget: str, confirmed: bool
+    folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, budget: str, how: str
 ) -> None:
-    """What is better on sub-pools is tried alone on all rows, by rounds that count alone, where there is time."""
+    """What is better on sub-pools is tried alone on all rows, by rounds that count alone, where there is time.
+
+    Where that time was foretold and was not there, the advice is still that of the sub-pools.
+    """
     monkeypatch.setattr(pools, "ROUNDS", 100)  # so that sub-pools are the smallest
+    if how == "slow":
+        monkeypatch.setattr(trials, "time_to_confirm", lambda *_: 0.0)
     seen: list[tuple[int, list[int], float]] = []
     real = trials.decide
 
@@ -159,8 +168,10 @@ def test_a_find_is_tried_on_all_rows(
     ran = advise(folder, prune, budget, "--margin", "0", "--json")
     told = ran.json()["trials"]
     assert seen[0][0] == 8
-    if not confirmed:
-        assert told["found"] is None and told["pool"] == 8 and len(seen) == 1
+    if how != "confirmed":
+        assert told["found"] is None and told["pool"] == 8 and told["rounds"] == 1
+        assert [pool for pool, *_ in seen] == ([8, 24] if how == "slow" else [8])
+        assert told["stop"] == "a method is better than random"
         return
     assert told["found"] == {"methods": ["s2l"], "pool": 8, "rounds": 1}
     assert told["pool"] == 24 and told["rounds"] == len(seen) - 1 >= 2
@@ -170,7 +181,7 @@ def test_a_find_is_tried_on_all_rows(
     assert seen[-1][2] == 2000 - used
     assert {path.name for path in folder.glob("out/all/run/methods/*")} == {"full", "random", "s2l"}
     words = advise(folder, prune, budget, "--margin", "0").out
-    assert "better than random in 1 round on 8, so tried on all rows: s2l; then" in words
+    assert f"in 1 round on 8, so tried on all rows: s2l; then {told['rounds']} rounds on 24 of 24 rows: " in words
     assert "need not be so on all rows" not in words
 
 

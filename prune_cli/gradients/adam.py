@@ -87,28 +87,29 @@ class Adam:
             yield slice(start, start + n), torch.add(first, grads, alpha=1 - self.betas[0], out=steps[:n]).mul_(size)
 
     def folded(self, name: str, gradient: Outer, fold: Fold) -> torch.Tensor:
-        """Γ of a matrix parameter [r, c], folded: [b, high, broad]. On a CPU several times as fast as by `formed`.
+        """Γ of a matrix parameter [r, c], folded: [b, high, broad]. On a CPU faster than by `formed` for some examples.
 
         The matrix is cut into pieces of high x broad entries, which lie on one another in the fold; a piece of some
         examples stays in the cache until it is added. A sign that is given to m and to g is that of Γ.
         """
-        moment, second = self._moment(self.first, name), self.second[name]
-        first = moment * fold.rows.unsqueeze(1) * fold.columns
-        left, right = (gradient.left * fold.rows).to(first.dtype), (gradient.right * fold.columns).to(first.dtype)
+        first, second = self._moment(self.first, name), self.second[name]
+        right = (gradient.right * fold.columns).to(first.dtype)
         (r, c), b, (high, broad) = first.shape, len(gradient), fold.sides
         some = max(1, _PIECES // (high * broad))
         folded = first.new_zeros(b, high, broad)
         memory = first.new_empty(2, min(some, b) * high * broad)  # its pieces are whole, so that they are quick to fill
         for i in range(0, r, high):
             rows = slice(i, min(i + high, r))
+            left = (gradient.left[:, :, rows] * fold.rows[rows]).to(first.dtype).transpose(1, 2)
             for j in range(0, c, broad):
                 columns = slice(j, min(j + broad, c))
-                own, own_second = first[rows, columns].contiguous(), second[rows, columns].contiguous()
+                own = first[rows, columns] * fold.columns[columns] * fold.rows[rows].unsqueeze(1)
+                own_second = second[rows, columns].contiguous()
                 for start in range(0, b, some):
                     part = slice(start, min(start + some, b))
                     shape = part.stop - start, *own.shape
                     step, size = (flat[: math.prod(shape)].view(shape) for flat in memory)
-                    torch.bmm(left[part, :, rows].transpose(1, 2), right[part, :, columns], out=step)
+                    torch.bmm(left[part], right[part, :, columns], out=step)
                     torch.addcmul(own_second, step, step, value=1 - self.betas[1], out=size).rsqrt_()
                     torch.add(own, step, alpha=1 - self.betas[0], out=step)
                     folded[part, : shape[1], : shape[2]].addcmul_(step, size)

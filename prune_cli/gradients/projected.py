@@ -10,6 +10,7 @@ from prune_cli.gradients.norms import Norms
 from prune_cli.gradients.projection import Sketch
 
 _ROWS = 4096  # of a table, at a time
+_REPAID = 4  # examples for which cutting a matrix into pieces is repaid
 
 
 class Projected:
@@ -69,10 +70,10 @@ class Projected:
             self._sketch.add(name, Lookup(steps.ids, (steps.grads - rest[steps.ids]) * once.unsqueeze(2), len(rest)))
         elif isinstance(gradient, Dense):
             self._sketch.add(name, Dense(adam.step(name, gradient.grads)))
-        elif isinstance(gradient, Outer) and gradient.left.device.type == "cpu":
+        elif isinstance(gradient, Outer) and gradient.left.device.type == "cpu" and len(gradient) >= _REPAID:
             fold = self._sketch.fold(name, gradient.left, gradient.right)
             self._sketch.spread(name, adam.folded(name, gradient, fold).flatten(1))
-        else:  # on a GPU fewer calls of more work are faster
+        else:  # a GPU is faster with fewer calls of more work
             folded = [self._sketch.folded(name, formed) for _, formed in adam.formed(name, gradient)]
             self._sketch.spread(name, torch.cat(folded))
 

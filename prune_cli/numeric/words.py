@@ -20,7 +20,7 @@ UNSPACED = (
 SIGNS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff"  # accents, points, vowel signs of India
 ANY = re.compile(rf"[{UNSPACED}]|(?:[^\W{UNSPACED}]|[{SIGNS}])+")
 # for a library that counts: words, each letter of a script without spaces, and runs of signs
-WORD_OR_SIGNS = rf"{ANY.pattern}|[^\w\s{SIGNS}]+"
+WORD_OR_SIGNS = rf"{ANY.pattern}|[^\w\s{SIGNS}{UNSPACED}]+"
 # before a number; between words of a line, but for a dash; of C++ and C#
 OPERATORS = r"[-−+*/=<>^×÷](?=\s?\d)|(?<=\w )[+*/=<>^×÷](?= \S)|(?<=\w)(?:\+\+|#)"
 WORD_OR_OPERATOR, ANY_OR_OPERATOR = (re.compile(f"{pattern.pattern}|{OPERATORS}") for pattern in (WORD, ANY))

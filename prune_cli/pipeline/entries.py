@@ -84,10 +84,11 @@ def _varied(method: PublishedMethod, changes: Mapping[str, Any], folder: Path) -
     allowed = ("name", *OPTION_TABLES)
     if unknown := [key for key in changes if key not in allowed]:
         raise PruneError(f"{', '.join(unknown)}: unknown beside method; allowed: {', '.join((*allowed, *BALANCE))}")
-    if "name" not in changes:
-        raise PruneError(f"name: missing; allowed: a name for {method.name} with options of its own, beside method")
-    if method.select == NONE:
-        raise PruneError(f"name: {changes['name']}; {method.name} selects no rows; leave it out")
+    if method.select == NONE or method.keep:
+        raise PruneError(f"{', '.join(changes)}: unknown beside method {method.name}, which has no options")
+    if not isinstance(changes.get("name"), str):
+        given = shown(changes["name"]) if "name" in changes else "missing"
+        raise PruneError(f"name: {given}; allowed: a name for {method.name} with options of its own, beside method")
     whole = {key: getattr(method, key) for key in ("representation", "score", "select", "model")}
     tables = {key: getattr(method, key) for key in OPTION_TABLES}
     own = {key: value for key, value in whole.items() if value not in (None, NONE)}
@@ -95,7 +96,7 @@ def _varied(method: PublishedMethod, changes: Mapping[str, Any], folder: Path) -
         change = changes.get(key, {})
         own[key] = {**table, **change} if isinstance(change, dict) else change
     made = _own({**own, "name": changes["name"]}, folder)
-    return replace(made, objective=method.objective, source=method.source, keep=method.keep)
+    return replace(made, objective=method.objective, source=method.source)
 
 
 def _own(entry: Mapping[str, Any], folder: Path) -> PublishedMethod:
@@ -111,8 +112,8 @@ def _own(entry: Mapping[str, Any], folder: Path) -> PublishedMethod:
     name = texts["name"]
     if not name.replace("-", "").replace("_", "").isalnum():
         raise PruneError(f"name: {name}; allowed: letters, digits, - and _, as it names a folder")
-    if name in published.published():
-        raise PruneError(f"name: {name}; allowed: a name that no published method has")
+    if _is_published(name):
+        raise PruneError(f"name: {name}; allowed: a name that no published method has, balanced or not")
     if model not in (None, "reference"):
         raise PruneError(f"{name}: model: {shown(model)}; allowed: reference, or none for the one after the warm-up")
     for key, table in tables.items():
@@ -126,6 +127,14 @@ def _own(entry: Mapping[str, Any], folder: Path) -> PublishedMethod:
     method = _with_representation_checked(method)
     _check_halves(method)
     return method
+
+
+def _is_published(name: str) -> bool:
+    try:
+        named(name)
+    except PruneError:
+        return False
+    return True
 
 
 def _with_representation_checked(method: PublishedMethod) -> PublishedMethod:

@@ -39,7 +39,10 @@ def pool_size(ground: Ground, smallest: int, probed: Steps, left: float) -> int:
 
 
 def time_to_confirm(ground: Ground, pool: int, probed: Steps, dropped: Collection[str]) -> float:
-    """Seconds of the fewest rounds on all rows that say something, without some methods, by one on a sub-pool."""
+    """Seconds of the fewest rounds on all rows that say something, by one on a sub-pool.
+
+    Without the trials of methods that are dropped; representations and scores count in full, whoever reads them.
+    """
     kept = [(step, s) for step, s in probed if not (step.startswith(OF_A_TRIAL) and step.split()[1] in dropped)]
     return seconds_of_rounds(ground, pool, kept, FEWEST)
 

@@ -178,11 +178,12 @@ def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Ad
     """Run the rounds. Returns the advice, and what it rests on: facts about the rounds.
 
     rounds: how many. number: of the last one. pool: rows of a sub-pool. stop: why they ended. found: methods that were
-    better on sub-pools of so many rows, before they were tried on all rows; or None.
+    better on sub-pools of so many rows, before they were tried on all rows; or None. Where all rows took longer than
+    foretold, so that too few rounds on them were made, the advice is that of the sub-pools.
     """
     ground, question = trials.ground, trials.question
     pool = smallest_pool(ground, question.keep)
-    methods, rounds, spent, number, found = question.methods, list[Round](), 0.0, 0, None
+    methods, rounds, spent, number, found = question.methods, list[Round](), 0.0, 0, None  # found: of sub-pools
     while True:
         question = replace(question, pool=pool, kept=parse_keep(question.keep, pool))
         if not journal.find("tried", number):
@@ -201,14 +202,18 @@ def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Ad
         again = sum(seconds for step, seconds in journal.steps(number) if not step.startswith(shared))
         rounds.append(trials.read(number, folder, methods, again, first=not rounds))
         decided = journal.find("decided", number) or _decide(trials, journal, question, rounds, methods, number, spent)
-        if decided["confirm"]:
-            found = {"methods": decided["methods"], "pool": pool, "rounds": len(rounds)}
+        if decided["stop"]:
+            ended = advise(measured(question, rounds, methods, decided["level"]), margin)
+            facts = {"rounds": len(rounds), "number": number, "pool": pool, "stop": decided["decided"], "found": None}
+        if decided.get("confirm"):
+            found = ended, facts, decided["methods"]
             rounds, pool = [], ground.n
             question = replace(question, budget=trials.question.budget - journal.used_by(number))
+        elif decided["stop"] and found and len(rounds) < FEWEST:
+            return found[0], found[1]  # which rests on more
         elif decided["stop"]:
-            advice = advise(measured(question, rounds, methods, decided["level"]), margin)
-            facts = {"rounds": len(rounds), "number": number, "pool": pool, "stop": decided["decided"], "found": found}
-            return advice, facts
+            before = {"methods": found[2], "pool": found[1]["pool"], "rounds": found[1]["rounds"]} if found else None
+            return ended, {**facts, "found": before}
         methods, spent = tuple(decided["methods"]), decided["spent"] if rounds else 0.0
         number += 1
 
@@ -302,7 +307,7 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
         data[Path(ground.target)] = ground.original(ground.target)
     answer = put(given, [advice], folder / "run", str(out / "full"), Whole(ground.n / pool, not ground.steps, data))
     facts |= {"rows": ground.n, "seconds": round(journal.used, 1)}
-    told = f"{_rounds(count, pool)} of {ground.n:,} rows in {journal.used:.0f} s: {facts['stop']}"
+    told = f"{_rounds(count, pool)} of {ground.n:,} rows: {facts['stop']}; {journal.used:.0f} s in all"
     if before := facts["found"]:
         names, rounds = ", ".join(before["methods"]), _rounds(before["rounds"], before["pool"])
         told = f"better than random in {rounds}, so tried on all rows: {names}; then {told}"
