@@ -13,6 +13,10 @@ import pytest
 
 from prune_cli.artifacts.code import digest_of_file, digest_of_module
 from prune_cli.errors import PruneError
+from prune_cli.methods.method import CODE
+from prune_cli.stages.common import TASK_CODE
+from prune_cli.stages.finetune import CODE as TRAINING_CODE
+from prune_cli.stages.represent import CODE_OF_KINDS
 
 Write = Callable[[str, str], None]
 
@@ -306,3 +310,22 @@ def test_a_strange_escape_is_not_warned_of(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert of_text(tmp_path, r'a = "\d"')
+
+
+@pytest.mark.parametrize(
+    ("folder", "within"),
+    [
+        ("tasks", TASK_CODE),
+        ("represent", CODE_OF_KINDS),
+        ("gradients", CODE_OF_KINDS),
+        ("score", CODE),
+        ("select", CODE),
+        ("training", TRAINING_CODE),
+    ],
+)
+def test_shared_numerics_count_wherever_results_depend_on_them(folder: str, within: tuple[str, ...]) -> None:
+    """A module that makes results and imports from prune_cli.numeric has it among the code that is followed."""
+    package = Path(importlib.import_module("prune_cli").__file__ or "").parent
+    texts = [path.read_text("utf-8") for path in (package / folder).rglob("*.py")]
+    if any("from prune_cli.numeric" in text for text in texts):
+        assert "prune_cli.numeric" in within

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from prune_cli.numeric import minhash
-from prune_cli.numeric.words import words, words_and_operators
+from prune_cli.numeric.words import WORD_OR_SIGNS, words, words_and_operators
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,13 @@ from prune_cli.numeric.words import words, words_and_operators
 def test_words_of_scripts(text: str, said: list[str]) -> None:
     """Letters of scripts without spaces are words; vowel signs and accents stay with their letters elsewhere."""
     assert words(text) == said
+
+
+def test_runs_of_signs_stand_beside_words() -> None:
+    """As a library finds them by the pattern: letters of scripts without spaces alone, and no sign lost."""
+    found = re.findall(WORD_OR_SIGNS, "so, it's 5%!? \u0e01\u0e35\u3002\u597d\u5417?! !\u0e31\u0e34")
+    assert found[:7] == ["so", ",", "it", "'", "s", "5", "%!?"]
+    assert found[7:] == ["\u0e01", "\u0e35", "\u3002", "\u597d", "\u5417", "?!", "!", "\u0e31", "\u0e34"]
 
 
 def test_operators_are_told_apart() -> None:
