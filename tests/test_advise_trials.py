@@ -16,6 +16,7 @@ import pytest
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.advise import journal, pools, trials
+from prune_cli.pipeline.advise import rounds as rounds_of
 from prune_cli.pipeline.advise.ground import fitting
 from prune_cli.pipeline.advise.rounds import Question, Round
 from prune_cli.pipeline.advise.trials import seconds_of, toml
@@ -155,10 +156,9 @@ def test_a_find_is_tried_on_all_rows(
     if how == "slow":
         monkeypatch.setattr(trials, "time_to_confirm", lambda *_: 0.0)
     seen: list[tuple[int, list[int], float]] = []
-    real = trials.decide
 
     def decide(question: Question, rounds: list[Round], methods: tuple[str, ...], *more: float) -> Any:
-        decision, advice = real(question, rounds, methods, *more)
+        decision, advice = rounds_of.decide(question, rounds, methods, *more)
         seen.append((question.pool, [len(entry.values) for entry in rounds], question.budget))
         if question.pool == 8:
             decision = replace(decision, stop="a method is better than random", better=("s2l",))
