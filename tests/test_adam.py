@@ -14,10 +14,10 @@ import torch
 from prune_cli.artifacts import tensors
 from prune_cli.errors import PruneError
 from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.factors import Dense, Lookup, Outer, Sum
+from prune_cli.gradients.factors import Dense, Fold, Lookup, Outer, Sum
 from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
-from prune_cli.gradients.projection import Fold, Sketch
+from prune_cli.gradients.projection import Sketch
 from prune_cli.models.find import Checkpoint
 from prune_cli.represent.kinds.gradient import Gradient, Options
 from prune_cli.tasks import classification

@@ -118,7 +118,7 @@ def test_the_page_on_pipelines(tmp_path: Path, tiny_model: Path) -> None:
         (tmp_path / name).symlink_to(tiny_model)
     (tmp_path / "pipeline.toml").write_text(example)
     plan = read_plan(tmp_path / "pipeline.toml")
-    assert [entry.name for entry in plan.entries] == ["full", "random", "less", "less-keep", "mine"]
+    assert [entry.name for entry in plan.entries] == ["full", "random", "less", "less-keep", "s2l-50", "mine"]
     assert (plan.proxy, plan.reference) == (str(tmp_path / "a/smaller-model"), str(tmp_path / "another/model"))
     assert (plan.removal, plan.lds, plan.corruption) == (True, 50, Corruption(0.1, 0.5, 0.1))
     assert (plan.warmup.epochs, plan.fraction, plan.finetune.epochs, plan.eval.batch_size) == (3, 0.05, 4, 64)

@@ -21,8 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
-from prune_cli.gradients.factors import BLOCK, Lookup, Outer, Sum
-from prune_cli.gradients.projection import Fold
+from prune_cli.gradients.factors import BLOCK, Fold, Lookup, Outer, Sum
 
 _PIECES = 2**18  # entries of pieces that are worked on at a time
 

@@ -126,6 +126,18 @@ class Sum:
 Factors = Part | Sum
 
 
+@dataclass(frozen=True)
+class Fold:
+    """How a matrix [r, c] is folded: entry i, j times rows[i] columns[j] is added to i mod high, j mod broad.
+
+    rows [r], columns [c]: signs. sides: high and broad.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    sides: tuple[int, int]
+
+
 class Input:
     """A layer's input [b, t, d], made a factor when it is first needed and for all the layers that share it."""
 

@@ -18,12 +18,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
 
-from prune_cli.gradients.factors import Dense, Factors, Lookup, Outer, times
+from prune_cli.gradients.factors import Dense, Factors, Fold, Lookup, Outer, times
 
 _AREA = 2**14  # entries that a matrix in one of the model's blocks is folded to
 _OUTSIDE = 2**20  # one outside them: there are few
@@ -33,18 +32,6 @@ _BLOCK = re.compile(r"(?:.*?\.)??\d+\.")  # encoder.layer.4. of encoder.layer.4.
 def buckets(dim: int) -> int:
     """The largest prime up to `dim`, 2 or more."""
     return next((k for k in range(dim, 2, -1) if all(k % d for d in range(2, int(k**0.5) + 1))), 2)
-
-
-@dataclass(frozen=True)
-class Fold:
-    """How a matrix [r, c] is folded: entry i, j times rows[i] columns[j] is added to i mod high, j mod broad.
-
-    rows [r], columns [c]: signs. sides: high and broad.
-    """
-
-    rows: torch.Tensor
-    columns: torch.Tensor
-    sides: tuple[int, int]
 
 
 class Sketch:
