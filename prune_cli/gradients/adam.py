@@ -86,7 +86,7 @@ class Adam:
             yield slice(start, start + n), torch.add(first, grads, alpha=1 - self.betas[0], out=steps[:n]).mul_(size)
 
     def folded(self, name: str, gradient: Outer, fold: Fold) -> torch.Tensor:
-        """Γ of a matrix parameter [r, c], folded: [b, high, broad]. On a CPU faster than by `formed` for some examples.
+        """Γ of a matrix parameter [r, c], folded: [b, high, broad]. On a CPU faster than `formed` for several examples.
 
         The matrix is cut into pieces of high x broad entries, which lie on one another in the fold; a piece of some
         examples stays in the cache until it is added. A sign that is given to m and to g is that of Γ.

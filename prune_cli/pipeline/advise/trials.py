@@ -149,10 +149,6 @@ def _of_kinds(represent: Mapping[str, Any], entries: Sequence[Any]) -> dict[str,
     return {name: value for name, value in represent.items() if name not in idle}
 
 
-def _rounds(count: int, pool: int) -> str:
-    return f"{count} round{'s' * (count > 1)} on {pool:,}"
-
-
 def _write(text: str, path: Path) -> None:
     path.write_text(text, "utf-8")
 
@@ -174,16 +170,34 @@ def _value(value: Any) -> str:
     return quoted(value)
 
 
-def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Advice, dict[str, Any]]:
-    """Run the rounds. Returns the advice, and what it rests on: facts about the rounds.
+@dataclass(frozen=True)
+class Ended:
+    """What rounds came to. rounds: how many. number: of the last one. pool: rows of each. stop: why they ended.
 
-    rounds: how many. number: of the last one. pool: rows of a sub-pool. stop: why they ended. found: methods that were
-    better on sub-pools of so many rows, before they were tried on all rows; or None. Where all rows took longer than
-    foretold, so that too few rounds on them were made, the advice is that of the sub-pools.
+    methods: of the last round, or those that were found better and go on to all rows. found: the rounds on sub-pools by
+    which they were; None where these are the first.
     """
+
+    advice: Advice
+    rounds: int
+    number: int
+    pool: int
+    stop: str
+    methods: Sequence[str]
+    found: Ended | None
+
+    @property
+    def told(self) -> str:
+        """The rounds in words."""
+        return f"{self.rounds} round{'s' * (self.rounds > 1)} on {self.pool:,}"
+
+
+def answered(trials: Trials, journal: Journal, margin: float | None) -> Ended:
+    """Run the rounds. Where all rows take longer than foretold, those on sub-pools, which are more, have the say."""
     ground, question = trials.ground, trials.question
     pool = smallest_pool(ground, question.keep)
-    methods, rounds, spent, number, found = question.methods, list[Round](), 0.0, 0, None  # found: of sub-pools
+    methods, rounds, spent, number = question.methods, list[Round](), 0.0, 0
+    found: Ended | None = None
     while True:
         question = replace(question, pool=pool, kept=parse_keep(question.keep, pool))
         if not journal.find("tried", number):
@@ -203,17 +217,12 @@ def answered(trials: Trials, journal: Journal, margin: float | None) -> tuple[Ad
         rounds.append(trials.read(number, folder, methods, again, first=not rounds))
         decided = journal.find("decided", number) or _decide(trials, journal, question, rounds, methods, number, spent)
         if decided["stop"]:
-            ended = advise(measured(question, rounds, methods, decided["level"]), margin)
-            facts = {"rounds": len(rounds), "number": number, "pool": pool, "stop": decided["decided"], "found": None}
-        if decided.get("confirm"):
-            found = ended, facts, decided["methods"]
-            rounds, pool = [], ground.n
+            advice = advise(measured(question, rounds, methods, decided["level"]), margin)
+            ended = Ended(advice, len(rounds), number, pool, decided["decided"], decided["methods"], found)
+            if not decided.get("confirm"):
+                return found if found and len(rounds) < FEWEST else ended
+            found, rounds, pool = ended, [], ground.n
             question = replace(question, budget=trials.question.budget - journal.used_by(number))
-        elif decided["stop"] and found and len(rounds) < FEWEST:
-            return found[0], found[1]  # which rests on more
-        elif decided["stop"]:
-            before = {"methods": found[2], "pool": found[1]["pool"], "rounds": found[1]["rounds"]} if found else None
-            return ended, {**facts, "found": before}
         methods, spent = tuple(decided["methods"]), decided["spent"] if rounds else 0.0
         number += 1
 
@@ -299,19 +308,27 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
         budget=budget,
     )
     made = Trials(ground, question, out, seed, asked.device)
-    advice, facts = answered(made, journal, margin)
-    count, pool = facts["rounds"], facts["pool"]
-    folder = made.folder(facts.pop("number"), pool)
+    ended = answered(made, journal, margin)
+    pool, found = ended.pool, ended.found
+    folder = made.folder(ended.number, pool)
     data = {folder / "pool" / SELECTED: ground.original(ground.train)}
     if ground.target:
         data[Path(ground.target)] = ground.original(ground.target)
-    answer = put(given, [advice], folder / "run", str(out / "full"), Whole(ground.n / pool, not ground.steps, data))
-    facts |= {"rows": ground.n, "seconds": round(journal.used, 1)}
-    told = f"{_rounds(count, pool)} of {ground.n:,} rows: {facts['stop']}; {journal.used:.0f} s in all"
-    if before := facts["found"]:
-        names, rounds = ", ".join(before["methods"]), _rounds(before["rounds"], before["pool"])
-        told = f"better than random in {rounds}, so tried on all rows: {names}; then {told}"
-    if count < FEWEST:
+    answer = put(
+        given, [ended.advice], folder / "run", str(out / "full"), Whole(ground.n / pool, not ground.steps, data)
+    )
+    facts = {
+        "rounds": ended.rounds,
+        "pool": pool,
+        "rows": ground.n,
+        "seconds": round(journal.used, 1),
+        "stop": ended.stop,
+        "found": {"methods": found.methods, "pool": found.pool, "rounds": found.rounds} if found else None,
+    }
+    told = f"{ended.told} of {ground.n:,} rows: {ended.stop}; {journal.used:.0f} s in all"
+    if found:
+        told = f"better than random in {found.told}, so tried on all rows: {', '.join(found.methods)}; then {told}"
+    if ended.rounds < FEWEST:
         told += f"; fewer than {FEWEST} rounds say nothing of chance, a longer --budget does"
     elif pool < ground.n:
         told += "; it need not be so on all rows, which a longer --budget tries"
