@@ -564,7 +564,7 @@ RESUMED = {
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize("case", ["finetune", pytest.param("lora", marks=pytest.mark.slow), "represent"])
 def test_interrupted_work_goes_on_and_ends_the_same(
     case: str,
     here: Path,

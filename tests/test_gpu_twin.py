@@ -25,7 +25,7 @@ from tests.benchmarks.gpu import Step
 META = torch.device("meta")
 
 
-@pytest.mark.parametrize("step", ["encoder", "llama"])
+@pytest.mark.parametrize("step", ["encoder", pytest.param("llama", marks=pytest.mark.slow)])
 def test_costs_are_measured(step: str) -> None:
     """The benchmark of a model runs in bfloat16 on a CPU too, and gives a rate of each kind."""
     figures = gpu_steps.STEPS[step](torch.device("cpu"))
