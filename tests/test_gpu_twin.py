@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from prune_cli.gradients import factors, norms
+from prune_cli.gradients import factors, norms, projection
 from prune_cli.gradients.adam import Adam
-from prune_cli.gradients.capture import Capture
+from prune_cli.gradients.capture import Capture, Outer
 from prune_cli.gradients.influence import Directions, Influence
 from prune_cli.gradients.projected import Projected
 from prune_cli.represent.kinds.hidden import pool
@@ -252,11 +252,26 @@ def test_factors_in_bfloat16_come_to_the_same(
         return a.float() @ b.float()
 
     monkeypatch.setattr(factors, "_narrow_times", times)
-    for module in (factors, norms):
+    for module in (factors, norms, projection):
         monkeypatch.setattr(module, "narrow", lambda tensor: tensor.dtype == torch.bfloat16)
     for ours, theirs in zip(found(), wide, strict=True):
         assert (ours - theirs).norm() < 2e-2 * theirs.norm()
     assert set(narrow) == {torch.bfloat16}
+
+
+def test_bfloat16_is_folded_by_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side of a matrix that is folded far comes to the same sums, and what its factors are folded to is theirs."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(3, 5, d, generator=generator).bfloat16() for d in (300, 700))
+    sketches = []
+    for narrow in (False, True):
+        monkeypatch.setattr(projection, "narrow", lambda tensor, narrow=narrow: narrow)
+        sketch = projection.Sketch(512, 0)
+        sketch.begin(3, torch.device("cpu"))
+        sketch.add("layers.0.weight", Outer(left, right))
+        assert bool(sketch._wraps) == narrow
+        sketches.append(sketch.projected)
+    assert (sketches[1] - sketches[0]).norm() < 1e-2 * sketches[0].norm()
 
 
 def summed(task: Any, model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -256,18 +256,20 @@ def test_a_fold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sketch.projected.tolist() == [[7.0, 9.0, 12.0]]
 
 
+@pytest.mark.parametrize("small", [0, 2**17], ids=["factors", "formed"])
 @pytest.mark.parametrize("kind", ["outer", "lookup", "tied", "tied and read"])
-def test_every_kind_folds_alike(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_folds_alike(kind: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Factors fold to the very sketch that their dense gradients, signed and folded entry by entry, come to."""
-    factors = layer_kinds(3)[kind]
+    monkeypatch.setattr(factors, "_SMALL", small)
+    given = layer_kinds(3)[kind]
     monkeypatch.setattr(projection, "_OUTSIDE", 4 * 6)  # of 9 × 7 entries
     high, broad = (9, 7) if kind == "lookup" else (4, 4)
     sketch = projection.Sketch(5, seed=1)
     sketch.begin(3, torch.device("cpu"))
-    sketch.add("weight", factors)
+    sketch.add("weight", given)
     like = torch.empty(0)
-    rows, columns = sketch._signs_for("weight", 9, like), sketch._columns("weight", torch.empty(7))
-    dense, expected = factors.dense(), torch.zeros(3, 5)
+    rows, columns = sketch._signs_for("weight", 9, like), sketch._signs_for("columns of ", 7, like)
+    dense, expected = given.dense(), torch.zeros(3, 5)
     for i in range(9):
         for j in range(7):
             place = (i % high) * broad + j % broad
@@ -275,10 +277,27 @@ def test_every_kind_folds_alike(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.allclose(sketch.projected, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 7, 12, 40, 200])
+def test_entries_go_round_the_buckets(size: int, signed: bool) -> None:
+    """However many there are and wherever they start, entry f is added to bucket (start + f) mod k."""
+    entries = torch.arange(1.0, 2 * size + 1).reshape(2, size)
+    signs = torch.arange(size) % 3 - 1.0 if signed else torch.ones(size)
+    for start in range(13):
+        sketch = projection.Sketch(13, seed=0)
+        sketch._starts["bias"] = start
+        sketch.begin(2, torch.device("cpu"))
+        sketch.spread("bias", entries, signs if signed else None)
+        expected = torch.zeros(2, 13).index_add_(1, (torch.arange(size) + start) % 13, entries * signs)
+        assert torch.equal(sketch.projected, expected)
+
+
+@pytest.mark.parametrize("small", [0, 2**17], ids=["factors", "formed"])
 @pytest.mark.parametrize("tokens", [2, 40])
-def test_norms_of_short_and_long_examples(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By Gram matrices or by blocks of the formed gradient, a norm is the norm."""
+def test_norms_of_short_and_long_examples(tokens: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Gram matrices, by blocks of the formed gradient, or by all of it, a norm is the norm."""
     monkeypatch.setitem(factors.BLOCK, "cpu", 30)
+    monkeypatch.setattr(factors, "_SMALL", small)
     generator = torch.Generator().manual_seed(4)
     left, right = (torch.randn(3, tokens, size, generator=generator) for size in (9, 7))
     dense = (left.transpose(1, 2) @ right).flatten(1).double()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 # entries of gradients formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
 BLOCK = {"cpu": 2**17, "cuda": 2**26}
+_SMALL = 2**17  # entries of a matrix whose gradients are formed once for all who need them
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,17 @@ class Outer:
 
     left: torch.Tensor
     right: torch.Tensor
+
+    @property
+    def small(self) -> bool:
+        """Whether the parameter is so small that its gradients are less than their factors, as in an adapter."""
+        (_, t, r), c = self.left.shape, self.right.shape[2]
+        return r * c < min(_SMALL, t * (r + c))
+
+    @cached_property
+    def formed(self) -> torch.Tensor:
+        """The gradients [b, r, c], worked out once; for small parameters."""
+        return self.dense()
 
     def dense(self, memory: torch.Tensor | None = None) -> torch.Tensor:
         """The gradients [b, r, c]; in `memory` [b or more, r, c] where it is of their type."""

@@ -26,7 +26,7 @@ class Targets(Protocol):
         """How many: g."""
 
     def products(self, name: str, gradient: Factors) -> torch.Tensor:
-        """⟨g_i, v⟩ of each example's gradient of a parameter with each target: float64 [b, g]."""
+        """⟨g_i, v⟩ of each example's gradient of a parameter with each target: [b, g]."""
 
 
 class Directions:
@@ -40,8 +40,9 @@ class Directions:
         return len(self._directions)
 
     def products(self, name: str, gradient: Factors) -> torch.Tensor:
-        """⟨g_i, v⟩ of each example's gradient of a parameter with each direction: float64 [b, g]."""
-        return torch.stack([product(gradient, direction[name]) for direction in self._directions], 1).double()
+        """⟨g_i, v⟩ of each example's gradient of a parameter with each direction: [b, g]."""
+        found = [product(gradient, direction[name]).unsqueeze(1) for direction in self._directions]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
 class Influence:
@@ -106,6 +107,8 @@ class Influence:
 
 def product(gradient: Factors, direction: torch.Tensor) -> torch.Tensor:
     """⟨g, v⟩ of each example's gradient of a parameter with a direction of that parameter's shape: [b]."""
+    if isinstance(gradient, Outer) and gradient.small:
+        return gradient.formed.flatten(1) @ direction.flatten().to(gradient.formed.dtype)
     if isinstance(gradient, Outer):
         left, right = gradient.left, gradient.right
         v = direction.reshape(left.shape[2], right.shape[2]).to(left.dtype)

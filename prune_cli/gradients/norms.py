@@ -27,7 +27,7 @@ class Norms:
     def begin(self, b: int, device: torch.device) -> None:
         """Start a batch of b examples."""
         squared, apart = torch.zeros(2, b, dtype=torch.float64, device=device)
-        self._squared, self._apart = [squared], [apart]  # of each parameter; added up once: on a GPU every call costs
+        self._squared, self._apart = [squared], [apart]  # of each parameter, added up once: on a GPU every call costs
 
     def add(self, gradient: Factors, some: slice = slice(None), sign: int = 1) -> None:
         """Add a parameter's gradients, of all examples or of some; sign −1: subtract them again."""
@@ -40,11 +40,11 @@ class Norms:
     def norms(self) -> torch.Tensor:
         """‖g‖ of each example's whole gradient: float64 [b]; 0 where only rounding is left."""
         self._of = None
-        squared, apart = torch.stack(self._squared).sum(0), torch.stack(self._apart).sum(0)
+        squared, apart = _total(self._squared), _total(self._apart)
         return torch.where(squared > _NOTHING * apart, squared, 0).sqrt()
 
     def _both(self, gradient: Factors) -> tuple[torch.Tensor, torch.Tensor]:
-        """‖g‖² of each example's gradient of a parameter, and the sum of its tokens' shares ‖g_t‖²: float64 [b]."""
+        """‖g‖² of each example's gradient of a parameter, and the sum of its tokens' shares ‖g_t‖²: [b]."""
         if isinstance(gradient, Outer):
             return self._outer(gradient)
         if isinstance(gradient, Lookup):
@@ -53,7 +53,7 @@ class Norms:
             return (sums.grads.square().sum(2, dtype=torch.float64) * once).sum(1), apart
         if isinstance(gradient, Sum):
             return self._sum(gradient)
-        squared = torch.linalg.vector_norm(gradient.grads.flatten(1), dim=1).double().square()
+        squared = _squared(gradient.grads)
         return squared, squared
 
     def _outer(self, gradient: Outer) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +63,7 @@ class Norms:
         if not long and self._of is not right:
             self._of, self._gram = right, gram(right)
         if narrow(left):  # what is left where tokens cancel is their own rounding, and no better if formed
-            squared = _formed(gradient) if long else dot(gram(left), self._gram).double()
+            squared = _formed(gradient) if long else dot(gram(left), self._gram)
             return squared, squared
         if long:
             sizes = _sizes(left) * _sizes(right)
@@ -78,8 +78,7 @@ class Norms:
         outer = next((part for part in gradient.parts if isinstance(part, Outer)), None)
         lookup = next((part for part in gradient.parts if isinstance(part, Lookup)), None)
         if outer is None or lookup is None or len(gradient.parts) > 2:
-            dense = gradient.dense().flatten(1)
-            return torch.linalg.vector_norm(dense, dim=1).double().square(), apart
+            return _squared(gradient.dense()), apart
         whole = torch.stack([squared for squared, _ in parts]).sum(0)
         return _precise(gradient, whole + 2 * _outer_lookup(outer, lookup), apart), apart
 
@@ -91,6 +90,18 @@ def _precise(gradient: Outer | Sum, squared: torch.Tensor, apart: torch.Tensor) 
         formed = gradient.of(slice(i, i + 1)).dense()
         squared[i] = torch.linalg.vector_norm(formed).double().square()
     return squared
+
+
+def _squared(grads: torch.Tensor) -> torch.Tensor:
+    """‖g‖² of gradients [b, …]: [b]."""
+    return dot(grads, grads)
+
+
+def _total(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of parts [b], in float64; those of one type at once."""
+    types = dict.fromkeys(part.dtype for part in parts)
+    alike = (torch.stack([part for part in parts if part.dtype == dtype]) for dtype in types)
+    return torch.stack([some.sum(0, dtype=torch.float64) for some in alike]).sum(0)
 
 
 def _sizes(x: torch.Tensor) -> torch.Tensor:
@@ -112,6 +123,8 @@ def _outer_lookup(outer: Outer, lookup: Lookup) -> torch.Tensor:
 
 def _formed(gradient: Outer) -> torch.Tensor:
     left, right = gradient.left, gradient.right
+    if gradient.small:
+        return _squared(gradient.formed)
     (b, _, r), c = left.shape, right.shape[2]
     some = 1 if left.device.type == "cpu" else b  # examples at a time
     rows = max(1, min(r, BLOCK[left.device.type] // (some * c)))
@@ -119,7 +132,7 @@ def _formed(gradient: Outer) -> torch.Tensor:
     if narrow(left):
         for block in left.split(rows, 2):
             formed = times(block.transpose(1, 2), right)
-            squared += torch.linalg.vector_norm(formed.flatten(1), dim=1).double().square()
+            squared += _squared(formed)
         return squared
     memory = left.new_empty(some, rows, c)  # reused for every block: on a CPU it stays in the cache
     for row in range(0, r, rows):
@@ -127,5 +140,5 @@ def _formed(gradient: Outer) -> torch.Tensor:
         for i in range(0, b, some):
             j = i + some
             torch.bmm(left[i:j, :, row : row + rows].transpose(1, 2), right[i:j], out=formed)
-            squared[i:j] += torch.linalg.vector_norm(formed.flatten(1), dim=1).double().square()
+            squared[i:j] += _squared(formed)
     return squared

@@ -107,6 +107,8 @@ def _shape(part: Outer | Dense) -> tuple[int, int]:
 
 def _rows(part: Outer | Dense, some: slice) -> torch.Tensor:
     """Some rows of each example's gradient, [b, rows × entries]."""
+    if isinstance(part, Outer) and part.small:
+        return part.formed[:, some].flatten(1)
     if isinstance(part, Outer):
         return times(part.left[:, :, some].transpose(1, 2), part.right).flatten(1)
     grads = part.grads if part.grads.dim() > 1 else part.grads.unsqueeze(1)

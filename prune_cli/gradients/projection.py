@@ -18,14 +18,16 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from itertools import pairwise
 
 import torch
 from torch.nn.functional import pad
 
-from prune_cli.gradients.factors import Dense, Factors, Fold, Lookup, Outer, times
+from prune_cli.gradients.factors import Dense, Factors, Fold, Lookup, Outer, narrow, times
 
 _AREA = 2**14  # entries that a matrix in one of the model's blocks is folded to
 _OUTSIDE = 2**20  # one outside them: there are few
+_PRODUCT = 256  # the widest side that bfloat16 is folded to by a product of matrices
 _BLOCK = re.compile(r"(?:.*?\.)??\d+\.")  # encoder.layer.4. of encoder.layer.4.output.dense.weight
 
 
@@ -41,6 +43,7 @@ class Sketch:
         self.k = buckets(dim)
         self._seed = seed
         self._signs: dict[tuple[str, int, torch.dtype], torch.Tensor] = {}
+        self._wraps: dict[tuple[str, int, int], torch.Tensor] = {}
         self._starts: dict[str, int] = {}
         self._of: torch.Tensor | None = None  # the input that `_folded` are of
         self._folded: dict[tuple[str, int], torch.Tensor] = {}  # by block and width
@@ -58,35 +61,37 @@ class Sketch:
         elif isinstance(gradient, Lookup):
             grads = gradient.grads
             rows = self._signs_for(name, gradient.rows, grads)[gradient.ids].unsqueeze(2)
-            self._scatter(name, gradient.ids, grads * rows * self._columns(name, grads))
+            self._scatter(name, gradient.ids, grads * rows * self._signs_for(_columns(name), grads.shape[2], grads))
         elif isinstance(gradient, Dense):
             flat = gradient.grads.flatten(1)
-            self.spread(name, flat * self._signs_for(name, flat.shape[1], flat))
+            self.spread(name, flat, self._signs_for(name, flat.shape[1], flat))
         else:
             for part in gradient.parts:
                 self._add_tied(name, part)
 
     def fold(self, name: str, left: torch.Tensor, right: torch.Tensor) -> Fold:
         """How a matrix parameter's gradients are folded. left […, r], right […, c]: like what is folded of them."""
-        rows, columns = self._signs_for(name, left.shape[-1], left), self._columns(name, right)
-        return Fold(rows, columns, widths(name, len(rows), len(columns)))
+        (r, c) = left.shape[-1], right.shape[-1]
+        return Fold(self._signs_for(name, r, left), self._signs_for(_columns(name), c, right), widths(name, r, c))
 
     def folded(self, name: str, matrices: torch.Tensor) -> torch.Tensor:
         """Formed gradients [b, r, c] of a matrix, folded like their factors: [b, m]."""
-        how = self.fold(name, matrices.transpose(1, 2), matrices)
-        rows = fold(matrices.transpose(1, 2), how.rows, how.sides[0]).transpose(1, 2)
-        return fold(rows, how.columns, how.sides[1]).flatten(1)
+        high, broad = widths(name, *matrices.shape[1:])
+        rows = self._fold(name, matrices.transpose(1, 2), high).transpose(1, 2)
+        return self._fold(_columns(name), rows, broad).flatten(1)
 
     def _add_outer(self, name: str, gradient: Outer) -> None:
+        if gradient.small:
+            self.spread(name, self.folded(name, gradient.formed))
+            return
         left, right = gradient.left, gradient.right
-        how = self.fold(name, left, right)
-        high, broad = how.sides
+        high, broad = widths(name, left.shape[2], right.shape[2])
         if self._of is not right:  # layers that share an input (query, key, value) share its fold
             self._of, self._folded = right, {}
         key = _block(name), broad
         if key not in self._folded:
-            self._folded[key] = fold(right, how.columns, broad)
-        rows = fold(left, how.rows, high)
+            self._folded[key] = self._fold(_columns(name), right, broad)
+        rows = self._fold(name, left, high)
         self.spread(name, times(rows.transpose(1, 2), self._folded[key]).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
@@ -96,7 +101,7 @@ class Sketch:
         elif isinstance(part, Lookup):
             high, broad = widths(name, part.rows, part.grads.shape[2])
             signs = self._signs_for(name, part.rows, part.grads)[part.ids].unsqueeze(2)
-            folded = fold(part.grads * signs, self._columns(name, part.grads), broad)
+            folded = self._fold(_columns(name), part.grads * signs, broad)
             self._scatter(name, part.ids.remainder(high), folded)
         else:
             self.spread(name, self.folded(name, part.grads))
@@ -110,28 +115,40 @@ class Sketch:
         memory.scatter_add_(1, place.view(b, t * d), signed.reshape(b, t * d))
         self.projected += memory.unflatten(1, (rounds, self.k)).sum(1)
 
-    def spread(self, name: str, flat: torch.Tensor) -> None:
-        """Add entries [b, m] to the buckets, from the parameter's start on and cyclically."""
-        lead = self._start(name)  # below, `add_` and not `+=`: an assignment to a slice would write it once more
-        rounds = -(-(lead + flat.shape[1]) // self.k)
-        first = flat[:, : self.k - lead]
-        self.projected[:, lead : lead + first.shape[1]].add_(first)
-        if rounds == 1:
-            return
-        rest = flat[:, self.k - lead :]
-        whole = rest.shape[1] // self.k * self.k
-        if whole:
-            self.projected.add_(rest[:, :whole].unflatten(1, (-1, self.k)).sum(1))
-        self.projected[:, : rest.shape[1] - whole].add_(rest[:, whole:])
+    def spread(self, name: str, flat: torch.Tensor, signs: torch.Tensor | None = None) -> None:
+        """Add entries [b, m], times signs [m], to the buckets, from the parameter's start on and cyclically."""
+        k, m = self.k, flat.shape[1]
+        first = k - self._start(name)  # entries until the buckets begin anew
+        whole = (m - first) // k  # times that all of them are filled then
+        ends = [0, *range(first, m, k), m]
+        pieces = list(pairwise(ends))
+        if whole > 1:
+            some = slice(first, first + whole * k)
+            rounds = flat[:, some] if signs is None else flat[:, some] * signs[some]
+            self.projected.add_(rounds.unflatten(1, (whole, k)).sum(1))
+            pieces = [(0, first), (some.stop, m)]
+        for start, end in pieces:
+            at = self.projected[:, (start - first) % k :][:, : end - start]
+            if signs is None:
+                at.add_(flat[:, start:end])  # not `+=`: an assignment to a slice would write it once more
+            else:
+                at.addcmul_(flat[:, start:end], signs[start:end])
 
     def _start(self, name: str) -> int:
         if name not in self._starts:
             self._starts[name] = self._number(name, "start") % self.k
         return self._starts[name]
 
-    def _columns(self, name: str, like: torch.Tensor) -> torch.Tensor:
-        """Signs for the columns of a block's matrices of one width. Their rows have signs of their own."""
-        return self._signs_for(f"columns of {_block(name)}", like.shape[-1], like)
+    def _fold(self, side: str, x: torch.Tensor, w: int) -> torch.Tensor:
+        """What lies along a side of a matrix, […, d], signed and folded: […, w]."""
+        d = x.shape[-1]
+        signs = self._signs_for(side, d, x)
+        if w == d or w > _PRODUCT or not narrow(x):
+            return fold(x, signs, w)
+        if (side, d, w) not in self._wraps:  # x is read once, and added up in float32
+            place = torch.arange(w, device=x.device) == torch.arange(d, device=x.device).remainder(w).unsqueeze(1)
+            self._wraps[side, d, w] = place * signs.unsqueeze(1)
+        return x @ self._wraps[side, d, w]
 
     def _signs_for(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
         key = name, size, like.dtype
@@ -152,6 +169,11 @@ def _block(name: str) -> str:
     """The block that a parameter is in: its name up to the first number; nothing outside the blocks."""
     found = _BLOCK.match(name)
     return found[0] if found else ""
+
+
+def _columns(name: str) -> str:
+    """What the signs for the columns of a block's matrices are drawn by. Their rows have signs of their own."""
+    return f"columns of {_block(name)}"
 
 
 def widths(name: str, rows: int, columns: int) -> tuple[int, int]:
