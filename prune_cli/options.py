@@ -72,8 +72,14 @@ class Represent:
     loss_on: LossAsTrained = "auto"
     chat_template: ChatTemplate = None
     precision: Precision = "float32"
-    batch_size: BatchSize = 32
-    tokens_per_batch: TokensPerBatch = 8192
+    batch_size: Annotated[
+        int, Meta(ge=0, le=MOST), Help("Most rows in a batch; 0: 32 on a CPU, 1024 on a GPU.", key=False)
+    ] = 0
+    tokens_per_batch: Annotated[
+        int,
+        Meta(ge=0, le=MOST),
+        Help("Most tokens in a batch, padding counted; 0: 8192 on a CPU, 65536 on a GPU.", key=False),
+    ] = 0
     save_minutes: SaveMinutes = 1.0
     trust_remote_code: TrustRemoteCode = False
     device: Device = "auto"

@@ -120,6 +120,17 @@ def test_precision_goes_by_the_device() -> None:
         device.resolve_precision("auto", "tpu")
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_batches_go_by_the_device(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for stays; a GPU is given more rows at a time."""
+    monkeypatch.setattr(device, "_may_have_cuda", lambda: gpu)
+    monkeypatch.setattr(device, "use_device", lambda name: torch.device("cuda" if gpu else "cpu"))
+    assert device.batch_limits(5, 70, "auto") == (5, 70)
+    assert device.batch_limits(0, 0, "cpu") == (32, 8192)
+    assert device.batch_limits(0, 0, "auto") == ((1024, 65_536) if gpu else (32, 8192))
+    assert device.batch_limits(5, 0, "auto") == (5, 65_536 if gpu else 8192)
+
+
 @pytest.mark.parametrize(("file", "expected"), [("nvidia0", True), ("dxg", True), ("kfd", True), ("null", False)])
 def test_a_machine_without_a_driver_has_no_cuda_device(file: str, expected: bool, tmp_path: Path) -> None:
     """On Linux the files of the drivers say whether torch is worth asking."""

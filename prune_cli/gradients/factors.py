@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,8 @@ import torch
 
 # entries of gradients formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
 BLOCK = {"cpu": 2**17, "cuda": 2**26}
-_SMALL = 2**17  # entries of a matrix whose gradients are formed once for all who need them
+_NARROW = 64  # the shorter side of a matrix, up to which its gradients are formed once for all who need them
+_TILE = 64  # rows of the products that a GPU's matrix units are fast at
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,9 @@ class Outer:
 
     @property
     def small(self) -> bool:
-        """Whether the parameter is so small that its gradients are less than their factors, as in an adapter."""
+        """Whether the parameter is narrow, as an adapter's, and its gradients are less than their factors."""
         (_, t, r), c = self.left.shape, self.right.shape[2]
-        return r * c < min(_SMALL, t * (r + c))
+        return min(r, c) <= _NARROW and r * c < t * (r + c)
 
     @cached_property
     def formed(self) -> torch.Tensor:
@@ -204,5 +206,8 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """The inner product of each example's entries, [b, …] with [b, …], in float32 at least: [b]."""
     a, b = a.flatten(1), b.flatten(1)
     if narrow(a) and narrow(b):
-        return times(a.unsqueeze(1), b.unsqueeze(2)).flatten()
+        # rows by rows, of which the diagonal is needed: a product of two vectors would leave the matrix units idle
+        rows = math.gcd(a.shape[1], _TILE)
+        a, b = a.unflatten(1, (rows, -1)), b.unflatten(1, (rows, -1))
+        return times(a, b.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum(1)
     return torch.linalg.vecdot(wide(a), wide(b))

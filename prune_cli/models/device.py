@@ -15,6 +15,8 @@ from prune_cli.runtime import processes
 if TYPE_CHECKING:
     import torch
 
+CPU_BATCH, GPU_BATCH = (32, 8192), (1024, 65_536)  # rows and tokens
+
 
 @functools.cache  # a second call would see only the device that the first left visible
 def use_device(name: str) -> torch.device:
@@ -59,6 +61,19 @@ def resolve_precision(wanted: str, device: str) -> str:
     import torch
 
     return "bfloat16" if use_device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def batch_limits(rows: int, tokens: int, device: str) -> tuple[int, int]:
+    """Most rows and tokens in a batch; 0: what suits the device of a `--device` value.
+
+    A GPU is done with a small batch sooner than it can be asked for the next; a batch that does not fit is halved.
+    """
+    check_name(device)
+    if rows and tokens:
+        return rows, tokens
+    gpu = device != "cpu" and _may_have_cuda() and use_device(device).type == "cuda"
+    usual = GPU_BATCH if gpu else CPU_BATCH
+    return rows or usual[0], tokens or usual[1]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

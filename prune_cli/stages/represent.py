@@ -21,7 +21,7 @@ from prune_cli.data.open import Reading, check_of_use, open_rows, read_as, task_
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.models import find
-from prune_cli.models.device import use_device
+from prune_cli.models.device import batch_limits, use_device
 from prune_cli.options import Represent, idle, raise_all
 from prune_cli.represent import kinds
 from prune_cli.represent.kinds import Kind
@@ -243,6 +243,7 @@ def _walk(
         encoded = given.task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(given.task, opts))
         load.check_rows(model, encoded, rows)
         lost[role] = tell_cut(encoded, rows, opts.max_length)
+        batch_size, tokens_per_batch = batch_limits(opts.batch_size, opts.tokens_per_batch, opts.device)
         return Setup(
             encoded=encoded,
             pad_token_id=pad_token_id(tokenizer),
@@ -251,8 +252,8 @@ def _walk(
             task=given.task,
             device=device,
             precision=opts.precision,
-            batch_size=opts.batch_size,
-            tokens_per_batch=opts.tokens_per_batch,
+            batch_size=batch_size,
+            tokens_per_batch=tokens_per_batch,
             eos_token_id=tokenizer.eos_token_id,
         )
 

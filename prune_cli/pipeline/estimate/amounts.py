@@ -14,6 +14,7 @@ from prune_cli import tasks
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.split import REST
 from prune_cli.models import find
+from prune_cli.models.device import batch_limits
 from prune_cli.pipeline.checks import n_train, rows_of
 from prune_cli.pipeline.estimate import growth
 from prune_cli.pipeline.schema import DECONTAMINATED, Plan, as_trained
@@ -117,7 +118,7 @@ class Amounts:
             for name in self.read(step):
                 n, lengths = self.count(name, positions), self.lengths(name, opts, positions)
                 rows, tokens = rows + n, tokens + n * lengths.mean()
-                work += growth.walked(lengths, n, opts.batch_size, opts.tokens_per_batch)
+                work += growth.walked(lengths, n, *batch_limits(opts.batch_size, opts.tokens_per_batch, opts.device))
             return Amount(rows, round(tokens), 0, work)
         n = self.count(self.train, positions)
         return Amount(n, 0, 0, n)

@@ -18,6 +18,7 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
+from prune_cli.models.device import batch_limits
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts, Positions
 from prune_cli.pipeline.work import Step, Work, strings
 from prune_cli.runtime.progress import hushed, note
@@ -111,12 +112,18 @@ def sample(amounts: Amounts, steps: Sequence[Step], times: int, seed: int) -> di
         if amounts.labels:
             first += order[np.unique(tasks.classes(amounts.task, rows)[order], return_index=True)[1]].tolist()
         first = list(dict.fromkeys(first))
-        fill = [step.opts.batch_size * getattr(step.opts, "accumulate", 1) for _, step in readers]
+        fill = [_batch(step.opts) for _, step in readers]
         batch = max([FEWEST, *fill])
         n = times * batch * math.ceil(2 * len(first) / batch)  # whole batches: a smaller one takes about as long
         rest = order[~np.isin(order, first)]
         found[file] = np.sort(np.array([*first, *rest[: max(0, n - len(first))].tolist()], np.int64))
     return found
+
+
+def _batch(opts: Any) -> int:
+    """Rows of a batch; in training, of those that make a step of the optimizer."""
+    rows = opts.batch_size or batch_limits(0, 0, opts.device)[0]
+    return int(rows * getattr(opts, "accumulate", 1))
 
 
 class _Rehearsal:
