@@ -124,8 +124,29 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
 
     other = prune(*command, "800s")
     assert other.errors == [
-        f'{folder / "out"}: holds trials for another question: budget "700s" -> "800s"; choose another -o'
+        f"{folder / 'out'}: budget: 700 s, by which rounds were planned; choose it again, or another -o"
     ]
+
+
+def test_a_budget_that_the_first_round_spends(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials stop, a step later at most; the same command with more time goes on from what was made."""
+    made: list[str] = []
+
+    def steps(file: Path, out: Path, *, tell: Any, **how: Any) -> None:
+        for i in range(4):
+            made.append(f"{file.name} {i}")
+            tell(f"finetune {i}", "")
+
+    monkeypatch.setattr(trials, "run", steps)
+    command = ["advise", folder / "my.toml", "-o", folder / "out", "--keep", "50%", "--budget"]
+    ran = prune(*command, "20s")
+    assert ran.code == 1 and len(made) == 4
+    assert ran.errors[0].startswith("budget: 20 s; 40 s were spent within the first round, before which nothing")
+    assert len(lines(folder, "step")) == 4 and not lines(folder, "ended")
+    assert prune(*command, "60s").errors[0].startswith("budget: 60 s; ")
+    assert [line["budget"] for line in lines(folder, "budget")] == [20, 60]
+    prune(*command, "2000s")  # fails past the first round, of which nothing was really made
+    assert lines(folder, "ended")
 
 
 @pytest.mark.slow
@@ -189,7 +210,7 @@ def test_a_find_is_tried_on_all_rows(
 def test_from_data_alone(folder: Path, prune: Prune, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are proposed, the target set is halved and that is told; the commands choose rows of all the data."""
     monkeypatch.chdir(folder)
-    asked = ["--model", tiny_model, "--target", "validation.jsonl", "--keep", "50%", "--budget", "30s"]
+    asked = ["--model", tiny_model, "--target", "validation.jsonl", "--keep", "50%", "--budget", "300s"]
     ran = prune("advise", "train.jsonl", "-o", "out", *asked, "--methods", "s2l,less-keep", "--json")
     assert ran.code == 0, ran.err
     assert "one half of validation.jsonl is the target set" in ran.err

@@ -38,6 +38,9 @@ MEASURED = "measured"  # the half of the target set that trials are measured on
 LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds", "removal", "lds")
 ALWAYS = (FULL, NONE, BASELINE)
 SETTINGS = "settings.toml"
+UNUSED = (
+    "# Settings of prune advise's trials, which choose methods, keep and seeds themselves; the rest is used as it is."
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def from_data(data: str, model: str, target: str, test: str | None, reading: Rea
     seen = look([data], target, {MEASURED: test or target}, reading, model)
     proposal = propose(seen, model, out / SETTINGS)
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / SETTINGS, lambda path: path.write_text(proposal.text, "utf-8"))
+    text = f"{UNUSED}\n{proposal.text}"
+    replace_file(out / SETTINGS, lambda path: path.write_text(text, "utf-8"))
     for line in proposal.told:
         note(f"advise: {line}")
     return out / SETTINGS

@@ -32,6 +32,20 @@ class Journal:
         elif changes := difference(told, values):
             raise PruneError(f"{self.path.parent}: holds trials for another question: {changes[0]}; choose another -o")
 
+    def within(self, budget: float) -> None:
+        """Take down the seconds that trials may take; more may be given while nothing rests on them.
+
+        Raises PruneError where something was decided by another budget.
+        """
+        told = [line["budget"] for line in self.lines if "budget" in line]
+        if told[-1:] == [budget]:
+            return
+        if any("rows" in line for line in self.lines):
+            raise PruneError(
+                f"{self.path.parent}: budget: {told[-1]:g} s, by which rounds were planned; choose it again, or another -o"
+            )
+        self.add(budget=budget)
+
     def add(self, **line: Any) -> dict[str, Any]:
         """Write a line."""
         with self.path.open("a", encoding="utf-8") as stream:

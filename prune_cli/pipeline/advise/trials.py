@@ -99,7 +99,14 @@ class Trials:
         }
 
         def ended(step: str, _: str) -> None:
+            over = number == 0 and journal.used > self.question.budget
             journal.spend(number, step)
+            if over:
+                raise PruneError(
+                    f"budget: {self.question.budget:.0f} s; {journal.used:.0f} s were spent within the first round, "
+                    "before which nothing can be said",
+                    hint="the same command with a longer --budget goes on from there",
+                )
 
         for name, (entries, seeds) in told.items():
             table = {
@@ -282,12 +289,13 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     """Advice by trials on data, or on what a pipeline file says."""
     assert asked.out and asked.keep and asked.budget
     out, seed, budget = asked.out, asked.seed or 0, seconds_of(asked.budget)
-    own = replace(asked, out=None, device=None, reading=None)
+    own = replace(asked, out=None, budget=None, device=None, reading=None)
     check_ours(out, JOURNAL)
     journal = Journal(out / JOURNAL)
     reading = asked.reading or Reading()
     how = {"fields": dict(reading.fields), "format": reading.format, "drop": list(reading.drop)}
     journal.same("asked", {"given": given, "metric": metric, "margin": margin, "reading": how, **asdict(own)})
+    journal.within(budget)
     file = Path(given)
     if file.suffix != ".toml":
         assert asked.model and asked.target

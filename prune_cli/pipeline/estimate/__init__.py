@@ -81,17 +81,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take. current: steps that are up to date. rehearsed: training rows of each rehearsal."""
+    """What a run will take.
+
+    current: steps that are up to date. start: seconds that the run takes once, whatever its steps. rehearsed: training
+    rows of each rehearsal.
+    """
 
     stages: list[Stage]
     current: int
+    start: float = 0.0
     seconds_measured: float = 0.0
     rehearsed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> Stage:
-        """All stages together."""
+        """All stages together, and the start."""
         on_device = [stage.peak_device_memory_mb for stage in self.stages if stage.peak_device_memory_mb is not None]
         return Stage(
             "total",
@@ -99,7 +104,7 @@ class Estimate:
             optimizer_steps=sum(stage.optimizer_steps for stage in self.stages),
             rows=sum(stage.rows for stage in self.stages),
             tokens=sum(stage.tokens for stage in self.stages),
-            seconds=sum(stage.seconds for stage in self.stages),
+            seconds=self.start + sum(stage.seconds for stage in self.stages),
             bytes=sum(stage.bytes for stage in self.stages),
             peak_memory_mb=max((stage.peak_memory_mb for stage in self.stages), default=0.0),
             peak_device_memory_mb=max(on_device, default=None),
@@ -112,6 +117,7 @@ class Estimate:
         return {
             "stages": [stage.facts for stage in self.stages],
             "total": self.total.facts,
+            "start_seconds": round(self.start, 2),
             "up_to_date": self.current,
             "measured": {"seconds": round(self.seconds_measured, 1), "rows": self.rehearsed},
             "notes": self.notes,
@@ -140,7 +146,7 @@ def estimate(
     spare(plan, work, stages, costs)
     notes = list(told(plan, work, to_make, costs, measured, amounts))
     current = len(work.steps) - len(to_make)
-    return Estimate(list(stages.values()), current, measured.seconds, measured.rows, notes)
+    return Estimate(list(stages.values()), current, measured.start, measured.seconds, measured.rows, notes)
 
 
 def stage_name(work: Work, step: Step) -> str:

@@ -49,13 +49,15 @@ class Taken:
 class Measured:
     """What was measured. taken: group of steps -> what one of it took, with few rows and with more.
 
-    failed: group -> why it could not be measured. rows: training rows of each rehearsal.
+    failed: group -> why it could not be measured. rows: training rows of each rehearsal. start: seconds that a run
+    takes once, to load libraries and to warm the device up.
     """
 
     taken: dict[str, list[Taken]]
     failed: dict[str, str]
     rows: list[int]
     seconds: float
+    start: float
 
 
 def group(step: Step) -> str:
@@ -72,9 +74,9 @@ def rehearse(
 ) -> Measured:
     """Run one step of each group that is to be made, with few rows and then with as many as there is time for.
 
-    The first run is left out: it loads libraries and warms the device up.
+    The first run is left out: what it takes longer than the second, of as many rows, is the start.
     """
-    began = clock()
+    began, spent = clock(), [0.0, 0.0, 0.0]
     firsts = {group(step): step for step in reversed(to_make)}
     taken: dict[str, list[Taken]] = {}
     failed: dict[str, str] = {}
@@ -91,11 +93,12 @@ def rehearse(
             failed |= one.failed
             for name, what in one.taken.items() if turn else ():
                 taken.setdefault(name, []).append(what)
+            spent[turn] = clock() - start
             if turn == 1:
-                left, spent = seconds - (clock() - began), clock() - start
-                times = min(max(math.floor(left / max(spent, 1e-9)), 2), MOST_TIMES)
+                left = seconds - (clock() - began)
+                times = min(max(math.floor(left / max(spent[1], 1e-9)), 2), MOST_TIMES)
     whole = {name: several for name, several in taken.items() if name not in failed}
-    return Measured(whole, failed, rows[1:], clock() - began)
+    return Measured(whole, failed, rows[1:], clock() - began, max(0.0, spent[0] - spent[1]))
 
 
 def sample(amounts: Amounts, steps: Sequence[Step], times: int, seed: int) -> dict[str, NDArray[np.int64]]:
