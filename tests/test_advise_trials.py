@@ -124,7 +124,7 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
 
     other = prune(*command, "800s")
     assert other.errors == [
-        f"{folder / 'out'}: budget: 700 s, by which rounds were planned; choose it again, or another -o"
+        f"{folder / 'out'}: budget: 700 s, by which rounds were planned; choose it, or another -o"
     ]
 
 

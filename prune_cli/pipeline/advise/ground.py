@@ -39,7 +39,7 @@ LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds", "removal", "lds")
 ALWAYS = (FULL, NONE, BASELINE)
 SETTINGS = "settings.toml"
 UNUSED = (
-    "# Settings of prune advise's trials, which choose methods, keep and seeds themselves; the rest is used as it is."
+    "# Settings of the trials of prune advise, which choose methods, keep and seeds themselves."
 )
 
 

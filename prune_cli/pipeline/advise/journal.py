@@ -42,7 +42,7 @@ class Journal:
             return
         if any("rows" in line for line in self.lines):
             raise PruneError(
-                f"{self.path.parent}: budget: {told[-1]:g} s, by which rounds were planned; choose it again, or another -o"
+                f"{self.path.parent}: budget: {told[-1]:g} s, by which rounds were planned; choose it, or another -o"
             )
         self.add(budget=budget)
 
