@@ -123,9 +123,7 @@ def test_rounds_and_a_run_that_is_killed(folder: Path, prune: Prune, monkeypatch
     assert advise(folder, prune, "700s", "--json").json() == resumed
 
     other = prune(*command, "800s")
-    assert other.errors == [
-        f"{folder / 'out'}: budget: 700 s, by which rounds were planned; choose it, or another -o"
-    ]
+    assert other.errors == [f"{folder / 'out'}: budget: 700 s, by which rounds were planned; choose it, or another -o"]
 
 
 def test_a_budget_that_the_first_round_spends(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:

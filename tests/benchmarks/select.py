@@ -8,7 +8,8 @@ peer that is installed, at a number of rows that it can do; then the sizes that 
 value is what the selection maximises: minus the radius for k_center, the objective for facility_location and gist, log
 det for k_dpp, minus the mean squared distance to a centroid for centroids, which are k-means itself: so many are kept.
 `make bench-select` installs the peers in an environment of its own. A plain loop, one pass over all rows for each pick,
-stands for the published scripts of k-center. The target set of less and rds has 50 rows, in 5 groups.
+stands for the published scripts of k-center. The target set of less and rds has 50 rows, that of uot and tsds 500, in
+5 groups.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Case:
     dtype: str = "float32"
 
 
-SCORES = ("less", "rds", "memorization", "moderate", "prototypicality")
+SCORES = ("less", "rds", "memorization", "moderate", "prototypicality", "uot")
+TARGETS = {"uot": 500, "tsds": 500}  # rows of the target set; else 50
 CASES = (
     Case("k_center", 200_000, 128, 20_000),
     Case("facility_location", 100_000, 128, 10_000),
@@ -63,7 +65,10 @@ CASES = (
     Case("prototypicality", 1_000_000, 1024, 100_000, "float16"),
     Case("ccs", 1_000_000, 1024, 100_000, "float16"),
     Case("moderate", 1_000_000, 1024, 100_000, "float16"),
+    Case("uot", 100_000, 1024, 10_000, "float16"),
+    Case("tsds", 100_000, 1024, 10_000, "float16"),
     Case("semdedup", 1_000_000, 1024, 500_000, "float16"),
+    Case("d4", 1_000_000, 1024, 500_000, "float16"),
 )
 
 
@@ -179,8 +184,9 @@ def ours(method: str) -> Run:
         every = {"features": features, "score": score, "n_keep": keep, "rng": np.random.default_rng(0)}
         every["label"] = np.arange(len(features)) % 3
         every["trajectory"], every["learning_rate"] = features[:, None], np.ones(1)
-        every["target_features"], every["target_group"] = features[:50], np.arange(50) // 10
-        every["target_trajectory"], every["grad_norm"] = features[:50, None], score[:, None]
+        target = features[: TARGETS.get(method, 50)]
+        every["target_features"], every["target_group"] = target, np.arange(len(target)) * 5 // len(target)
+        every["target_trajectory"], every["grad_norm"] = target[:, None], score[:, None]
         found = chosen.function(**{key: every[key] for key in chosen.inputs if key in every})
         if stage == "score":
             return np.argsort(-found, kind="stable")[:keep]

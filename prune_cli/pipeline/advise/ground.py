@@ -38,9 +38,7 @@ MEASURED = "measured"  # the half of the target set that trials are measured on
 LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds", "removal", "lds")
 ALWAYS = (FULL, NONE, BASELINE)
 SETTINGS = "settings.toml"
-UNUSED = (
-    "# Settings of the trials of prune advise, which choose methods, keep and seeds themselves."
-)
+UNUSED = "# Settings of the trials of prune advise, which choose methods, keep and seeds themselves."
 
 
 @dataclass(frozen=True)
