@@ -256,11 +256,11 @@ def test_a_fold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sketch.projected.tolist() == [[7.0, 9.0, 12.0]]
 
 
-@pytest.mark.parametrize("narrow", [0, 64], ids=["factors", "formed"])
+@pytest.mark.parametrize("ranks", [0, 64], ids=["factors", "formed"])
 @pytest.mark.parametrize("kind", ["outer", "lookup", "tied", "tied and read"])
-def test_every_kind_folds_alike(kind: str, narrow: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_folds_alike(kind: str, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Factors fold to the very sketch that their dense gradients, signed and folded entry by entry, come to."""
-    monkeypatch.setattr(factors, "_NARROW", narrow)
+    monkeypatch.setattr(factors, "_RANKS", ranks)
     given = layer_kinds(3)[kind]
     monkeypatch.setattr(projection, "_OUTSIDE", 4 * 6)  # of 9 × 7 entries
     high, broad = (9, 7) if kind == "lookup" else (4, 4)
@@ -292,12 +292,12 @@ def test_entries_go_round_the_buckets(size: int, signed: bool) -> None:
         assert torch.equal(sketch.projected, expected)
 
 
-@pytest.mark.parametrize("narrow", [0, 64], ids=["factors", "formed"])
+@pytest.mark.parametrize("ranks", [0, 64], ids=["factors", "formed"])
 @pytest.mark.parametrize("tokens", [2, 40])
-def test_norms_of_short_and_long_examples(tokens: int, narrow: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_of_short_and_long_examples(tokens: int, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Gram matrices, by blocks of the formed gradient, or by all of it, a norm is the norm."""
     monkeypatch.setitem(factors.BLOCK, "cpu", 30)
-    monkeypatch.setattr(factors, "_NARROW", narrow)
+    monkeypatch.setattr(factors, "_RANKS", ranks)
     generator = torch.Generator().manual_seed(4)
     left, right = (torch.randn(3, tokens, size, generator=generator) for size in (9, 7))
     dense = (left.transpose(1, 2) @ right).flatten(1).double()

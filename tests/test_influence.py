@@ -18,6 +18,7 @@ from prune_cli.gradients import pairs
 from prune_cli.gradients.factors import BLOCK, Dense, Factors, Lookup, Outer, Sum
 from prune_cli.gradients.influence import product
 from prune_cli.models import device
+from prune_cli.represent.observe import Setup
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_gradient import CONFIGS, batch, build, factors_of
 
@@ -220,6 +221,27 @@ def test_target_rows_that_take_too_much_memory_are_refused(
     )
     assert "hint: fewer target rows, --by group, fewer --params" in ran.err
     assert prune(*start, "--kind", "influence", "--target-data", target).code == 0
+
+
+@pytest.mark.parametrize("by", ["group", "row"])
+def test_a_target_set_that_does_not_fit_is_walked_in_smaller_batches(
+    made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Where the device's memory runs out above three rows, the numbers stay; where one row is too much, it is told."""
+    forward, most = Setup.forward, 3
+
+    def scarce(self: Setup, inputs: dict[str, torch.Tensor], at: torch.Tensor | None) -> Any:
+        if len(inputs["input_ids"]) > most:
+            raise torch.OutOfMemoryError
+        return forward(self, inputs, at)
+
+    whole = run(prune, made, data, target, tmp_path / "whole", "--by", by)
+    monkeypatch.setattr(Setup, "forward", scarce)
+    assert np.allclose(run(prune, made, data, target, tmp_path / "halved", "--by", by), whole, atol=1e-5)
+    most = 0
+    start = ["represent", data / "train.jsonl", "-o", tmp_path / "none", "--model", made / "warmup", "--by", by]
+    ran = prune(*start, "--kind", "influence", "--target-data", target)
+    assert ran.errors == ["the target set does not fit the device's memory"]
 
 
 def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_path: Path, prune: Prune) -> None:

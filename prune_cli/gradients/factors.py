@@ -11,7 +11,7 @@ import torch
 
 # entries of gradients formed at a time: on a CPU as many as its cache holds; on a GPU enough to keep it busy
 BLOCK = {"cpu": 2**17, "cuda": 2**26}
-_NARROW = 64  # the shorter side of a matrix, up to which its gradients are formed once for all who need them
+_RANKS = 64  # the shorter side of a matrix, up to which its gradients are formed once for all who need them
 _TILE = 64  # rows of the products that a GPU's matrix units are fast at
 
 
@@ -29,7 +29,7 @@ class Outer:
     def small(self) -> bool:
         """Whether the parameter is narrow, as an adapter's, and its gradients are less than their factors."""
         (_, t, r), c = self.left.shape, self.right.shape[2]
-        return min(r, c) <= _NARROW and r * c < t * (r + c)
+        return min(r, c) <= _RANKS and r * c < t * (r + c)
 
     @cached_property
     def formed(self) -> torch.Tensor:

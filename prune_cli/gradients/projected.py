@@ -71,7 +71,7 @@ class Projected:
         elif isinstance(gradient, Dense):
             self._sketch.add(name, Dense(adam.step(name, gradient.grads)))
         elif isinstance(gradient, Outer) and gradient.left.device.type == "cpu" and len(gradient) >= _REPAID:
-            fold = self._sketch.fold(name, gradient.left, gradient.right)
+            fold = self._sketch.fold_of(name, gradient.left, gradient.right)
             self._sketch.spread(name, adam.folded(name, gradient, fold).flatten(1))
         else:  # a GPU is faster with fewer calls of more work
             folded = [self._sketch.folded(name, formed) for _, formed in adam.formed(name, gradient)]

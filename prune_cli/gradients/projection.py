@@ -69,16 +69,16 @@ class Sketch:
             for part in gradient.parts:
                 self._add_tied(name, part)
 
-    def fold(self, name: str, left: torch.Tensor, right: torch.Tensor) -> Fold:
+    def fold_of(self, name: str, left: torch.Tensor, right: torch.Tensor) -> Fold:
         """How a matrix parameter's gradients are folded. left […, r], right […, c]: like what is folded of them."""
-        (r, c) = left.shape[-1], right.shape[-1]
+        r, c = left.shape[-1], right.shape[-1]
         return Fold(self._signs_for(name, r, left), self._signs_for(_columns(name), c, right), widths(name, r, c))
 
     def folded(self, name: str, matrices: torch.Tensor) -> torch.Tensor:
         """Formed gradients [b, r, c] of a matrix, folded like their factors: [b, m]."""
         high, broad = widths(name, *matrices.shape[1:])
-        rows = self._fold(name, matrices.transpose(1, 2), high).transpose(1, 2)
-        return self._fold(_columns(name), rows, broad).flatten(1)
+        rows = self._side(name, matrices.transpose(1, 2), high).transpose(1, 2)
+        return self._side(_columns(name), rows, broad).flatten(1)
 
     def _add_outer(self, name: str, gradient: Outer) -> None:
         if gradient.small:
@@ -90,8 +90,8 @@ class Sketch:
             self._of, self._folded = right, {}
         key = _block(name), broad
         if key not in self._folded:
-            self._folded[key] = self._fold(_columns(name), right, broad)
-        rows = self._fold(name, left, high)
+            self._folded[key] = self._side(_columns(name), right, broad)
+        rows = self._side(name, left, high)
         self.spread(name, times(rows.transpose(1, 2), self._folded[key]).flatten(1))
 
     def _add_tied(self, name: str, part: Outer | Lookup | Dense) -> None:
@@ -101,7 +101,7 @@ class Sketch:
         elif isinstance(part, Lookup):
             high, broad = widths(name, part.rows, part.grads.shape[2])
             signs = self._signs_for(name, part.rows, part.grads)[part.ids].unsqueeze(2)
-            folded = self._fold(_columns(name), part.grads * signs, broad)
+            folded = self._side(_columns(name), part.grads * signs, broad)
             self._scatter(name, part.ids.remainder(high), folded)
         else:
             self.spread(name, self.folded(name, part.grads))
@@ -139,7 +139,7 @@ class Sketch:
             self._starts[name] = self._number(name, "start") % self.k
         return self._starts[name]
 
-    def _fold(self, side: str, x: torch.Tensor, w: int) -> torch.Tensor:
+    def _side(self, side: str, x: torch.Tensor, w: int) -> torch.Tensor:
         """What lies along a side of a matrix, […, d], signed and folded: […, w]."""
         d = x.shape[-1]
         signs = self._signs_for(side, d, x)

@@ -33,9 +33,9 @@ class Journal:
             raise PruneError(f"{self.path.parent}: holds trials for another question: {changes[0]}; choose another -o")
 
     def within(self, budget: float) -> None:
-        """Take down the seconds that trials may take; more may be given while nothing rests on them.
+        """Write down the seconds that trials may take. They may change until rounds are planned by them.
 
-        Raises PruneError where something was decided by another budget.
+        Raises PruneError where rounds were planned by another budget.
         """
         told = [line["budget"] for line in self.lines if "budget" in line]
         if told[-1:] == [budget]:

@@ -103,7 +103,7 @@ class Trials:
             journal.spend(number, step)
             if over:
                 raise PruneError(
-                    f"budget: {self.question.budget:.0f} s; {journal.used:.0f} s were spent within the first round, "
+                    f"budget: {self.question.budget:g} s; {journal.used:.0f} s were spent within the first round, "
                     "before which nothing can be said",
                     hint="the same command with a longer --budget goes on from there",
                 )
@@ -337,9 +337,9 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     if found:
         told = f"better than random in {found.told}, so tried on all rows: {', '.join(found.methods)}; then {told}"
     if ended.rounds < FEWEST:
-        told += f"; fewer than {FEWEST} rounds say nothing of chance, a longer --budget does"
+        told += f"; fewer than {FEWEST} rounds say nothing of chance; a longer --budget does, with another -o"
     elif pool < ground.n:
-        told += "; it need not be so on all rows, which a longer --budget tries"
+        told += "; it need not be so on all rows, which a longer --budget tries, with another -o"
     answer = Answer({**answer.facts, "trials": facts}, [told, *answer.lines])
     text = json.dumps(answer.facts, indent=1, ensure_ascii=False) + "\n"
     replace_file(out / ADVICE, partial(_write, text))

@@ -49,8 +49,8 @@ class Taken:
 class Measured:
     """What was measured. taken: group of steps -> what one of it took, with few rows and with more.
 
-    failed: group -> why it could not be measured. rows: training rows of each rehearsal. start: seconds that a run
-    takes once, to load libraries and to warm the device up.
+    failed: group -> why it could not be measured. rows: training rows of each rehearsal. seconds: of all of it.
+    start: seconds that a run takes once, to load libraries and to warm the device up.
     """
 
     taken: dict[str, list[Taken]]
@@ -74,9 +74,9 @@ def rehearse(
 ) -> Measured:
     """Run one step of each group that is to be made, with few rows and then with as many as there is time for.
 
-    The first run is left out: what it takes longer than the second, of as many rows, is the start.
+    The first run is left out. The second is of as many rows: by how much it is shorter, that is what the start takes.
     """
-    began, spent = clock(), [0.0, 0.0, 0.0]
+    began, spent = clock(), list[float]()
     firsts = {group(step): step for step in reversed(to_make)}
     taken: dict[str, list[Taken]] = {}
     failed: dict[str, str] = {}
@@ -93,7 +93,7 @@ def rehearse(
             failed |= one.failed
             for name, what in one.taken.items() if turn else ():
                 taken.setdefault(name, []).append(what)
-            spent[turn] = clock() - start
+            spent.append(clock() - start)
             if turn == 1:
                 left = seconds - (clock() - began)
                 times = min(max(math.floor(left / max(spent[1], 1e-9)), 2), MOST_TIMES)
@@ -115,7 +115,7 @@ def sample(amounts: Amounts, steps: Sequence[Step], times: int, seed: int) -> di
         if amounts.labels:
             first += order[np.unique(tasks.classes(amounts.task, rows)[order], return_index=True)[1]].tolist()
         first = list(dict.fromkeys(first))
-        fill = [_batch(step.opts) for _, step in readers]
+        fill = [_batch(step.opts, amounts.lengths(name, step.opts, None)) for name, step in readers]
         batch = max([FEWEST, *fill])
         n = times * batch * math.ceil(2 * len(first) / batch)  # whole batches: a smaller one takes about as long
         rest = order[~np.isin(order, first)]
@@ -123,10 +123,12 @@ def sample(amounts: Amounts, steps: Sequence[Step], times: int, seed: int) -> di
     return found
 
 
-def _batch(opts: Any) -> int:
-    """Rows of a batch; in training, of those that make a step of the optimizer."""
-    rows = opts.batch_size or batch_limits(0, 0, opts.device)[0]
-    return int(rows * getattr(opts, "accumulate", 1))
+def _batch(opts: Any, lengths: NDArray[np.int64]) -> int:
+    """Rows of a batch of rows of these lengths; in training, of those that make a step of the optimizer."""
+    if isinstance(opts, options.Finetune):
+        return opts.batch_size * opts.accumulate
+    rows, tokens = batch_limits(opts.batch_size, opts.tokens_per_batch, opts.device)
+    return min(rows, math.ceil(tokens / lengths.mean()))
 
 
 class _Rehearsal:

@@ -23,8 +23,8 @@ def text(estimate: Estimate) -> str:
     lines += [
         f"measured in {estimate.seconds_measured:.0f} s, on {' and '.join(f'{n:,}' for n in estimate.rehearsed)} "
         "training rows and as few others",
-        "rows and tokens are those that go in, once for each step; time is that of one step after another, and the "
-        f"total has {duration(estimate.start)} for the start: libraries, and the first use of the device",
+        "rows and tokens are those that go in, once for each step; time is that of one step after another",
+        f"the total has {duration(estimate.start)} for the start: loading libraries, first use of the device",
     ]
     return "\n".join([*lines, *([current] if estimate.current else []), *estimate.notes])
 

@@ -111,6 +111,7 @@ class Influence(Watcher):
 
         setup = target.setup
         self._setup, self._group, self._by_row = setup, target.group, opts.by == "row"
+        self._tokens = setup.tokens_per_batch  # of the target set; fewer once these did not fit the device's memory
         self._cosine, self._adam = opts.similarity == "cosine", opts.precondition == "adam"
         self._examples = PerExample(lambda b: setup.task.losses(setup.exactly(b.inputs, b.at).answers, b.gold))
 
@@ -121,24 +122,32 @@ class Influence(Watcher):
     @contextmanager
     def attach(self, model: torch.nn.Module, checkpoint: Checkpoint | None = None) -> Iterator[None]:
         """Walk the target set for its gradients, then capture those of the model's examples."""
-        import torch
-
         from prune_cli.gradients.influence import Influence as Products
         from prune_cli.models.answers import whole
         from prune_cli.represent.kinds._moments import adam_of
 
         with self._examples.attached(model) as capture, whole(model, capture.trainable):
-            try:
-                targets = self._rows() if self._by_row else self._directions(capture)
-            except torch.OutOfMemoryError as failure:
-                raise PruneError(
-                    "the target set does not fit the device's memory",
-                    hint="a smaller --tokens-per-batch, or fewer --params",
-                ) from failure
+            targets = self._targets(capture)
             adam = adam_of(checkpoint, capture.trainable) if self._adam else None
             self._products = Products(targets, cosine=self._cosine, adam=adam)
             yield
         del self._products
+
+    def _targets(self, capture: Capture) -> Directions | Held:
+        """The gradients of the target set, in smaller batches where these do not fit the device's memory."""
+        import torch
+
+        longest = int(self._setup.encoded.lengths.max())
+        self._tokens = min(self._tokens, self._setup.batch_size * longest)
+        while True:
+            try:
+                return self._rows() if self._by_row else self._directions(capture)
+            except torch.OutOfMemoryError:
+                pass  # the cache is emptied outside the handler, where what did not fit is freed
+            if self._tokens <= longest:
+                raise PruneError("the target set does not fit the device's memory", hint="fewer --params")
+            self._tokens = max(longest, self._tokens // 2)
+            torch.cuda.empty_cache()
 
     def _directions(self, capture: Capture) -> Directions:
         """The mean gradient of each group's rows."""
@@ -222,8 +231,8 @@ class Influence(Watcher):
     def _batches(self, members: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         from prune_cli.models.batching import batches
 
-        limits = self._setup.batch_size, self._setup.tokens_per_batch
-        return (members[batch] for batch in batches(self._setup.encoded.lengths[members], *limits))
+        lengths = self._setup.encoded.lengths[members]
+        return (members[batch] for batch in batches(lengths, self._setup.batch_size, self._tokens))
 
     def _backward(self, batch: Batch, weights: torch.Tensor) -> None:
         """Backward of the batch's weighted losses."""
