@@ -145,6 +145,9 @@ def test_a_budget_that_the_first_round_spends(folder: Path, prune: Prune, monkey
     assert [line["budget"] for line in lines(folder, "budget")] == [20, 60]
     prune(*command, "2000s")  # fails past the first round, of which nothing was really made
     assert lines(folder, "ended")
+    assert prune(*command, "3000s").errors == [
+        f"{folder / 'out'}: budget: 2000 s, by which rounds were planned; choose it, or another -o"
+    ]
 
 
 @pytest.mark.slow

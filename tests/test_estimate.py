@@ -10,10 +10,10 @@ import pytest
 
 from prune_cli import options
 from prune_cli.models.batching import batches
-from prune_cli.pipeline.estimate import Cost, cost_of
+from prune_cli.pipeline.estimate import Cost, Estimate, Stage, cost_of
 from prune_cli.pipeline.estimate.amounts import Amount
 from prune_cli.pipeline.estimate.growth import Line, expected_longest, line, trained, walked
-from prune_cli.pipeline.estimate.rehearsal import Taken
+from prune_cli.pipeline.estimate.rehearsal import Taken, _batch
 from prune_cli.pipeline.estimate.text import duration, size
 from tests.conftest import Prune, read_rows, sentences, write_rows
 
@@ -48,6 +48,19 @@ def test_the_longest_of_a_draw(rows: int) -> None:
     """The expected length of a draw's longest row is the mean over all draws."""
     every = [max(drawn) for drawn in combinations(LENGTHS.tolist(), rows)]
     assert expected_longest(LENGTHS, rows) == pytest.approx(np.mean(every))
+
+
+def test_rows_of_a_batch() -> None:
+    """As many as either limit allows; in training, those that make a step of the optimizer."""
+    assert _batch(options.Represent(batch_size=8, tokens_per_batch=60), LENGTHS) == 8
+    assert _batch(options.Represent(batch_size=32, tokens_per_batch=60), LENGTHS) == 10  # 6.3 tokens a row
+    assert _batch(options.Finetune(model="", batch_size=4, accumulate=3), LENGTHS) == 12
+
+
+def test_the_start_is_in_the_total() -> None:
+    """Once, beside the stages."""
+    stages = [Stage("finetune", steps=2, seconds=3.0), Stage("eval", steps=2, seconds=1.5)]
+    assert Estimate(stages, 0, start=7.0).total.seconds == 11.5
 
 
 def test_tokens_of_a_training() -> None:
