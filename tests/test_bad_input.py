@@ -234,11 +234,11 @@ def test_a_model_without_a_trained_head(here: Path, prune: Prune, tiny_model: Pa
         (["--dim", "1" + "0" * 400], ("dim: 10",)),
         (
             ["--batch-size", "2147483648"],
-            ("batch_size: 2147483648; allowed: a whole number above 0, at most 21474836",),
+            ("batch_size: 2147483648; allowed: a whole number, 0 or more, at most 21474836",),
         ),
         (["--tokens-per-batch", "1" + "0" * 20], ("tokens_per_batch: 1",)),
         (["--max-length", "2147483648"], ("max_length: 2147483648; allowed: a whole number, 0 or more, at most",)),
-        (["--batch-size", "-1"], ("batch_size: -1; allowed: a whole number above 0",)),
+        (["--batch-size", "-1"], ("batch_size: -1; allowed: a whole number, 0 or more",)),
         (["--checkpoints", "7"], ("no checkpoint 7; it keeps 1, 2",)),
         (["--checkpoints", "first"], ("no checkpoint first; it keeps 1, 2",)),
         (["--device", "gpu"], ("device: gpu; allowed: auto, cpu, cuda or cuda:N",)),

@@ -222,7 +222,7 @@ def test_kinds_named_together() -> None:
 def test_every_mistake_is_told_at_once() -> None:
     """Options of the command and of its kinds are checked together."""
     with pytest.raises(PruneError) as caught:
-        kinds.build({"kind": "foo", "dim": 1, "batch_size": 0, "layers": 2, "pooling": "max"})
+        kinds.build({"kind": "foo", "dim": 1, "batch_size": -1, "layers": 2, "pooling": "max"})
     told = [caught.value.message, *caught.value.also]
     assert [line.partition(":")[0] for line in told] == ["dim", "batch_size", "layers", "pooling", "model", "kind"]
     opts = kinds.build({"model": "m", "layer": 3, "batch_size": 4})
