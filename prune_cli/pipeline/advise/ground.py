@@ -38,7 +38,7 @@ MEASURED = "measured"  # the half of the target set that trials are measured on
 LEFT_OUT = ("drop", "skip_bad", "split_seed", "random_seeds", "removal", "lds")
 ALWAYS = (FULL, NONE, BASELINE)
 SETTINGS = "settings.toml"
-UNUSED = "# Settings of the trials of prune advise, which choose methods, keep and seeds themselves."
+HEADER = "# Settings of the trials of prune advise, which choose methods, keep and seeds themselves."
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def from_data(data: str, model: str, target: str, test: str | None, reading: Rea
     seen = look([data], target, {MEASURED: test or target}, reading, model)
     proposal = propose(seen, model, out / SETTINGS)
     out.mkdir(parents=True, exist_ok=True)
-    text = f"{UNUSED}\n{proposal.text}"
+    text = f"{HEADER}\n{proposal.text}"
     replace_file(out / SETTINGS, lambda path: path.write_text(text, "utf-8"))
     for line in proposal.told:
         note(f"advise: {line}")
