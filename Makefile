@@ -83,6 +83,7 @@ bench-select: ## selections at their sizes, beside apricot, submodlib, gist-sele
 	$(PEERS)-select/bin/pip install --quiet $(TORCH) --editable . apricot-select submodlib-py gist-select faiss-cpu rensa datasketch
 	HF_HUB_OFFLINE=1 $(PEERS)-select/bin/python -m tests.benchmarks.select
 	$(PEERS)-select/bin/python -m tests.benchmarks.near_duplicates
+	$(PEERS)-select/bin/python -m tests.benchmarks.near_duplicates --rows 1800000 --only prune,rensa
 
 study: $(ENCODER) ## prune real comments as Du et al. 2025 do (PRUNE_DATA: cad/ and dynahate/; more than an hour)
 	$(RUN)/python -m tests.studies.comments --data $(PRUNE_DATA)

@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import NUMBERS, Array, row_blocks, single_blocks
-from prune_cli.numeric.cosine import unit
+from prune_cli.numeric.blocks import Array, single_blocks
 
 TOGETHER = 8192  # rows whose neighbours are looked for at a time
+MEMORY = 128  # MiB of cosines at a time
 
 
-def nearest(features: Array, k: int) -> NDArray[np.int64]:
-    """The k other rows of the highest cosine to each row of features [m, d]: int64 [m, k], the first of equals first.
+def nearest(rows: Array, k: int) -> NDArray[np.int64]:
+    """The k other rows of the highest cosine to each row [n, d]: int64 [n, k], the highest first.
 
-    k is below m. The cosine with a row of zeros is 0.
+    k is below n. The cosine with a row of zeros is 0; of equals, which come first is not said.
     """
-    m = len(features)
-    found = np.empty((m, k), np.int64)
-    step = max(1, NUMBERS // max(m, features.shape[1]))
-    for start in range(0, m, step):
-        some = np.arange(start, min(start + step, m))
-        ours = unit(np.asarray(features[some], np.float64))
-        cosine = np.empty((len(some), m))
-        for others, block in row_blocks(features):
-            cosine[:, others] = ours @ unit(block).T
-        cosine[np.arange(len(some)), some] = -np.inf
-        found[some] = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-    return found
+    return _found(_single(rows), k, "cosine")[0]
 
 
 def with_distances(rows: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The k nearest other rows of each row [n, d]: int64 [n, k], and their Euclidean distances, nearest first.
 
-    k is below n. Every pair is looked at, a block at a time, on a float32 copy.
+    k is below n.
     """
-    from sklearn.neighbors import NearestNeighbors
+    whole = _single(rows)
+    whole -= whole.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return _found(whole, k, "euclidean")
 
+
+def _single(rows: Array) -> NDArray[np.float32]:
+    """A float32 copy."""
     whole = np.empty(rows.shape, np.float32)
     for where, block in single_blocks(rows):
         whole[where] = block
-    whole -= whole.mean(axis=0, dtype=np.float64).astype(np.float32)
-    model = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(whole)
-    near = np.empty((len(rows), k), np.int64)
-    distance = np.empty((len(rows), k))
+    return whole
+
+
+def _found(
+    whole: NDArray[np.float32], k: int, metric: Literal["cosine", "euclidean"]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every pair is looked at, a block at a time."""
+    from sklearn import config_context
+    from sklearn.neighbors import NearestNeighbors
+
+    model = NearestNeighbors(n_neighbors=k + 1, algorithm="brute", metric=metric).fit(whole)
+    near = np.empty((len(whole), k), np.int64)
+    distance = np.empty((len(whole), k))
     for start in range(0, len(whole), TOGETHER):
         where = slice(start, start + TOGETHER)
-        apart, found = model.kneighbors(whole[where])
+        with config_context(working_memory=MEMORY):
+            apart, found = model.kneighbors(whole[where])
         own = found == np.arange(len(whole))[where, None]
         own[:, -1] |= ~own.any(axis=1)  # of more than k copies of the row, which it need not be among
         near[where], distance[where] = (values[~own].reshape(-1, k) for values in (found, apart))

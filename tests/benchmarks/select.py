@@ -1,6 +1,6 @@
 """Time and peak memory of selections, beside those of other libraries in the same run.
 
-    python -m tests.benchmarks.select [--share 1.0] [--peer-rows 5000] [--only NAME,NAME]
+    python -m tests.benchmarks.select [--share 1.0] [--only NAME,NAME]
 
 Each figure is from a process of its own, on rows in clusters, drawn anew (seed 0) into a temporary file and read from
 there. Times are processor seconds, all threads together: a busy machine changes them little. First the ratios to each
@@ -40,13 +40,14 @@ Run = Callable[[Features, NDArray[np.float64], int], Picks]
 
 @dataclass(frozen=True)
 class Case:
-    """A selection at its full size: rows, features, rows kept, and how they are stored."""
+    """A selection at its full size: rows, features, rows kept, how they are stored; how many rows peers are given."""
 
     method: str
     n: int
     d: int
     keep: int
     dtype: str = "float32"
+    peers: int = 5_000
 
 
 SCORES = ("less", "rds", "memorization", "moderate", "prototypicality", "uot")
@@ -56,7 +57,7 @@ CASES = (
     Case("facility_location", 100_000, 128, 10_000),
     Case("k_dpp", 50_000, 128, 2_000),
     Case("gist", 500_000, 128, 100),
-    Case("centroids", 100_000, 256, 100),
+    Case("centroids", 100_000, 256, 100, peers=100_000),
     Case("less", 1_000_000, 1024, 100_000, "float16"),
     Case("rds", 1_000_000, 1024, 100_000, "float16"),
     Case("memorization", 1_000_000, 1024, 100_000, "float16"),
@@ -76,7 +77,6 @@ def main() -> None:
     """Print the table, or, in a process of its own, one figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=1.0, help="of the full sizes")
-    parser.add_argument("--peer-rows", type=int, default=5000)
     parser.add_argument("--only", default=",".join(case.method for case in CASES))
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for case in cases:
-            beside_peers(case, folder, min(given.peer_rows, case.n))
+            beside_peers(case, folder, case.peers)
         print("\nprune alone, at its sizes:")
         for case in cases:
             n, keep = max(2, int(case.n * given.share)), max(1, int(case.keep * given.share))
