@@ -117,12 +117,20 @@ def file(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_what_is_said_and_what_then_happens(file: Path, prune: Prune) -> None:
-    """Steps, rows, tokens and disk are those of the run; what is made counts nothing; nothing is left in the folder."""
+def test_what_is_said_and_what_then_happens(file: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, rows, tokens and disk are those of the run; what is made counts nothing; nothing is left in the folder.
+
+    On the way it tells how many steps each rehearsal has done, and nothing of the steps themselves.
+    """
+    monkeypatch.setattr("prune_cli.runtime.progress.PLAIN_SECONDS", 0.0)
     out = file.parent / "runs"
     command = ["estimate", file, "-o", out, "--seconds", 0, "--json"]
     done = prune(*command)
     assert done.code == 0, done.err
+    told = [line.split(", about ")[0] for line in done.err.splitlines() if ", about " in line]
+    n = len(told) // 3
+    assert n > 5
+    assert told == 3 * [f"estimate, steps: {i + 1} of {n}" for i in range(n)]
     assert not out.exists()
     said = {stage["stage"]: stage for stage in done.json()["stages"]}
     assert not done.json()["total"]["unknown"]

@@ -21,7 +21,7 @@ from prune_cli.methods.budget import parse_keep
 from prune_cli.models.device import batch_limits
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts, Positions
 from prune_cli.pipeline.work import Step, Work, strings
-from prune_cli.runtime.progress import hushed, note
+from prune_cli.runtime.progress import hushed, note, progress
 from prune_cli.stages.evaluate import evaluate
 from prune_cli.stages.finetune import finetune
 
@@ -88,8 +88,8 @@ def rehearse(
             drawn = sample(amounts, list(firsts.values()), times, seed + turn)
             rows.append(len(drawn[amounts.plan.train]))
             note(f"estimate: rehearsing on {rows[-1]:,} training rows{', not counted' if turn == 0 else ''}")
-            with hushed():
-                one = _Rehearsal(work, amounts, drawn, Path(scratch) / str(turn), clock).run(firsts)
+            one = _Rehearsal(work, amounts, drawn, Path(scratch) / str(turn), clock)
+            one.run(firsts)
             failed |= one.failed
             for name, what in one.taken.items() if turn else ():
                 taken.setdefault(name, []).append(what)
@@ -144,31 +144,36 @@ class _Rehearsal:
         for name, positions in drawn.items():
             amounts.rows[name].write(self.moved[name], positions.tolist())
 
-    def run(self, firsts: Mapping[str, Step]) -> _Rehearsal:
+    def run(self, firsts: Mapping[str, Step]) -> None:
         """Measure a step of each group: what all share, scores and selections, then trainings and evaluations."""
         trials = (finetune, evaluate)
         chosen = [step for step in firsts.values() if step.stage not in trials or step.label == WARMUP]
         names = {step.out: name for name, step in firsts.items()}
-        for step in self.work.with_needs(chosen):
-            self.measure(names.get(step.out, ""), step, self.small(step))
+        whole = self.work.with_needs(chosen)
         judged = [step for step in firsts.values() if step.stage is evaluate]
         models = {group(self.step(path)): self.step(path) for step in judged for path in step.needs}
         trained = {name: step for name, step in firsts.items() if step.stage is finetune and step.label != WARMUP}
-        for i, (name, step) in enumerate({**models, **trained}.items()):
-            models[name] = replace(
-                self.small(step), given=(self.place(self.amounts.train),), out=self.folder / f"model-{i}", needs=()
-            )
-            self.measure(name, step, models[name])
-        for i, step in enumerate(judged):
-            tests = {name: test for name, test in step.given[1].items() if not test.startswith(LM_EVAL)}
-            model = str(models[group(self.step(step.needs[0]))].out) if step.needs else step.given[0]
-            small = self.small(step)
-            self.measure(
-                group(step),
-                step,
-                replace(small, given=(model, self.place(tests)), out=self.folder / f"eval-{i}", needs=()),
-            )
-        return self
+        to_train = {**models, **trained}
+        with progress("estimate, steps", len(whole) + len(to_train) + len(judged)) as advance, hushed():
+            for step in whole:
+                self.measure(names.get(step.out, ""), step, self.small(step))
+                advance(1)
+            for i, (name, step) in enumerate(to_train.items()):
+                models[name] = replace(
+                    self.small(step), given=(self.place(self.amounts.train),), out=self.folder / f"model-{i}", needs=()
+                )
+                self.measure(name, step, models[name])
+                advance(1)
+            for i, step in enumerate(judged):
+                tests = {name: test for name, test in step.given[1].items() if not test.startswith(LM_EVAL)}
+                model = str(models[group(self.step(step.needs[0]))].out) if step.needs else step.given[0]
+                small = self.small(step)
+                self.measure(
+                    group(step),
+                    step,
+                    replace(small, given=(model, self.place(tests)), out=self.folder / f"eval-{i}", needs=()),
+                )
+                advance(1)
 
     def step(self, path: Path) -> Step:
         """The step that makes an artifact."""
