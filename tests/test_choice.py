@@ -357,6 +357,10 @@ def test_a_pipeline_of_choices(asked: Path, tiny_model: Path, tmp_path: Path, pr
     assert told.code == 0, told.err
     assert "test accuracy" in told.out and "macro_f1" not in told.out
     assert "pipeline: nothing to do" in prune("pipeline", file, "-o", tmp_path / "runs").err
+    file.write_text(file.read_text().replace('["random",', '["knn-label", "moderate",'), "utf-8")
+    told = prune("pipeline", file, "-o", tmp_path / "other")
+    lacks = "it reads labels; rows of the task choice have none; leave it out"
+    assert told.errors == [f"{file}: methods: {name}: {lacks}" for name in ("knn-label", "moderate")]
 
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -173,13 +173,17 @@ def test_parts_corruption_and_what_cannot_be_measured(file: Path, prune: Prune) 
     text = file.read_text().replace('validation = "validation.jsonl"', "validation = 0.125")
     entry = '{name = "mine", representation = "hidden", score = "./mine.py:many", select = "top"}'
     text = text.replace('"less"]', f'"less", {entry}]').replace("[tests]", "[corrupt]\nduplicate = 0.25\n[tests]")
+    text = text.replace("keep = [0.5]", "keep = [0.5]\ndecontaminate = true")
     file.write_text(text)
     done = prune("estimate", file, "-o", file.parent / "runs", "--seconds", 0, "--json")
     assert done.code == 0, done.err
     said = {stage["stage"]: stage for stage in done.json()["stages"]}
-    assert prune("pipeline", file, "-o", file.parent / "runs", "--only", "split/train").code == 0
-    rest = len(read_rows(file.parent / "runs" / "split" / "train" / "select.jsonl"))
+    assert prune("pipeline", file, "-o", file.parent / "runs", "--only", "decontaminated").code == 0
+    rest = len(read_rows(file.parent / "runs" / "decontaminated" / "select.jsonl"))
     assert said["warm-up"]["rows"] == rest + round(rest / 4)
     assert said["score"]["unknown"] == 1
-    assert said["finetune"]["unknown"] == 0
-    assert any(note.startswith("not measured: score mine: ") for note in done.json()["notes"])
+    assert [said[name]["unknown"] for name in ("decontaminate", "finetune")] == [0, 0]
+    assert said["eval"]["unknown"] == 0
+    unmeasured = [note for note in done.json()["notes"] if note.startswith("not measured: ")]
+    assert unmeasured[0].startswith("not measured: score mine: ")
+    assert "prune-estimate-" not in "".join(unmeasured)

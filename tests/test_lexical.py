@@ -75,3 +75,27 @@ def test_other_kinds_need_one(here: Path, prune: Prune) -> None:
             1,
             ["model: missing; allowed: a hub name or a folder; none with kind lexical"],
         )
+
+
+def test_a_pipeline_warms_no_model_up_for_words(here: Path, prune: Prune, tiny_model: Path) -> None:
+    """Rows and target set are represented first, without a model; only what else is read waits for the warm-up."""
+    entry = '{{name = "words-{0}", representation = "lexical", score = "{0}", select = "top"}}'
+    text = f"""
+        train = "rows.jsonl"
+        validation = "rows.jsonl"
+        model = "{tiny_model}"
+        methods = [{entry.format("uot")}, {entry.format("density")}]
+        keep = [5]
+        seeds = [0]
+        tests = {{test = "rows.jsonl"}}
+    """
+    (here / "words.toml").write_text(text)
+    (here / "both.toml").write_text(text.replace("[{name", '["hard-to-learn", {name'))
+    told = prune("pipeline", "words.toml", "-o", "runs", "--dry-run")
+    assert told.code == 0 and "warmup" not in told.err
+    first = ["represent train lexical", "represent validation lexical"]
+    for file in ("words.toml", "both.toml"):
+        done = prune("pipeline", file, "-o", "runs", "--only", "shared", "--json")
+        assert done.code == 0, done.err
+        assert [step["step"] for step in done.json()["steps"]][:2] == first
+    assert [step["step"] for step in done.json()["steps"]][2:] == ["warmup", "represent train dynamics"]

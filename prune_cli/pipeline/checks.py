@@ -207,7 +207,7 @@ def _checkpoints(where: str, wanted: str, warmup: options.Finetune) -> Iterator[
 def _recorded_problem(kind: str, method: PublishedMethod, plan: Plan) -> str | None:
     """Why what training records of its rows is not what a method needs."""
     _, opts = plan.represented(method, target=False)
-    if method.model or kinds.load(kind).walks(kinds.options_of(kind, opts)):
+    if method.model or kinds.is_free(kind) or kinds.load(kind).walks(kinds.options_of(kind, opts)):
         return None
     if plan.fraction < 1:
         return f"represent.{kind}: recorded; the warm-up trains on a part of the rows, fraction {plan.fraction}"
@@ -297,6 +297,9 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
                 told = f"represent_options.landmarks: {count}; there are {n} rows to train on; allowed: at most as many"
                 yield f"{file}methods: {method.name}: {told}"
     labels = task.label_list(train)
+    for method in plan.methods.values() if not labels else ():
+        if any("label" in half.inputs and "label" not in half.optional for half in method.halves):
+            yield f"{file}methods: {method.name}: it reads labels; rows of the task {plan.task} have none; leave it out"
     balanced = {entry.balance_by: entry.name for entry in plan.entries if entry.balance != "none"}
     if "label" in balanced and not labels:
         yield (

@@ -104,10 +104,11 @@ class _Planner:
     def prepare(self) -> None:
         """What all methods share: warm-up training, representations of the training rows and of the target set.
 
-        Rows are walked once for each way in which they are represented; the ways that need no warm-up come first.
+        Rows are walked once for each way in which they are represented; the ways that need no warm-up come first, and
+        of these the kinds that need no model.
         """
         plan = self.plan
-        passes: dict[tuple[str, str, bool], tuple[options.Represent, set[str]]] = {}
+        passes: dict[tuple[str, str, bool, bool], tuple[options.Represent, set[str]]] = {}
         for side in (TRAIN, VALIDATION):
             for method in plan.methods.values():
                 if side == VALIDATION and not method.reads_target:
@@ -115,13 +116,15 @@ class _Planner:
                 variant, opts = plan.represented(method, target=side == VALIDATION)
                 for kind in method.kinds:
                     about_target = "target" in kinds.load(kind).needs  # a pass of its own, over the training rows alone
+                    free = kinds.is_free(kind)
                     if side == TRAIN or not about_target:
-                        passes.setdefault((side, variant, about_target), (opts, set()))[1].add(kind)
-        for (side, variant, about_target), (opts, wanted) in sorted(passes.items(), key=lambda p: not p[1][0].model):
-            needs = [] if opts.model else [self.warmup()]
+                        passes.setdefault((side, variant, about_target, free), (opts, set()))[1].add(kind)
+        ordered = sorted(passes.items(), key=lambda one: (not one[0][-1], not one[1][0].model))
+        for (side, variant, about_target, free), (opts, wanted) in ordered:
+            needs = [] if free or opts.model else [self.warmup()]
             opts = replace(
                 opts,
-                model=opts.model or str(needs[0]),
+                model=None if free else opts.model or str(needs[0]),
                 target_data=plan.validation if about_target else None,
             )
             self.represent(side, variant, opts, wanted, tuple(needs))

@@ -151,8 +151,8 @@ def estimate(
 
 def stage_name(work: Work, step: Step) -> str:
     """The line of the table that a step counts in."""
-    if PLACES.get(work.name(step)) == "warm-up":
-        return "warm-up"
+    if (place := PLACES.get(work.name(step))) in ("warm-up", "decontaminate"):
+        return place
     return step.label if step.stage is represent else step.label.split()[0]
 
 
@@ -203,8 +203,7 @@ def told(
     amounts: Amounts,
 ) -> Iterable[str]:
     """What the figures leave out, and what they take for granted."""
-    for name, why in measured.failed.items():
-        yield f"not measured: {name}: {why}"
+    yield from (f"not measured: {what}" for what in measured.failed.values())
     judged = [step for step in to_make if step.stage is evaluate]
     if judged and (asked := harness.asked(plan.tests)):
         yield f"not measured: {', '.join(asked)}: tasks of lm-eval"

@@ -49,7 +49,7 @@ class Taken:
 class Measured:
     """What was measured. taken: group of steps -> what one of it took, with few rows and with more.
 
-    failed: group -> why it could not be measured. rows: training rows of each rehearsal. seconds: of all of it.
+    failed: group -> the label of its first step, and why it could not be measured. rows: training rows of each rehearsal. seconds: of all of it.
     start: seconds that a run takes once, to load libraries and to warm the device up.
     """
 
@@ -151,7 +151,7 @@ class _Rehearsal:
         names = {step.out: name for name, step in firsts.items()}
         whole = self.work.with_needs(chosen)
         judged = [step for step in firsts.values() if step.stage is evaluate]
-        models = {group(self.step(path)): self.step(path) for step in judged for path in step.needs}
+        models = {group(training): training for step in judged if (training := self.training(step))}
         trained = {name: step for name, step in firsts.items() if step.stage is finetune and step.label != WARMUP}
         to_train = {**models, **trained}
         with progress("estimate, steps", len(whole) + len(to_train) + len(judged)) as advance, hushed():
@@ -166,7 +166,8 @@ class _Rehearsal:
                 advance(1)
             for i, step in enumerate(judged):
                 tests = {name: test for name, test in step.given[1].items() if not test.startswith(LM_EVAL)}
-                model = str(models[group(self.step(step.needs[0]))].out) if step.needs else step.given[0]
+                training = self.training(step)
+                model = str(models[group(training)].out) if training else step.given[0]
                 small = self.small(step)
                 self.measure(
                     group(step),
@@ -175,9 +176,9 @@ class _Rehearsal:
                 )
                 advance(1)
 
-    def step(self, path: Path) -> Step:
-        """The step that makes an artifact."""
-        return next(step for step in self.work.steps if step.out == path)
+    def training(self, judged: Step) -> Step | None:
+        """The step that trains the model which is evaluated; None for one that is there."""
+        return next((step for step in self.work.steps if str(step.out) == judged.given[0]), None)
 
     def measure(self, name: str, step: Step, small: Step) -> None:
         """Run a step as it is with few rows, and take down what it took."""
@@ -189,7 +190,7 @@ class _Rehearsal:
                 raise PruneError(f"it rests on {lacking[0]}")
             small.make()
         except PruneError as failure:
-            self.failed[name] = failure.message
+            self.failed[name] = f"{step.label}: {failure.message.replace(f'{self.folder}/', '')}"
             self.lacking[step.out] = step.label
             return
         seconds = self.clock() - began

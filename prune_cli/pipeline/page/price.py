@@ -16,9 +16,20 @@ from prune_cli.artifacts.drafts import PART
 from prune_cli.artifacts.manifest import MANIFEST, Artifact, is_artifact, open_artifact
 from prune_cli.pipeline import results
 from prune_cli.pipeline.evidence import Trial, is_without
+from prune_cli.pipeline.schema import DECONTAMINATED
 
-KINDS = ("split", "corrupt", "warm-up", "represent", "score", "select", "finetune", "eval", "without picks", "halves")
-PLACES = {"split": "split", "warmup": "warm-up", "warmup-rows": "warm-up", "without": "without picks", "lds": "halves"}
+KINDS = (
+    *("split", "decontaminate", "corrupt", "warm-up", "represent", "score", "select", "finetune", "eval"),
+    *("without picks", "halves"),
+)
+PLACES = {
+    "split": "split",
+    DECONTAMINATED: "decontaminate",
+    "warmup": "warm-up",
+    "warmup-rows": "warm-up",
+    "without": "without picks",
+    "lds": "halves",
+}
 OF_TRIALS = ("methods/", "without/", "lds/")  # what methods do not share
 
 

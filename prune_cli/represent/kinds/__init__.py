@@ -132,6 +132,11 @@ def tensor_names() -> list[str]:
     return [tensor for name in names() for tensor in load(name).tensors]
 
 
+def is_free(name: str) -> bool:
+    """Whether a kind needs no model."""
+    return load(name).observe is None
+
+
 def is_scalar(name: str) -> bool:
     """Whether the features of a kind are one number a checkpoint, [n, e]."""
     kind = load(name)
@@ -168,8 +173,8 @@ def build(values: Mapping[str, Any]) -> Represent:
         told = of_others(kind_options, asked)
     except PruneError as problem:
         asked, told = [], [problem.message]
-    if values.get("model") is None and not (asked and all(load(name).observe is None for name in asked)):
-        free = ", ".join(name for name in names() if load(name).observe is None)
+    if values.get("model") is None and not (asked and all(map(is_free, asked))):
+        free = ", ".join(filter(is_free, names()))
         problems.append(f"model: missing; allowed: a hub name or a folder; none with kind {free}")
     raise_all(problems + told)
     return Represent(**{name: value for name, value in fit.items() if name in own}, kind_options=kind_options)
