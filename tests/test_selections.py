@@ -335,6 +335,18 @@ def test_every_beginning_of_a_balanced_selection_is_balanced(n_keep):
     assert np.abs(picked.cumsum(axis=0) - proportion).max() <= 1
 
 
+def test_clusters_of_a_balanced_selection_are_numbered_on():
+    """Two kept rows of each label, and each row's number is that of one kept row, the nearest of its label."""
+    label, features = np.repeat([0, 1, 2], [5, 4, 3]), rng().normal(size=(12, 3))
+    kept = run_balanced(methods.load("select", "k_center"), {"features": features}, label, 6, "equal", 12)
+    cluster = kept.columns["cluster"]
+    assert sorted(cluster[kept.positions].tolist()) == [0, 1, 2, 3, 4, 5]
+    for i in range(12):
+        own = kept.positions[label[kept.positions] == label[i]]
+        nearest = own[np.linalg.norm(features[own] - features[i], axis=1).argmin()]
+        assert cluster[i] == cluster[nearest]
+
+
 def test_balance_gives_a_method_its_label_s_part_of_every_input():
     """Inputs by row are cut to the label; target set, rates, rng and options stay; n and n_keep are new."""
     seen = []

@@ -16,6 +16,7 @@ from prune_cli.numeric.blocks import rows_at
 from prune_cli.numeric.shares import equal_shares, proportional_shares, smallest_first
 
 OF_EVERY_ROW = ("id", "kept", "rank", "score", "left_out")  # columns that every selection has
+CLUSTER = "cluster"  # the column of numbers that rows of one cluster have in common
 NOT_BY_ROW = ("n", "n_keep", "rng", "learning_rate")  # inputs that do not have a row for each example
 
 Columns = dict[str, NDArray[Any]]
@@ -52,6 +53,7 @@ def select(
 
     The parts' rows are merged in proportion: of m rows, a part's best counts as rank ½/m, its next as 1½/m
     and so on, and lower ranks come first. Every beginning of the result so has about the shares of the whole.
+    Clusters are numbered on from part to part.
     """
     if among is not None:
         alone = _within(method, arguments, among, n_keep)
@@ -67,6 +69,8 @@ def select(
         own = _run(method, _within(method, arguments, rows, int(shares[j])), int(shares[j]), len(rows))
         picked.append(rows[own.positions])
         for name, column in own.columns.items():
+            if name == CLUSTER and CLUSTER in columns and column.dtype.kind == "i":
+                column = np.where(column >= 0, column + 1 + columns[CLUSTER].max(), column)
             columns.setdefault(name, _spread(column[:0], rows[:0], n))[rows] = column
     ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]
     return Selection(np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")], columns)

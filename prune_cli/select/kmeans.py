@@ -41,7 +41,7 @@ def select(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Select n_keep of n rows by features [n, e × d] with k clusters (n_keep where k is above): int64 [n_keep].
 
-    Column `cluster`: the number of the row's cluster; with a balance, within its label or group.
+    Column `cluster`: the number of the row's cluster.
     """
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize)
     cluster, _ = _kmeans.assign(rows, _kmeans.fit(rows, min(k, n_keep), rng))

@@ -79,6 +79,18 @@ def warnings(found: Counts) -> list[str]:
     return told
 
 
+def short(parts: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+    """What to warn of where parts, all of them labels or groups, were to have equal shares: those too small for it."""
+    equal = sum(part["kept"] for part in parts) // len(parts)
+    few = [part for part in parts if part["kept"] < equal]
+    if not few:
+        return []
+    named = [f"{part['name']} ({part['kept']:,} rows)" for part in few]
+    has, all_of = ("has", "all of its rows") if len(few) == 1 else ("have", "all of their rows")
+    told = f"{len(few):,} of {len(parts):,} {what}s {has} fewer rows than an equal share, {equal:,}: {_first(named)}"
+    return [f"{told}; {all_of} that may be kept are, and more of the others"]
+
+
 def warn(where: object, told: Iterable[str]) -> None:
     """Tell warnings about an artifact on stderr."""
     for line in told:

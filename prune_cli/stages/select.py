@@ -71,6 +71,8 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         write_columns(draft.path / "why.jsonl", _reasons(rows, kept, arguments.get("score"), left_out))
         counted = counts.counts(call.given.task, call.given.labels, rows, kept.positions)
         warned = counts.warnings(counted)
+        if opts.balance == "equal":
+            warned += counts.short(counted[opts.balance_by], opts.balance_by)
         counts.warn(out, told + (warned if how.warn else []))
         draft.about = {
             "rows": len(rows),
