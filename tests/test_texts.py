@@ -301,26 +301,33 @@ def test_rows_of_a_target_set_that_are_cut_are_told_apart(prune: Prune, made: Pa
 
 
 @pytest.mark.parametrize(
-    ("max_length", "whose", "hint"),
-    [(5, "max_length 5 leaves one", "--max-length 8 or more"), (500, "the tokenizer's limit of 6 tokens", None)],
+    ("max_length", "own", "whose", "hint"),
+    [
+        (5, 60, "max_length 5 leaves one", "--max-length {} or more"),
+        (5, 6, "max_length 5 leaves one", "leave them out: this model reads no more"),
+        (6, 6, "the tokenizer's limit of 6 tokens", "leave them out: this model reads no more"),
+        (500, 6, "the tokenizer's limit of 6 tokens", "leave them out: this model reads no more"),
+    ],
 )
 def test_a_response_too_long_names_whose_limit_it_is(
-    max_length: int, whose: str, hint: str | None, tmp_path: Path
+    max_length: int, own: int, whose: str, hint: str, tmp_path: Path
 ) -> None:
-    """The option where that is the lower one, with the value that is enough; else the tokenizer's own limit."""
+    """The option where that is the lower one, with a value that is enough for all; else the tokenizer's own limit."""
     tokenizer = load_tokenizer(find(str(LM)))
     tokenizer.chat_template = None
-    tokenizer.model_max_length = 6
+    tokenizer.model_max_length = own
     text = "the film is good"
     while len(tokenizer(text, add_special_tokens=False)["input_ids"]) < 6:
         text += " good"
     length = len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
-    rows = open_rows(write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "response": text}]), check=generation.check)
+    said = [{"prompt": "a", "response": response} for response in (text, "no", f"{text} good")]
+    rows = open_rows(write_rows(tmp_path / "a.jsonl", said), check=generation.check)
     with pytest.raises(PruneError) as failure:
         generation.encode(rows, tokenizer, max_length, [])
     assert f"a.jsonl:1: response of {length} tokens; allowed: up to" in failure.value.message
     assert whose in failure.value.message
-    assert failure.value.hint == (hint and hint.replace("8", str(length + 1)))
+    assert f"; 1 more are too long, of up to {length + 1} tokens" in failure.value.message
+    assert failure.value.hint == hint.format(length + 2)
 
 
 SAME = [

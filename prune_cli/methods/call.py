@@ -93,12 +93,16 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     held = given.kinds
     chosen = _load(stage, opts.method, opts.on or (held[0] if len(held) == 1 else None))
     values = method.parse_options(chosen, opts.set)
-    if opts.target and not any(name.startswith(TARGET) for name in chosen.inputs):
-        raise PruneError(f"--target {opts.target}: {chosen.name} compares with no target set; leave --target out")
-    target = collect([opts.target], reading, task=given.task_name, role="target ") if opts.target else None
+    compares = any(name.startswith(TARGET) for name in chosen.inputs)
+    with_target = opts.target if compares else None
+    target = collect([with_target], reading, task=given.task_name, role="target ") if with_target else None
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
     kind = _kind(read, given, opts.on)
     arguments = {name: _argument(name, kind, given, target, chosen) for name in read}
+    if opts.target and not compares:
+        holding = [name for name in read if (of := kinds.kind_of(name)) and "target" in kinds.load(of).needs]
+        why = f"{holding[0]} has its target set in it" if holding else f"{chosen.name} compares with no target set"
+        raise PruneError(f"--target {opts.target}: {why}; leave --target out")
     if kind:
         for inputs in (given, target):
             if inputs:

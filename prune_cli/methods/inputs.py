@@ -75,7 +75,9 @@ class Inputs:
         if on is None and len(held) == 1:
             return held[0]
         if on is None:
-            raise PruneError(f"--on: missing; allowed: {', '.join(held) or 'nothing, as no representation is given'}")
+            if not held:
+                raise PruneError("a represent artifact is needed; this method runs on one", hint=_hint("KIND"))
+            raise PruneError(f"--on: missing; allowed: {', '.join(held)}")
         if on not in held:
             raise PruneError(f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}", hint=_hint(on))
         return on

@@ -357,7 +357,8 @@ def _lengths(plan: Plan) -> Iterator[str]:
         except PruneError as mistake:
             if mistake.message not in told:
                 told.add(mistake.message)
-                yield mistake.message + (f" ({mistake.hint})" if mistake.hint else "")
+                hint = (mistake.hint or "").replace("--max-length", "max_length")
+                yield mistake.message + (f" ({hint})" if hint else "")
 
 
 def _reads_target_groups(method: PublishedMethod) -> bool:

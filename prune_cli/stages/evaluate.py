@@ -123,7 +123,7 @@ def _on_rows(
     task = tasks.load(opts.task)
     encoded = task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(task, opts))
     load.check_rows(network, encoded, rows)
-    lost = tell_cut(encoded, rows, opts.max_length)
+    lost = tell_cut(encoded, rows, tokenizer.model_max_length)
     judging = tasks.Judging(network, tokenizer, rows, encoded, labels, device, opts.max_length, opts.max_new_tokens)
     predictions, losses = predict(
         judging,

@@ -72,7 +72,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
         if opts.tune == "lora":
             model = adapters.with_adapters(model, drawn, opts, task)
         load.check_rows(model, encoded, rows)
-        lost = tell_cut(encoded, rows, opts.max_length)
+        lost = tell_cut(encoded, rows, tokenizer.model_max_length)
         trained = train(draft.path, model, tokenizer, encoded, opts, task, device, log.folder_of(out, recipe.key))
         draft.cached(fingerprints.IDS, lambda path: fingerprints.write_ids(rows, path))
         draft.about = {

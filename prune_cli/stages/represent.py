@@ -242,7 +242,7 @@ def _walk(
     def setup_of(role: str, rows: Rows) -> Setup:
         encoded = given.task.encode(rows, tokenizer, opts.max_length, labels, **tasks.how_encoded(given.task, opts))
         load.check_rows(model, encoded, rows)
-        lost[role] = tell_cut(encoded, rows, opts.max_length)
+        lost[role] = tell_cut(encoded, rows, tokenizer.model_max_length)
         batch_size, tokens_per_batch = batch_limits(opts.batch_size, opts.tokens_per_batch, opts.device)
         return Setup(
             encoded=encoded,

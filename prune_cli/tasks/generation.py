@@ -95,12 +95,14 @@ def encode(
     """
     limit = min(max_length, tokenizer.model_max_length)
     flat, trained, unthought, untooled = tokens.Flat(limit), [], 0, 0
+    too_long: dict[int, int] = {}  # rows whose last turn has so many tokens
     for start in range(0, len(rows), BLOCK):
         kept, lost = [], []
         block = range(start, min(start + BLOCK, len(rows)))
         for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on=loss_on), strict=True):
             if row.prompted and len(row.ids) - row.response >= limit:
-                raise _too_long(rows.where(i), len(row.ids) - row.response, max_length, limit)
+                too_long[i] = len(row.ids) - row.response
+                continue
             ids = cut(row.ids, limit, tokenizer.bos_token_id) if row.prompted else row.ids[:limit]
             gold = row.trained[-len(ids) :] if row.prompted else row.trained[: len(ids)]
             gold[0] = False  # it follows nothing
@@ -112,6 +114,8 @@ def encode(
             unthought += row.unthought
             untooled += row.untooled
         flat.add(kept, lost)
+    if too_long:
+        raise _too_long(rows, too_long, max_length, tokenizer.model_max_length)
     if unthought:
         note(f"{rows.name}: of {unthought:,} of {len(rows):,} rows the chat template leaves out thinking to train on")
     if untooled:
@@ -119,12 +123,19 @@ def encode(
     return flat.encoded(np.concatenate(trained))
 
 
-def _too_long(where: str, length: int, max_length: int, limit: int) -> PruneError:
-    """The error of a response that leaves no room for a token of its prompt, and whose limit that is."""
-    of = f"max_length {max_length}" if limit == max_length else f"the tokenizer's limit of {limit} tokens"
+def _too_long(rows: Rows, lengths: Mapping[int, int], max_length: int, own: int) -> PruneError:
+    """The error of responses that leave no room for a token of their prompts, and whose limit that is.
+
+    lengths: tokens of the response by row. own: the tokenizer's limit.
+    """
+    limit, longest = min(max_length, own), max(lengths.values())
+    of = f"max_length {max_length}" if max_length < own else f"the tokenizer's limit of {own} tokens"
+    allowed = f"allowed: up to {limit - 1}, as {of} leaves one for the prompt"
+    more = f"; {len(lengths) - 1:,} more are too long, of up to {longest:,} tokens" if len(lengths) > 1 else ""
+    first = next(iter(lengths))
     return PruneError(
-        f"{where}: response of {length} tokens; allowed: up to {limit - 1}, as {of} leaves one for the prompt",
-        hint=f"--max-length {length + 1} or more" if limit == max_length else None,
+        f"{rows.where(first)}: response of {lengths[first]} tokens; {allowed}{more}",
+        hint=f"--max-length {longest + 1} or more" if longest < own else "leave them out: this model reads no more",
     )
 
 

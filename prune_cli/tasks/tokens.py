@@ -146,16 +146,16 @@ def _lost(
     return lost
 
 
-def tell_cut(encoded: Encoded, rows: Rows, max_length: int) -> dict[str, int]:
+def tell_cut(encoded: Encoded, rows: Rows, own: int) -> dict[str, int]:
     """Tell on stderr how many rows were cut, where any were; the same as facts for a manifest.
 
-    max_length: what the rows were to be cut to, where the tokenizer's own limit is not lower. Facts: `rows` that were
-    cut `of` all, the number of `tokens` that they lost, and `max_length`, the limit that held.
+    own: the tokenizer's limit. Facts: `rows` that were cut `of` all, the number of `tokens` that they lost, and
+    `max_length`, the limit that held.
     """
     lost = encoded.lost_by_row
     facts = {"rows": int((lost > 0).sum()), "of": len(lost), "tokens": int(lost.sum()), "max_length": encoded.limit}
     if facts["rows"]:
-        cure = "the tokenizer's limit" if encoded.limit < max_length else "a larger --max-length keeps more"
+        cure = "the tokenizer's limit" if encoded.limit >= own else "a larger --max-length keeps more"
         note(
             f"{rows.name}: {facts['rows']:,} of {facts['of']:,} rows were cut to {encoded.limit:,} tokens, "
             f"and lost {facts['tokens']:,}; {cure}"
