@@ -52,7 +52,12 @@ SaveMinutes = Annotated[float, Meta(ge=0), Help("Minutes between saves of progre
 TrustRemoteCode = Annotated[bool, Help("Run code that comes with the model. Read it first.")]
 Set = Annotated[Mapping[str, Any], Help("An option of the method; `prune methods NAME` lists them.")]
 On = Annotated[str | None, Help("Which representation, where the method runs on any of them.")]
-Target = Annotated[str | None, Help("Represent artifact of the target set, for methods that compare with one.")]
+Target = Annotated[
+    str | None,
+    Help(
+        "Represent artifact of the target set, for methods that compare with one; or its data file, for bm25 and dsir."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ class Select:
     """Options of `prune select`."""
 
     method: Annotated[str, Help("Name of a selection method; `prune methods` lists them; or FILE.py:FUNCTION.")]
-    keep: Annotated[str, Help("How much to keep: a share (0.3 or 30%) or a number of rows (500).")]
+    keep: Annotated[
+        str, Help("How much to keep: a share (0.3 or 30%; 1.0 is all) or a number of rows (500; 1 is one).")
+    ]
     within: Annotated[
         str | None,
         Help("Choose among the rows that this select artifact kept; a share is then one of these."),

@@ -143,7 +143,8 @@ def test_neighbours_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch) ->
         cosine = units @ units.T
         np.fill_diagonal(cosine, -2)
         sets.append([set(map(int, np.argsort(-row)[:k])) for row in cosine])
-    monkeypatch.setattr(neighbours, "TOGETHER", 7)
+    monkeypatch.setattr(neighbours, "OURS", 9)
+    monkeypatch.setattr(neighbours, "OTHERS", 7)
     found = [neighbours.nearest(Centred(array), k) for array in arrays[:2]]
     assert [[set(row.tolist()) for row in rows] for rows in found] == sets
     shared = np.mean([len(a & b) / k for a, b in zip(*sets, strict=True)])
@@ -155,12 +156,13 @@ def test_neighbours_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch) ->
     assert neighbours.purity(found[0], np.full(m, -1)) is None
 
 
-def test_rows_of_zeros_are_near_to_none() -> None:
-    """Their cosine is 0: less than that of a row at a small angle, more than that of one that points away."""
-    rows = np.array([[1.0, 0], [0, 0], [2, 1], [-1, 0.1]])
-    near = neighbours.nearest(rows, 2)
-    assert near[[0, 2, 3]].tolist() == [[2, 1], [0, 1], [1, 2]]
-    assert 1 not in near[1]
+def test_equal_neighbours_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows that are equally near the first come first, in whichever block; a row of zeros is near to none."""
+    rows = np.array([[1.0, 0], [2, 0], [0, 0], [4, 0], [0, 1]])
+    for block in (1, 2, 3, 5, 100):
+        monkeypatch.setattr(neighbours, "OTHERS", block)
+        assert neighbours.nearest(rows, 2).tolist() == [[1, 3], [0, 3], [0, 1], [0, 1], [0, 1]]
+        assert neighbours.nearest(-rows, 4)[3].tolist() == [0, 1, 2, 4]
 
 
 def test_drawn_rows_are_those_at_the_positions() -> None:

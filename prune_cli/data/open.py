@@ -156,8 +156,9 @@ def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     reading = Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
     place = str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"])  # a pattern, the hub
     if not origin.exists() and not files_of(place):
+        where = "came from stdin" if origin.name == "-" else f"are no longer at {origin}"
         raise PruneError(
-            f"{artifact.path}: the rows that it {did} are no longer at {origin}",
+            f"{artifact.path}: the rows that it {did} {where}",
             hint="name the represent artifact or the data file as well",
         )
     rows: Rows | None

@@ -309,7 +309,8 @@ def _tell(rows: Rows, data: str, checker: Checker) -> None:
     if rows.detected:
         note(f"{data}: rows of the format {rows.format}")
     if checker.n_bad:
-        note(f"{data}: {checker.n_bad:,} bad rows are left out, {len(rows):,} are kept")
+        left_out = "bad row is" if checker.n_bad == 1 else "bad rows are"
+        note(f"{data}: {checker.n_bad:,} {left_out} left out, {len(rows):,} are kept")
     for key in sorted(checker.undropped):
         note(f"{data}: no row has the key {key}, which was to be dropped")
 

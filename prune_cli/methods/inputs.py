@@ -76,7 +76,7 @@ class Inputs:
             return held[0]
         if on is None:
             if not held:
-                raise PruneError("a represent artifact is needed; this method runs on one", hint=_hint("KIND"))
+                raise PruneError("a represent artifact is needed; this method runs on one", hint=_hint("hidden"))
             raise PruneError(f"--on: missing; allowed: {', '.join(held)}")
         if on not in held:
             raise PruneError(f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}", hint=_hint(on))

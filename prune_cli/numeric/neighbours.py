@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array, single_blocks
 
-TOGETHER = 8192  # rows whose neighbours are looked for at a time
-MEMORY = 128  # MiB of cosines at a time
+TOGETHER = 8192  # rows whose neighbours are looked for at a time, by distance
+OURS, OTHERS = 1024, 4096  # rows that are compared at a time, by cosine: 16 MiB of cosines
 
 
 def nearest(rows: Array, k: int) -> NDArray[np.int64]:
-    """The k other rows of the highest cosine to each row [n, d]: int64 [n, k], the highest first.
+    """The k other rows of the highest cosine to each row [n, d]: int64 [n, k], the highest first, then the first row.
 
-    k is below n. The cosine with a row of zeros is 0; of equals, which come first is not said.
+    k is below n. The cosine with a row of zeros is 0. In NumPy alone, as commands that compute little need it.
     """
-    return _found(_single(rows), k, "cosine")[0]
+    units = _single(rows)
+    lengths = np.linalg.norm(units, axis=1, keepdims=True)
+    np.divide(units, lengths, out=units, where=lengths > 0)
+    n = len(units)
+    found = np.empty((n, k), np.int64)
+    for start in range(0, n, OURS):
+        ours = np.arange(start, min(start + OURS, n))
+        best, at = np.full((len(ours), k), -np.inf, np.float32), np.full((len(ours), k), n)
+        for first in range(0, n, OTHERS):
+            cosine = units[ours] @ units[first : first + OTHERS].T
+            own = (ours >= first) & (ours < first + OTHERS)
+            cosine[own, ours[own] - first] = -np.inf
+            best, at = _best(best, at, cosine, first)
+        found[ours] = at
+    return found
+
+
+def _best(
+    best: NDArray[np.float32], at: NDArray[np.int64], cosine: NDArray[np.float32], first: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The highest cosines [m, k] and whose they are, after those [m, b] of the rows from `first` on were looked at."""
+    m, k = best.shape
+    if cosine.shape[1] > k and np.isinf(best).any():  # few of them can be among the highest
+        least = np.partition(cosine, -k, axis=1)[:, -k, None]
+    else:
+        least = np.nextafter(best.min(axis=1, keepdims=True), np.float32(np.inf))
+    row, column = np.nonzero(cosine >= least)
+    rows = np.concatenate([np.repeat(np.arange(m), k), row])
+    values = np.concatenate([best.ravel(), cosine[row, column]])
+    places = np.concatenate([at.ravel(), first + column])
+    order = np.lexsort((places, -values, rows))
+    begin = np.searchsorted(rows[order], np.arange(m))
+    kept = order[begin[:, None] + np.arange(k)]
+    return values[kept], places[kept]
 
 
 def with_distances(rows: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The k nearest other rows of each row [n, d]: int64 [n, k], and their Euclidean distances, nearest first.
 
-    k is below n.
+    k is below n. Every pair is looked at, a block at a time, on a float32 copy.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     whole = _single(rows)
     whole -= whole.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return _found(whole, k, "euclidean")
+    model = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(whole)
+    near = np.empty((len(whole), k), np.int64)
+    distance = np.empty((len(whole), k))
+    for start in range(0, len(whole), TOGETHER):
+        where = slice(start, start + TOGETHER)
+        apart, found = model.kneighbors(whole[where])
+        own = found == np.arange(len(whole))[where, None]
+        own[:, -1] |= ~own.any(axis=1)  # of more than k copies of the row, which it need not be among
+        near[where], distance[where] = (values[~own].reshape(-1, k) for values in (found, apart))
+    return near, distance
 
 
 def _single(rows: Array) -> NDArray[np.float32]:
@@ -37,26 +79,6 @@ def _single(rows: Array) -> NDArray[np.float32]:
     for where, block in single_blocks(rows):
         whole[where] = block
     return whole
-
-
-def _found(
-    whole: NDArray[np.float32], k: int, metric: Literal["cosine", "euclidean"]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every pair is looked at, a block at a time."""
-    from sklearn import config_context
-    from sklearn.neighbors import NearestNeighbors
-
-    model = NearestNeighbors(n_neighbors=k + 1, algorithm="brute", metric=metric).fit(whole)
-    near = np.empty((len(whole), k), np.int64)
-    distance = np.empty((len(whole), k))
-    for start in range(0, len(whole), TOGETHER):
-        where = slice(start, start + TOGETHER)
-        with config_context(working_memory=MEMORY):
-            apart, found = model.kneighbors(whole[where])
-        own = found == np.arange(len(whole))[where, None]
-        own[:, -1] |= ~own.any(axis=1)  # of more than k copies of the row, which it need not be among
-        near[where], distance[where] = (values[~own].reshape(-1, k) for values in (found, apart))
-    return near, distance
 
 
 def in_common(some: NDArray[np.int64], others: NDArray[np.int64]) -> float:

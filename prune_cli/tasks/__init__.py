@@ -251,7 +251,8 @@ def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
     row = {key: value for key, value in rows[first].items() if key != "id"}
     problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
     problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
-    raise PruneError(f"{rows.where(first)}: {problem}", hint=problems.field_hint(problem, row))
+    hint = problems.field_hint(problem, row) or "give the row a label, or take it out: --skip-bad leaves it in"
+    raise PruneError(f"{rows.where(first)}: {problem}", hint=hint)
 
 
 def _format(rows: Rows) -> dict[str, str]:

@@ -49,7 +49,8 @@ class Taken:
 class Measured:
     """What was measured. taken: group of steps -> what one of it took, with few rows and with more.
 
-    failed: group -> the label of its first step, and why it could not be measured. rows: training rows of each rehearsal. seconds: of all of it.
+    failed: group -> the label of its first step, and why it could not be measured. rows: training rows of each
+    rehearsal. seconds: of all of it.
     start: seconds that a run takes once, to load libraries and to warm the device up.
     """
 
