@@ -111,6 +111,9 @@ def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(PruneError, match=r"^method: memorisation; allowed: random, full, ") as caught:
         find_published("memorisation")
     assert caught.value.hint == "did you mean memorization?"
+    with pytest.raises(PruneError, match=r"^method: round-robin; allowed: random, full, ") as caught:
+        find_published("round-robin")
+    assert caught.value.hint == "round_robin is a select method: {name, representation, score, select}"
 
 
 def test_the_name_of_a_published_method_is_told_as_one(tmp_path: Path, prune: Prune) -> None:

@@ -80,5 +80,9 @@ def find_published(name: str) -> PublishedMethod:
     """The published method of that name, with dashes or underscores. Raises PruneError if there is none."""
     dashed = name.replace("_", "-")
     if dashed not in published():
-        raise method.unknown("method", dashed, list(published()))
+        unknown = method.unknown("method", name, list(published()))
+        for stage in method.STAGES:
+            if dashed.replace("-", "_") in method.names(stage):
+                unknown.hint = f"{dashed.replace('-', '_')} is a {stage} method: {{name, representation, score, select}}"
+        raise unknown
     return published()[dashed]
