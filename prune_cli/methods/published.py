@@ -81,8 +81,9 @@ def find_published(name: str) -> PublishedMethod:
     dashed = name.replace("_", "-")
     if dashed not in published():
         unknown = method.unknown("method", name, list(published()))
+        half = name.replace("-", "_")
         for stage in method.STAGES:
-            if dashed.replace("-", "_") in method.names(stage):
-                unknown.hint = f"{dashed.replace('-', '_')} is a {stage} method: {{name, representation, score, select}}"
+            if half in method.names(stage):
+                unknown.hint = f"{half} is a {stage} method: {{name, representation, score, select}}"
         raise unknown
     return published()[dashed]
