@@ -262,7 +262,7 @@ def test_what_does_not_fit_is_refused(made: Path, data: Path, target: Path, tmp_
     other = write_rows(tmp_path / "other.jsonl", sentences(3))
     assert "input target rows changed" in prune(*start, "influence", "--target-data", other).errors[0]
     assert (
-        "compares with no target set"
+        "influence has its target set in it; leave --target out"
         in prune(
             "score", tmp_path / "out", "-o", tmp_path / "score", "--method", "less", "--target", tmp_path / "out"
         ).errors[0]

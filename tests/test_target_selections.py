@@ -212,7 +212,10 @@ def test_round_robin_on_texts_of_files(tmp_path: Path, prune: Prune, tiny_model:
     found = chosen("round_robin", *texts, 6, on="text")[0]
     kept = [row["text"] for row in read_rows(tmp_path / "kept/select.jsonl")]
     assert kept == [texts[0][i] for i in found]
-    assert "--on: missing" in prune(*start, tmp_path / "other", "--target", target).errors[0]
+    assert "--on: missing; allowed: text, or " in prune(*start, tmp_path / "other", "--target", target).errors[0]
+    no_form = prune("select", rows, "-o", tmp_path / "other", "--method", "kmeans", "--keep", 6)
+    assert no_form.errors == ["a represent artifact is needed; this method runs on one"]
+    assert "hint: prune represent DATA -o OUT" in no_form.err
     assert "--target ARTIFACT is needed" in prune(*start, tmp_path / "other", "--on", "text").errors[0]
     (tmp_path / "pipeline.toml").write_text(
         f'train = "rows.jsonl"\nvalidation = "t.jsonl"\nmodel = "{tiny_model}"\ntests = {{t = "t.jsonl"}}\n'

@@ -97,6 +97,8 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     with_target = opts.target if compares else None
     target = collect([with_target], reading, task=given.task_name, role="target ") if with_target else None
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
+    if not held and opts.on is None and "text" in chosen.forms and chosen.wants_representation:
+        raise PruneError("--on: missing; allowed: text, or a representation where its artifact is given")
     kind = _kind(read, given, opts.on)
     arguments = {name: _argument(name, kind, given, target, chosen) for name in read}
     if opts.target and not compares:

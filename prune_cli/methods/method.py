@@ -56,6 +56,7 @@ class Method:
     doc: str  # the file's docstring
     code: str  # sha256 over its file and the helpers that it imports
     own: bool = True  # whether prune brings it
+    forms: tuple[str, ...] = ()  # what it has a form of its own for: kinds, or text
 
     def call(self, **arguments: Any) -> Any:
         """What the function returns. An exception in a function of others is a PruneError, and so is an overflow.
@@ -144,8 +145,10 @@ def _found(stage: str, name: str, kind: str | None) -> Method:
         module = plugins.load(f"prune_cli.{stage}.{stem}")
         if not callable(getattr(module, stage, None)):
             raise PruneError(f"{module.__file__}: no function {stage}; a {stage} method needs one")
-        function = getattr(module, "FORMS", {}).get(kind, getattr(module, stage))
-        return _described(stem, function, module, digest_of_module(module.__name__, CODE))
+        forms = getattr(module, "FORMS", {})
+        function = forms.get(kind, getattr(module, stage))
+        described = _described(stem, function, module, digest_of_module(module.__name__, CODE))
+        return replace(described, forms=tuple(forms))
     points = installed(stage)
     if name in points:
         return _of_entry_point(stage, points[name])
