@@ -206,6 +206,8 @@ def test_a_selection_can_be_balanced_by_group(here: Path, prune: Prune) -> None:
         assert [kept.count(name) for name in ("web", "book", "chat")] == counts
         few = "1 of 3 groups has fewer rows than an equal share, 4: chat (2 rows); all of its rows that may be kept are"
         assert (few in done.err) == (balance == "equal")
+    done = prune("select", "data.jsonl", "-o", "six", *select[:2], "--keep", 6, *select[4:])
+    assert done.code == 0 and "equal share" not in done.err
     again = prune("select", "data.jsonl", "-o", "keep", *select[:4], "--balance", "keep")
     assert again.code == 1 and 'options.balance_by "group" -> "label"' in again.errors[0]
 

@@ -156,6 +156,16 @@ def test_neighbours_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch) ->
     assert neighbours.purity(found[0], np.full(m, -1)) is None
 
 
+@pytest.mark.parametrize("block", [3, 7, 64])
+def test_the_closest_of_many_close_rows(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Angles of a thousandth, whose cosines differ by less than a millionth, in whichever block the nearest are."""
+    monkeypatch.setattr(neighbours, "OTHERS", block)
+    angle = np.random.default_rng(6).permutation(50) * 1e-3
+    near = neighbours.nearest(np.stack([np.cos(angle), np.sin(angle)], axis=1), 2)
+    inner = (angle > 0) & (angle < 0.049 - 1e-9)
+    np.testing.assert_allclose(np.abs(angle[near[inner]] - angle[inner, None]), 1e-3, rtol=1e-6)
+
+
 def test_equal_neighbours_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of rows that are equally near the first come first, in whichever block; a row of zeros is near to none."""
     rows = np.array([[1.0, 0], [2, 0], [0, 0], [4, 0], [0, 1]])

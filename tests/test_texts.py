@@ -307,19 +307,23 @@ def test_rows_of_a_target_set_that_are_cut_are_told_apart(prune: Prune, made: Pa
         (5, 6, "max_length 5 leaves one", "leave them out: this model reads no more"),
         (6, 6, "the tokenizer's limit of 6 tokens", "leave them out: this model reads no more"),
         (500, 6, "the tokenizer's limit of 6 tokens", "leave them out: this model reads no more"),
+        (5, 0, "max_length 5 leaves one", "leave them out: this model reads no more"),
     ],
 )
 def test_a_response_too_long_names_whose_limit_it_is(
     max_length: int, own: int, whose: str, hint: str, tmp_path: Path
 ) -> None:
-    """The option where that is the lower one, with a value that is enough for all; else the tokenizer's own limit."""
+    """The option where that is the lower one, with a value that is enough for all; else the tokenizer's own limit.
+
+    own: the tokenizer's limit, 0 for as many tokens as the longest response has.
+    """
     tokenizer = load_tokenizer(find(str(LM)))
     tokenizer.chat_template = None
-    tokenizer.model_max_length = own
     text = "the film is good"
     while len(tokenizer(text, add_special_tokens=False)["input_ids"]) < 6:
         text += " good"
     length = len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+    tokenizer.model_max_length = own or length + 1
     said = [{"prompt": "a", "response": response} for response in (text, "no", f"{text} good")]
     rows = open_rows(write_rows(tmp_path / "a.jsonl", said), check=generation.check)
     with pytest.raises(PruneError) as failure:
