@@ -174,8 +174,8 @@ def test_stdin_csv_and_renamed_keys_give_the_same_rows(here: Path, prune: Prune,
     wanted = (here / "plain" / "hidden.safetensors").read_bytes()
     for name in ("stdin", "other", "csv"):
         assert (here / name / "hidden.safetensors").read_bytes() == wanted
-    for data in ("-", "plain.jsonl"):
-        assert prune("score", data, "-o", f"score{data}", "--method", "length", stdin=stdin).code == 0
+    for given in ("-", "plain.jsonl"):
+        assert prune("score", given, "-o", f"score{given}", "--method", "length", stdin=stdin).code == 0
     select = ["-o", "kept", "--method", "top", "--keep", 3]
     gone = prune("select", "score-", *select)
     assert gone.errors == ["score-: the rows that it scored came from stdin"] and "hint: name the" in gone.err
