@@ -50,10 +50,12 @@ fraction = 0.25
 learning_rate = 2e-4
 batch_size = 1
 accumulate = 4
+precision = "{precision}"
 
 [represent]
 max_length = 1024
 batch_size = 8
+precision = "{precision}"
 
 [finetune]
 max_length = 1024
@@ -61,11 +63,13 @@ tune = "lora"
 epochs = 3
 learning_rate = 2e-4
 batch_size = 1
-accumulate = 4
+accumulate = {accumulate}
+precision = "{precision}"
 
 [eval]
 batch_size = 8
 max_new_tokens = {max_new_tokens}
+precision = "{precision}"
 """
 PIPELINE = (
     """
@@ -115,6 +119,8 @@ def main() -> None:
             tests="\n".join(tests),
             keep="0.1" if given.study == "instructions" else "0.25",
             max_new_tokens=0 if given.study == "instructions" else 48,
+            accumulate=4,
+            precision="float32",
         ),
         "utf-8",
     )

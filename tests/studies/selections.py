@@ -32,7 +32,7 @@ from prune_cli.pipeline.page.price import price, stages
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.run import run
 from prune_cli.report.table import table
-from tests.studies.language import renamed, told
+from tests.studies.language import SETTINGS, renamed, told
 
 BALANCED = ("less", "craig", "gradmatch")  # also within each label, as their sources do or their fault asks for
 RANDOM_SEEDS = 10
@@ -66,36 +66,7 @@ learning_rate = 5e-4
 batch_size = 16
 max_length = {max_length}
 """
-LANGUAGE = """
-[warmup]
-max_length = 1024
-tune = "lora"
-epochs = 2
-fraction = 0.25
-learning_rate = 2e-4
-batch_size = 1
-accumulate = 4
-precision = "bfloat16"
-
-[represent]
-max_length = 1024
-batch_size = 8
-precision = "bfloat16"
-
-[finetune]
-max_length = 1024
-tune = "lora"
-epochs = 3
-learning_rate = 2e-4
-batch_size = 1
-accumulate = 2
-precision = "bfloat16"
-
-[eval]
-batch_size = 8
-max_new_tokens = 0
-precision = "bfloat16"
-"""
+LANGUAGE = SETTINGS.format(max_new_tokens=0, accumulate=2, precision="bfloat16")
 STUDIES = {
     "sst2": Study(
         {"train": ("sst2/train", 400), "validation": ("sst2/validation", 100), "sst2": ("sst2/test", 600)},
