@@ -173,6 +173,8 @@ def test_equal_neighbours_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(neighbours, "OTHERS", block)
         assert neighbours.nearest(rows, 2).tolist() == [[1, 3], [0, 3], [0, 1], [0, 1], [0, 1]]
         assert neighbours.nearest(-rows, 4)[3].tolist() == [0, 1, 2, 4]
+        for size in (1e-30, 1e30):  # whose squares single precision does not hold
+            assert neighbours.nearest(size * rows, 2).tolist() == neighbours.nearest(rows, 2).tolist()
 
 
 def test_drawn_rows_are_those_at_the_positions() -> None:

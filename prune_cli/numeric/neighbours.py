@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import Array, single_blocks
+from prune_cli.numeric.blocks import Array, row_blocks, single_blocks
+from prune_cli.numeric.cosine import unit
 
 TOGETHER = 8192  # rows whose neighbours are looked for at a time, by distance
 OURS, OTHERS = 1024, 4096  # rows that are compared at a time, by cosine: 16 MiB of cosines
@@ -16,10 +17,10 @@ def nearest(rows: Array, k: int) -> NDArray[np.int64]:
 
     k is below n. The cosine with a row of zeros is 0. In NumPy alone, as commands that compute little need it.
     """
-    units = _single(rows)
-    lengths = np.linalg.norm(units, axis=1, keepdims=True)
-    np.divide(units, lengths, out=units, where=lengths > 0)
-    n = len(units)
+    n = len(rows)
+    units = np.empty(rows.shape, np.float32)
+    for where, block in row_blocks(rows):
+        units[where] = unit(block)
     found = np.empty((n, k), np.int64)
     for start in range(0, n, OURS):
         ours = np.arange(start, min(start + OURS, n))
@@ -59,11 +60,13 @@ def with_distances(rows: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.f
     """
     from sklearn.neighbors import NearestNeighbors
 
-    whole = _single(rows)
+    whole = np.empty(rows.shape, np.float32)
+    for where, block in single_blocks(rows):
+        whole[where] = block
     whole -= whole.mean(axis=0, dtype=np.float64).astype(np.float32)
     model = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(whole)
-    near = np.empty((len(whole), k), np.int64)
-    distance = np.empty((len(whole), k))
+    near = np.empty((len(rows), k), np.int64)
+    distance = np.empty((len(rows), k))
     for start in range(0, len(whole), TOGETHER):
         where = slice(start, start + TOGETHER)
         apart, found = model.kneighbors(whole[where])
@@ -71,14 +74,6 @@ def with_distances(rows: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.f
         own[:, -1] |= ~own.any(axis=1)  # of more than k copies of the row, which it need not be among
         near[where], distance[where] = (values[~own].reshape(-1, k) for values in (found, apart))
     return near, distance
-
-
-def _single(rows: Array) -> NDArray[np.float32]:
-    """A float32 copy."""
-    whole = np.empty(rows.shape, np.float32)
-    for where, block in single_blocks(rows):
-        whole[where] = block
-    return whole
 
 
 def in_common(some: NDArray[np.int64], others: NDArray[np.int64]) -> float:
