@@ -65,6 +65,10 @@ epochs = 10
 learning_rate = 5e-4
 batch_size = 16
 max_length = {max_length}
+precision = "bfloat16"
+
+[eval]
+precision = "bfloat16"
 """
 LANGUAGE = SETTINGS.format(max_new_tokens=0, accumulate=2, precision="bfloat16")
 STUDIES = {
@@ -72,7 +76,7 @@ STUDIES = {
         {"train": ("sst2/train", 400), "validation": ("sst2/validation", 100), "sst2": ("sst2/test", 600)},
         ENCODER.format(max_length=32),
         ("accuracy",),
-        "0.15",
+        "0.05,0.15,0.3",
     ),
     "comments": Study(
         {
@@ -83,7 +87,7 @@ STUDIES = {
         },
         ENCODER.format(max_length=64),
         ("macro_f1",),
-        "0.1",
+        "0.05,0.1,0.2",
     ),
     "instructions": Study(
         {
