@@ -278,8 +278,10 @@ def test_some_steps_alone(folder: Path, prune: Prune) -> None:
     steps = prune(*command, "--only", "methods/random", "--json").json()["steps"]
     assert [step["step"].split()[1] for step in steps] == ["random"] * 3
     assert (folder / "runs/warmup/manifest.json").stat().st_mtime_ns == checked
+    both = prune(*command, "--only", "methods/random", "--only", "shared", "--dry-run", "--json").json()["steps"]
+    assert [step["step"].split()[0] for step in both] == ["warmup", "represent", "select", "finetune", "eval"]
     for wanted in ("score mine", ""):
-        told = prune(*command, "--only", wanted)
+        told = prune(*command, "--only", "shared", "--only", wanted)
         assert told.errors == [
             f"only: {wanted}; allowed: shared, what a step is called, or a path in {folder}/runs that one makes"
         ]

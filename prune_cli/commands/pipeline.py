@@ -80,11 +80,11 @@ def pipeline(
     out: RunFolder = None,
     device: RunDevice = None,
     only: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="STEPS",
             help="Make these alone, and what they rest on: shared (what all methods share), a step by what it is "
-            "called, or a path in the folder that steps make.",
+            "called, or a path in the folder that steps make. Repeatable.",
         ),
     ] = None,
     jobs: Annotated[
@@ -106,7 +106,7 @@ def pipeline(
 
     folder = out or Path("runs", file.stem)
     if print_as:
-        if only is not None or jobs or devices or dry_run or as_json:
+        if only or jobs or devices or dry_run or as_json:
             raise typer.BadParameter("stands alone, but for --out and --device", param_hint="--print")
         print(run.script(file, folder, device=device, form=print_as))
         return
@@ -116,7 +116,7 @@ def pipeline(
         device=device,
         dry_run=dry_run,
         tell=lambda _, line: tell(line),
-        only=only,
+        only=only or (),
         at_once=jobs,
         devices=_listed(devices),
     )

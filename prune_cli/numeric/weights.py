@@ -18,6 +18,6 @@ def parse_weights(text: str, count: int) -> NDArray[np.float64]:
         weights = [float(part) for part in text.split(",")]
     except ValueError:
         weights = []
-    if len(weights) != count or not all(map(math.isfinite, weights)):
-        raise PruneError(f"weights: {text}; allowed: {count} numbers with commas, in the order of the scores")
+    if len(weights) != count or not all(map(math.isfinite, weights)) or not any(weights):
+        raise PruneError(f"weights: {text}; allowed: {count} numbers with commas, in the order of the scores, not all 0")
     return np.array(weights)

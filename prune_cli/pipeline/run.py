@@ -43,26 +43,26 @@ def run(
     device: str | None,
     dry_run: bool,
     tell: Tell,
-    only: str | None = None,
+    only: Sequence[str] = (),
     at_once: int | None = None,
     devices: Sequence[str] = (),
 ) -> Report:
     """Run a pipeline file in the folder `out`; `tell` hears of each step when it ends.
 
-    device: in place of the file's. only: which steps, with what they rest on; all if left out. at_once: how many steps
+    device: in place of the file's. only: which steps, with what they rest on; all if none are named. at_once: how many steps
     at a time, each in a process of its own; devices: one at a time on each. Returns the steps and, if all were made, a
     result for each method, keep, seed and test set; these are written to `results.jsonl` too.
     """
     slots = jobs.slots_of(at_once, devices, device)
     plan = plan_of(file, device if len(slots) > 1 else slots[0], tokenise=dry_run)
     results.check_ours(out)
-    if only is None:
+    if not only:
         if plan.bad_rows and not dry_run:
             write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
         if told := overlap(plan):
             note(f"warning: {told}")
     work = work_of(plan, out)
-    wanted = [*work.steps] if only is None else work.only(only)
+    wanted = work.only(only) if only else [*work.steps]
     steps = work.with_needs(wanted)
     looked = look(steps, out)
     report = Report.of(out, plan.task, {})
@@ -71,7 +71,7 @@ def run(
         for step in steps:
             course.tell_of(step, looked[step.out])
         return report
-    if only is None or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
+    if not only or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
         results.begin(out, work.trials)
     if len(slots) > 1:
         jobs.run(
@@ -83,7 +83,7 @@ def run(
         )
     else:
         _one_by_one(steps, out, course.current, course.ended)
-    return _finish(plan, work, report) if only is None else report
+    return report if only else _finish(plan, work, report)
 
 
 def script(file: Path, out: Path, *, device: str | None, form: str) -> str:

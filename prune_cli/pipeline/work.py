@@ -74,11 +74,15 @@ class Work:
         """Where in the folder a step's artifact is."""
         return step.out.relative_to(self.out).as_posix()
 
-    def only(self, wanted: str) -> list[Step]:
+    def only(self, wanted: Iterable[str]) -> list[Step]:
         """The steps that are wanted: `shared`, the label of one, or a path that they make or that what they make is in.
 
         Raises PruneError where there is none.
         """
+        found = {step.out for name in wanted for step in self._named(name)}
+        return [step for step in self.steps if step.out in found]
+
+    def _named(self, wanted: str) -> list[Step]:
         if wanted == "shared":
             return [step for step in self.steps if self.name(step).partition("/")[0] in SHARED]
         path = Path(wanted)

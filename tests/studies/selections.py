@@ -140,7 +140,8 @@ def main() -> None:
         return file
 
     report, left_out = run_what_can(names, written, out / "run")
-    print(*table([HEAD, *lines(report, study)]), sep="\n")
+    for found in tables(report, study):
+        print(*table(found), "", sep="\n")
     print(*("warning: " + text for text in report.warnings), sep="\n")
     print("\nNot in the table:", *(f"{name}: {why}" for name, why in left_out.items()), sep="\n")
 
@@ -182,7 +183,7 @@ def run_what_can(
     file = written(fit)
     for name in fit:
         try:
-            run(file, out, device="cpu", dry_run=False, only=f"methods/{name}", tell=told)
+            run(file, out, device="cpu", dry_run=False, only=[f"methods/{name}"], tell=told)
         except Exception as failure:  # whatever is wrong with one method, the others go on
             left_out[name] = f"failed: {type(failure).__name__}: {failure}"
             print(f"{name}: {left_out[name]}", flush=True)
@@ -190,44 +191,65 @@ def run_what_can(
     return run(file, out, device="cpu", dry_run=False, tell=told), left_out
 
 
-HEAD = ["method", "objective", "keep", "test", "value", "to random", "p", "verdict", "own s", "all s"]
-
-
-def lines(report: Report, study: Study) -> Iterator[list[str]]:
-    """The table's lines, the best of a test set and budget first.
-
-    own s: seconds of the score and selection; all s: with warm-up and representations, as if the method were alone.
-    """
-    paid = price(report.out, stages(report.out), map(results.trial, report.results))["methods"]
-    costs = {(cost["method"], cost["keep"]): cost for cost in paid}
-    known = {(c.method, c.keep, c.test, c.metric): c for c in report.comparisons}
+def tables(report: Report, study: Study) -> Iterator[list[list[str]]]:
+    """For each test set and metric how each method did, and how many of an objective are better or worse."""
+    known = {(c.test, c.metric, c.method, c.keep): c for c in report.comparisons}
     objectives = {name: method.objective for name, method in published().items()}
     summary = results.summary(report)
-    budgets = dict.fromkeys(line["keep"] for line in summary if line["method"] == BASELINE)
-    for test, metric, budget in product(report.shown, study.metrics, budgets):
-        found = []
-        for line in summary:
-            method, keep = line["method"], line["keep"]
-            if keep != budget and method not in REFERENCES:
-                continue
-            mean, deviation = line[test][metric]
-            value = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
-            difference = compared(known.get((method, budget, test, metric)), method)
-            cost = costs.get((method, keep))
-            seconds = [f"{cost['own']:.1f}", f"{cost['alone']:.0f}"] if cost else ["", ""]
+    means = {(line["method"], line["keep"]): line for line in summary}
+    budgets = list(dict.fromkeys(line["keep"] for line in summary if line["method"] == BASELINE))
+    seconds = costs(report, budgets[-1])
+    for test, metric in product(report.shown, study.metrics):
+        rows = []
+        for method in dict.fromkeys(line["method"] for line in summary):
+            found = [known.get((test, metric, method, keep)) for keep in budgets]
+            if method == BASELINE:
+                cells = [spread(means[method, keep][test][metric]) for keep in budgets]
+            else:
+                cells = [compared(comparison) for comparison in found]
+            gain = sum(c.difference.estimate for c in found if c) * (-1 if metric in LOWER else 1)
             objective = objectives[method.removesuffix("-keep")]
-            cells = [method, objective, keep, f"{test} {metric}", value, *difference, *seconds]
-            found.append((mean if metric in LOWER else -mean, cells))
-        yield from (cells for _, cells in sorted(found))
+            rows.append((gain, [method, objective, *cells, seconds.get(method, "")], found))
+        yield [
+            [f"{test} {metric}", "objective", *(f"keep {keep}" for keep in budgets), "seconds"],
+            *(cells for _, cells, _ in sorted(rows, key=lambda row: -row[0])),
+        ]
+        judged = [(cells[1], found) for _, cells, found in rows if cells[0] not in (BASELINE, *REFERENCES)]
+        yield [
+            ["objective", "methods", *(f"keep {keep}" for keep in budgets)],
+            *(
+                [objective, str(len(of)), *map(counted, zip(*of, strict=True))]
+                for objective in dict.fromkeys(objective for objective, _ in judged)
+                for of in [[found for own, found in judged if own == objective]]
+            ),
+        ]
 
 
-def compared(comparison: Comparison | None, method: str) -> list[str]:
-    """Difference and interval, p after Holm's correction (not of references), and verdict."""
+def costs(report: Report, keep: str) -> dict[str, str]:
+    """What a method at a budget costs, in seconds, without its models: as if it alone had made all it rests on."""
+    paid = price(report.out, stages(report.out), map(results.trial, report.results))["methods"]
+    return {line["method"]: f"{line['alone']:.0f}" for line in paid if line["keep"] == keep}
+
+
+def spread(value: tuple[float, float | None]) -> str:
+    """Mean and sample deviation."""
+    mean, deviation = value
+    return f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
+
+
+def compared(comparison: Comparison | None) -> str:
+    """Difference to random, its interval, and the verdict where it is clear."""
     if comparison is None:
-        return ["", "", "baseline" if method == BASELINE else ""]
+        return ""
     d = comparison.difference
-    p = "" if method in REFERENCES else f"{comparison.p:.3f}"
-    return [f"{d.estimate:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", p, comparison.verdict]
+    verdict = "" if comparison.verdict == "unclear" else f" {comparison.verdict}"
+    return f"{d.estimate:+.3f} [{d.low:+.3f}, {d.high:+.3f}]{verdict}"
+
+
+def counted(found: Sequence[Comparison | None]) -> str:
+    """How many methods are better, and how many worse."""
+    verdicts = [comparison.verdict for comparison in found if comparison]
+    return f"{verdicts.count('better')} better, {verdicts.count('worse')} worse"
 
 
 def cut(study: Study, data: Path, out: Path) -> None:
