@@ -24,6 +24,7 @@ from prune_cli.version import __version__
 
 if TYPE_CHECKING:
     from prune_cli.artifacts.manifest import Artifact
+    from prune_cli.data.fields import Fields
     from prune_cli.data.open import Reading
     from prune_cli.pipeline.results import Report
     from prune_cli.stages.common import How, Outcome
@@ -57,7 +58,7 @@ def represent(
     data: str | Path,
     out: str | Path,
     *,
-    fields: Mapping[str, str] | None = None,
+    fields: Fields | None = None,
     format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
@@ -67,9 +68,10 @@ def represent(
 ) -> Artifact:
     """Represent rows by a model: hidden states, training dynamics, gradients. See `prune represent --help`.
 
-    fields: name -> key of the rows. format: theirs, where they have one. drop: keys that rows lose. skip_bad: a file
-    for bad rows, which are then left out. replace: make the artifact again if it is not up to date. force: in any case.
-    Returns the artifact. Raises prune_cli.errors.PruneError.
+    fields: name -> key of the rows, or keys, of which the first that a file has is read. format: theirs, where they
+    have one. drop: keys that rows lose. skip_bad: a file for bad rows, which are then left out. replace: make the
+    artifact again if it is not up to date. force: in any case. Returns the artifact.
+    Raises prune_cli.errors.PruneError.
     """
     from prune_cli.represent import kinds
     from prune_cli.stages.represent import represent as stage
@@ -82,7 +84,7 @@ def score(
     inputs: Names,
     out: str | Path,
     *,
-    fields: Mapping[str, str] | None = None,
+    fields: Fields | None = None,
     format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
@@ -105,7 +107,7 @@ def select(
     inputs: Names,
     out: str | Path,
     *,
-    fields: Mapping[str, str] | None = None,
+    fields: Fields | None = None,
     format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
@@ -148,7 +150,7 @@ def finetune(
     data: str | Path,
     out: str | Path,
     *,
-    fields: Mapping[str, str] | None = None,
+    fields: Fields | None = None,
     format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
@@ -169,7 +171,7 @@ def evaluate(
     tests: Mapping[str, str | Path] | Names,
     out: str | Path,
     *,
-    fields: Mapping[str, str] | None = None,
+    fields: Fields | None = None,
     format: str = "auto",
     drop: Sequence[str] = (),
     skip_bad: str | Path | None = None,
@@ -282,9 +284,7 @@ def _names(given: Names) -> list[str]:
     return [str(given)] if isinstance(given, str | Path) else [str(name) for name in given]
 
 
-def _reading(
-    fields: Mapping[str, str] | None, format: str, drop: Sequence[str], skip_bad: str | Path | None
-) -> Reading:
+def _reading(fields: Fields | None, format: str, drop: Sequence[str], skip_bad: str | Path | None) -> Reading:
     from prune_cli.data.open import Reading
 
     bad_rows = None if skip_bad is None else Path(skip_bad)

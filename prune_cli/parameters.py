@@ -66,7 +66,8 @@ Fields = Annotated[
     typer.Option(
         "--field",
         metavar="NAME=KEY",
-        help="Read the rows' key KEY as NAME, as in text=sentence. Repeatable.",
+        help="Read the rows' key KEY as NAME, as in text=sentence. Repeatable; of several keys for one name the first "
+        "that a file has.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -220,11 +221,11 @@ def reading_of(fields: list[str] | None, format: str, drop: list[str] | None, sk
     return Reading(_fields(fields), tuple(drop or ()), skip_bad is not None, skip_bad, format)
 
 
-def _fields(given: list[str] | None) -> dict[str, str]:
+def _fields(given: list[str] | None) -> dict[str, str | tuple[str, ...]]:
     """`["text=sentence"]` -> {"text": "sentence"}."""
-    from prune_cli.data import open as opening
+    from prune_cli.data.fields import parse_fields
 
     try:
-        return opening.parse_fields(given or ())
+        return parse_fields(given or ())
     except PruneError as error:
         raise typer.BadParameter(error.message.removeprefix("field: "), param_hint="--field") from error

@@ -99,7 +99,7 @@ def test_combine_adds_standard_scores_as_scipy_gives_them() -> None:
     np.testing.assert_allclose(made, stats.zscore(scores, axis=0) @ [1, 2], rtol=1e-10)
 
 
-@pytest.mark.parametrize("weights", ["1", "1,2,3", "1,x", "1,nan", ","])
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "1,x", "1,nan", ",", "0,0"])
 def test_combine_refuses_weights_that_are_not_one_for_each_score(weights: str) -> None:
     """The message has what was given and how many are allowed."""
     with pytest.raises(PruneError, match=f"^weights: {weights}; allowed: 2 numbers with commas, "):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from prune_cli.artifacts.files import replace_file
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
+from prune_cli.data.fields import Fields, pairs_of, settled
 from prune_cli.data.fingerprints import IDS
 from prune_cli.data.rows import Check, Rows, read_rows, reopen_rows
 from prune_cli.data.sources import HUB, STDIN, data_name, files_of, reads
@@ -27,29 +28,16 @@ ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
 class Reading:
     """How rows of data files are read; those of artifacts are as they were read then.
 
-    fields: name -> key, the key read under that name. drop: keys that rows lose. skip_bad: rows that break a rule are
-    left out, and told in the file `bad_rows`, if there is one. format: the name of the rows' format (formats/), or
-    `auto`, as they look; None for rows of a task without formats.
+    fields: name -> the key read under that name, or keys, of which the first that the data have is read. drop: keys
+    that rows lose. skip_bad: rows that break a rule are left out, and told in the file `bad_rows`, if there is one.
+    format: the name of the rows' format (formats/), or `auto`, as they look; None for rows of a task without formats.
     """
 
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Fields = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     skip_bad: bool = False
     bad_rows: Path | None = None
     format: str | None = formats.AUTO
-
-
-def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
-    """`["text=sentence"]` -> {"text": "sentence"}, the key `sentence` read as `text`. Raises PruneError."""
-    fields: dict[str, str] = {}
-    for pair in pairs:
-        new, equals, old = (part.strip() for part in pair.partition("="))
-        if not (new and equals and old):
-            raise PruneError(f"field: {pair}; allowed: NAME=KEY, as in text=sentence")
-        if new in fields or old in fields.values():
-            raise PruneError(f"field: {pair}; allowed: each name and each key once")
-        fields[new] = old
-    return fields
 
 
 def check_of_use(names: Iterable[str], reading: Reading) -> None:
@@ -63,7 +51,7 @@ def check_of_use(names: Iterable[str], reading: Reading) -> None:
     if not all(is_artifact(Path(name)) for name in names):
         return
     given = {
-        "field": ", ".join(f"{name}={key}" for name, key in reading.fields.items()),
+        "field": ", ".join(f"{name}={key}" for name, key in pairs_of(reading.fields)),
         "drop": ", ".join(reading.drop),
         "format": reading.format if reading.format not in (None, formats.AUTO) else "",
     }
@@ -88,18 +76,20 @@ def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
         return rows
     if reading.bad_rows and reads(data, reading.bad_rows):
         raise PruneError(f"skip_bad: {reading.bad_rows}; it would be read as data, by {data}; allowed: another file")
-    fields = tuple(sorted(reading.fields.items()))
+    fields = settled(data, reading.fields)
     stamps = tuple((str(file), *_stamp(file)) for file in files_of(data))
     if not stamps:
         return read_rows(
             data,
-            reading.fields,
+            fields,
             check=check,
             drop=reading.drop,
             skip_bad=reading.skip_bad,
             format=reading.format,
         )
-    return _read_once(data, stamps, fields, check, reading.drop, reading.skip_bad, reading.format)
+    return _read_once(
+        data, stamps, tuple(sorted(fields.items())), check, reading.drop, reading.skip_bad, reading.format
+    )
 
 
 def read_as(rows: Rows) -> dict[str, Any]:

@@ -19,6 +19,7 @@ TYPES: dict[type, str] = {
 }
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # a whole number as Python writes it
 _LACKS = re.compile(r'no "([^"]+)"; the row has: ')
+_RENAMED = re.compile(r'no key "(.+?)" to read as "(.+?)"; ')
 _SYNONYMS = {  # keys of well-known data sets
     "text": ("sentence", "content", "review", "tweet", "sentence1", "premise", "document"),
     "text_pair": ("sentence2", "hypothesis"),
@@ -67,14 +68,24 @@ def field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
 
 def field_hint(problem: str, raw: Row) -> str | None:
     """For a row that lacks a key: how another of its keys is read under that name, the closest or the only other."""
+    if renamed := _RENAMED.match(problem):
+        wanted, name = renamed.groups()
+        key = near_key(name, [key for key in raw if key.isprintable()])
+        both = f"--field {_pair(name, wanted)} --field {_pair(name, key or '')}"
+        return f"where files call it differently, {both} reads in each the one that it has" if key else None
     name = lacking(problem)
     if name is None:
         return None
     known = {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
     others = [key for key in raw if key not in known and key.isprintable()]
     key = near_key(name, others) or (others[0] if len(others) == 1 else "KEY")
-    pair = f"{name}={key}" if re.fullmatch(r"[\w.-]+", key) else f"'{name}={key}'"
-    return f"--field {pair} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
+    return (
+        f"--field {_pair(name, key)} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
+    )
+
+
+def _pair(name: str, key: str) -> str:
+    return f"{name}={key}" if re.fullmatch(r"[\w.-]+", key) else f"'{name}={key}'"
 
 
 def lacking(problem: str) -> str | None:

@@ -19,5 +19,5 @@ def parse_weights(text: str, count: int) -> NDArray[np.float64]:
     except ValueError:
         weights = []
     if len(weights) != count or not all(map(math.isfinite, weights)) or not any(weights):
-        raise PruneError(f"weights: {text}; allowed: {count} numbers with commas, in the order of the scores, not all 0")
+        raise PruneError(f"weights: {text}; allowed: {count} numbers with commas, one a score, not all 0")
     return np.array(weights)

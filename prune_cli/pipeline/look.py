@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from prune_cli import tasks
 from prune_cli.data import formats, problems
+from prune_cli.data.fields import first_rows, settled
 from prune_cli.data.groups import groups
 from prune_cli.data.open import Reading, open_rows
-from prune_cli.data.readers import Row, open_records
+from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.data.sources import STDIN, data_name, files_of
 from prune_cli.data.split import Parts, digests
@@ -27,7 +28,7 @@ from prune_cli.options import MOST
 from prune_cli.tasks.tokens import Encoded
 
 LISTED = 10  # keys that are told
-PEEKED = 100  # rows by which the task and the names of their keys are guessed
+PEEKED = 100  # texts by which it is guessed whether the language is another
 ORDER = ("choice", "classification", "generation")  # of equal claims the first
 SMALL = 500  # training rows: of fewer, larger shares are split off
 FEW = 0.2  # labels are this many of the rows at most where a key was guessed to be the label
@@ -106,7 +107,7 @@ def look(
     guessed: list[str] = []
     files = _roles(data, validation, tests, guessed)
     task_name, fields = _guess(files[TRAIN], reading, guessed)
-    reading = replace(reading, fields=fields)
+    reading = replace(reading, fields=reading.fields or fields)
     task, template = tasks.load(task_name), tasks.chat_template(task_name, chat_template)
     own = tasks.reading_of(task_name, reading)
     train = open_rows(files[TRAIN], own, task.check)
@@ -187,8 +188,8 @@ def _check_parts(task: tasks.Task, files: Mapping[str, str], train: Rows) -> Non
 
 def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[str, str]]:
     """The task that rows are of, and the names under which their keys are read: as given, or as they look."""
-    rows = _peek(data)
-    fields = dict(reading.fields)
+    rows = first_rows(data)
+    fields = settled(data, reading.fields)
     if reading.format not in (None, formats.AUTO):
         return "generation", fields
     found = _task_of([_renamed(row, fields) for row in rows])
@@ -204,17 +205,6 @@ def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[s
     keys = ", ".join([*_renamed(rows[0], fields)][:LISTED]) if rows else ""
     guessed.append(f"task: {found or 'classification'}, by the keys of the rows: {keys}")
     return found or "classification", fields  # where none fits, opening the rows says what is wrong with them
-
-
-def _peek(data: str) -> list[Row]:
-    """The first rows of data, bad ones left out."""
-    parts = open_records(data, {})
-    try:
-        blocks = chain.from_iterable(block.rows for block in parts[0].blocks)
-        return [row for row in islice(blocks, PEEKED) if isinstance(row, dict)]
-    finally:
-        if parts[0].file:
-            parts[0].file.close()
 
 
 def _task_of(rows: Sequence[Row]) -> str | None:

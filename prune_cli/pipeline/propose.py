@@ -125,7 +125,7 @@ def _data(seen: Seen, folder: Path) -> Iterator[str]:
     if seen.reading.format not in (None, "auto"):
         yield _entry("format", seen.reading.format, "how the rows are written")
     if seen.reading.fields:
-        pairs = ", ".join(f"{_key(name)} = {quoted(key)}" for name, key in seen.reading.fields.items())
+        pairs = ", ".join(f"{_key(name)} = {quoted(keys)}" for name, keys in seen.reading.fields.items())
         yield f"fields = {{{pairs}}}"
     if seen.reading.drop:
         yield _entry("drop", list(seen.reading.drop))

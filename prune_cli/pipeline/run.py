@@ -49,8 +49,8 @@ def run(
 ) -> Report:
     """Run a pipeline file in the folder `out`; `tell` hears of each step when it ends.
 
-    device: in place of the file's. only: which steps, with what they rest on; all if none are named. at_once: how many steps
-    at a time, each in a process of its own; devices: one at a time on each. Returns the steps and, if all were made, a
+    device: in place of the file's. only: which steps, with what they rest on; all if none. at_once: how many steps at a
+    time, each in a process of its own; devices: one at a time on each. Returns the steps and, if all were made, a
     result for each method, keep, seed and test set; these are written to `results.jsonl` too.
     """
     slots = jobs.slots_of(at_once, devices, device)

@@ -11,6 +11,7 @@ from typing import Any
 from prune_cli import options, tasks
 from prune_cli.artifacts.manifest import digest_value
 from prune_cli.data.corrupt import Corruption
+from prune_cli.data.fields import pairs_of, parse_fields
 from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.sources import files_of
@@ -314,13 +315,17 @@ class Reader:
         """How the rows are read."""
         return Reading(self.fields(), self.drop(), "skip_bad" in self.table, format=self.text("format", AUTO))
 
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, str | tuple[str, ...]]:
         """Names under which keys of the rows are read."""
         table = self.table.get("fields", {})
-        if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-            self.wrong(f'fields: {shown(table)}; allowed: a table, such as {{text = "sentence"}}')
+        if not isinstance(table, dict) or not all(isinstance(keys, str | list) and keys for keys in table.values()):
+            self.wrong(f'fields: {shown(table)}; allowed: a table, such as {{text = ["sentence", "review"]}}')
             return {}
-        return dict(table)
+        try:
+            return parse_fields(f"{name}={key}" for name, key in pairs_of(table))
+        except PruneError as mistake:
+            self.wrong(mistake.message)
+            return {}
 
     def drop(self) -> tuple[str, ...]:
         """Keys that rows lose."""

@@ -60,7 +60,7 @@ class Amounts:
     def reading(self) -> Reading:
         """How rows are read that were written as they came."""
         rows = self.rows[self.plan.train]
-        return Reading(rows.fields, format=rows.format)
+        return Reading({**rows.fields, **self.plan.reading.fields}, format=rows.format)
 
     def count(self, name: str, positions: Positions | None) -> int:
         """Rows of data, or of what is made of some of the rows."""

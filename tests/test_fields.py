@@ -1,0 +1,100 @@
+"""Keys read under other names, where the files of a command call them differently."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data import fields
+from prune_cli.data.open import Reading, open_rows
+from prune_cli.errors import PruneError
+from tests.conftest import Prune
+
+TEXTS = ["the film is good", "the plot is bad", "a fine cast", "a dull story"]
+WORDS = ["--field", "text=sentence", "--field", "text=review", "--field", "text=text"]
+
+
+def written(path: Path, key: str, **more: str) -> str:
+    """A file of rows whose text stands under a key."""
+    path.write_text("".join(json.dumps({key: text, **more, "label": i % 2}) + "\n" for i, text in enumerate(TEXTS)))
+    return str(path)
+
+
+def test_of_several_keys_each_file_is_read_by_the_first_it_has(tmp_path: Path) -> None:
+    """The order of the keys decides, not that of the rows; a name among its own keys is no renaming."""
+    reading = Reading(fields.parse_fields(WORDS[1::2]), format=None)
+    for key, more, expected in (
+        ("sentence", {}, {"text": "sentence"}),
+        ("review", {}, {"text": "review"}),
+        ("review", {"sentence": "chosen"}, {"text": "sentence"}),
+        ("text", {}, {}),
+    ):
+        rows = open_rows(written(tmp_path / "rows.jsonl", key, **more), reading, None)
+        assert rows.fields == expected
+        assert [row["text"] for row in rows] == (["chosen"] * 4 if more else TEXTS)
+    late = tmp_path / "late.jsonl"
+    late.write_text('{"label": 0}\n{"label": 0, "review": "a"}\n')
+    with pytest.raises(PruneError, match=r'late.jsonl:1: no key "review" to read as "text"'):
+        open_rows(str(late), reading, None)
+    with pytest.raises(PruneError, match=r'other.jsonl:1: no key "sentence" to read as "text"'):
+        open_rows(written(tmp_path / "other.jsonl", "words"), reading, None)
+
+
+def test_keys_of_a_table_decide_how_its_labels_are_read(tmp_path: Path) -> None:
+    """Whole numbers are read as integers in the label column of each file, whatever it is called."""
+    reading = Reading({"label": ("y", "class")}, format=None)
+    for name in ("y", "class"):
+        table = tmp_path / f"{name}.csv"
+        table.write_text(f"text,{name}\na,1\nb,0\n")
+        assert [row["label"] for row in open_rows(str(table), reading, None)] == [1, 0]
+
+
+def test_rows_and_target_with_keys_of_their_own(tmp_path: Path, prune: Prune) -> None:
+    """Both files of one command; what is kept comes out as it came in, and is read again without being told how."""
+    rows = written(tmp_path / "rows.jsonl", "sentence")
+    target = written(tmp_path / "target.jsonl", "review")
+    command = ["select", rows, "-o", tmp_path / "kept", "--method", "round_robin", "--on", "text", "--keep", 2]
+    refused = prune(*command, "--target", target, *WORDS[:2])
+    assert refused.code == 1 and 'target.jsonl:1: no key "sentence" to read as "text"' in refused.errors[0]
+    assert f"where files call it differently, {' '.join(WORDS[:4])} reads in each the one that it has" in refused.err
+    done = prune(*command, "--target", target, *WORDS)
+    assert done.code == 0, done.err
+    artifact = open_artifact(tmp_path / "kept")
+    assert artifact.about["fields"] == {"text": "sentence"}
+    assert all("sentence" in json.loads(line) for line in artifact.file("select.jsonl").read_text().splitlines())
+    again = prune(*command, "--target", target, *WORDS)
+    assert again.code == 0 and "up to date" in again.err
+
+
+def test_several_keys_are_refused_on_standard_input(prune: Prune) -> None:
+    """It can be read but once, and what its first rows have would be known too late."""
+    told = prune("represent", "-", "-o", "rep", "--kind", "lexical", *WORDS, stdin=b'{"text": "a"}\n')
+    assert told.code == 1
+    assert told.errors == [
+        "field: text=sentence, text=review, text=text; allowed for rows on standard input: one key for each name"
+    ]
+
+
+@pytest.mark.parametrize("value", ["{text = 3}", "{text = []}", "3", '{text = ["a", "a"]}', '{text = [""]}'])
+def test_pipeline_files_with_wrong_fields(value: str, tmp_path: Path, prune: Prune) -> None:
+    """One line says what is allowed."""
+    (tmp_path / "p.toml").write_text(f'train = "rows.jsonl"\nfields = {value}\n')
+    told = prune("pipeline", tmp_path / "p.toml", "--dry-run")
+    assert told.code == 1 and any("field" in line and "allowed: " in line for line in told.errors)
+
+
+def test_init_writes_all_keys_that_were_given(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
+    """The file that it writes reads rows and test set, and the dry run opens both."""
+    rows, test = (tmp_path / name for name in ("rows.jsonl", "test.jsonl"))
+    rows.write_text("".join(json.dumps({"sentence": f"film number {i}", "label": i % 2}) + "\n" for i in range(60)))
+    test.write_text("".join(json.dumps({"review": f"plot number {i}", "label": i % 2}) + "\n" for i in range(60)))
+    file = tmp_path / "p.toml"
+    done = prune("init", rows, "-o", file, "--test", f"far={test}", "--model", tiny_model, *WORDS[:4])
+    assert done.code == 0, done.err
+    assert tomllib.loads(file.read_text())["fields"] == {"text": ["sentence", "review"]}
+    dry = prune("pipeline", file, "-o", tmp_path / "run", "--dry-run")
+    assert dry.code == 0, dry.err
