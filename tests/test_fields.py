@@ -98,3 +98,22 @@ def test_init_writes_all_keys_that_were_given(tmp_path: Path, prune: Prune, tiny
     assert tomllib.loads(file.read_text())["fields"] == {"text": ["sentence", "review"]}
     dry = prune("pipeline", file, "-o", tmp_path / "run", "--dry-run")
     assert dry.code == 0, dry.err
+
+
+def test_init_guesses_the_keys_of_all_files(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
+    """Rows, and two test sets that call text and label differently, one by the very names."""
+    for name, key, label in (("train", "sentence", "label"), ("test", "review", "sentiment"), ("ood", "text", "label")):
+        rows = ({key: f"film number {i} of {name}", label: i % 2} for i in range(60))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = tmp_path / "p.toml"
+    files = [tmp_path / "train.jsonl", tmp_path / "test.jsonl", "--test", f"ood={tmp_path / 'ood.jsonl'}"]
+    done = prune("init", *files, "-o", file, "--model", tiny_model)
+    assert done.code == 0, done.err
+    assert "fields: sentence or text or review is read as text, label or sentiment is read as label" in done.err
+    plan = tomllib.loads(file.read_text())
+    assert {key: set(value) for key, value in plan["fields"].items()} == {
+        "text": {"sentence", "text", "review"},
+        "label": {"label", "sentiment"},
+    }
+    dry = prune("pipeline", file, "-o", tmp_path / "run", "--dry-run")
+    assert dry.code == 0, dry.err

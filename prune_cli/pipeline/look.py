@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prune_cli import tasks
 from prune_cli.data import formats, problems
-from prune_cli.data.fields import first_rows, settled
+from prune_cli.data.fields import Fields, first_rows, settled
 from prune_cli.data.groups import groups
 from prune_cli.data.open import Reading, open_rows
 from prune_cli.data.readers import Row
@@ -107,7 +107,7 @@ def look(
     guessed: list[str] = []
     files = _roles(data, validation, tests, guessed)
     task_name, fields = _guess(files[TRAIN], reading, guessed)
-    reading = replace(reading, fields=reading.fields or fields)
+    reading = replace(reading, fields=reading.fields or _fields_of_all(files, task_name, fields, guessed))
     task, template = tasks.load(task_name), tasks.chat_template(task_name, chat_template)
     own = tasks.reading_of(task_name, reading)
     train = open_rows(files[TRAIN], own, task.check)
@@ -198,13 +198,31 @@ def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[s
             fields = _fields_for(task, rows)
             if fields and _task_of([_renamed(row, fields) for row in rows]) == task:
                 found = task
-                guessed.append(f"fields: {', '.join(f'{key} is read as {name}' for name, key in fields.items())}")
                 break
         else:
             fields = {}
     keys = ", ".join([*_renamed(rows[0], fields)][:LISTED]) if rows else ""
     guessed.append(f"task: {found or 'classification'}, by the keys of the rows: {keys}")
     return found or "classification", fields  # where none fits, opening the rows says what is wrong with them
+
+
+def _fields_of_all(files: Mapping[str, str], task: str, fields: Mapping[str, str], guessed: list[str]) -> Fields:
+    """The names under which keys are read, as they look in the training rows, with the keys of files that differ."""
+    keys = {name: [key] for name, key in fields.items()}
+    for role, file in files.items():
+        rows = first_rows(file) if role != TRAIN else []
+        if not rows or (
+            {*fields.values()} <= rows[0].keys() and tasks.load(task).check(_renamed(rows[0], fields)) is None
+        ):
+            continue
+        own = {name: name for name in fields if name in rows[0]} | _fields_for(task, rows)
+        if tasks.load(task).check(_renamed(rows[0], own)) is None:
+            for name, key in own.items():
+                keys[name] = list(dict.fromkeys([*keys.get(name, [name]), key]))
+    if keys:
+        told = (f"{' or '.join(several)} is read as {name}" for name, several in keys.items())
+        guessed.append(f"fields: {', '.join(told)}")
+    return {name: tuple(several) if len(several) > 1 else several[0] for name, several in keys.items()}
 
 
 def _task_of(rows: Sequence[Row]) -> str | None:
