@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from prune_cli.data.readers import Row, open_records
 from prune_cli.data.sources import STDIN
 from prune_cli.errors import PruneError
 
-Fields = Mapping[str, str | tuple[str, ...]]  # name -> the key read under it, or keys: the first that the data have
+Fields = Mapping[str, str | Sequence[str]]  # name -> the key read under it, or keys: the first that the data have
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str | tuple[str, ...]]:
