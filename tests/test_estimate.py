@@ -163,7 +163,10 @@ def test_what_is_said_and_what_then_happens(file: Path, prune: Prune, monkeypatc
 
 @pytest.mark.slow
 def test_parts_corruption_and_what_cannot_be_measured(file: Path, prune: Prune) -> None:
-    """Rows that are split off and changed are counted as such; a method that fails on a few rows is named."""
+    """Rows that are split off and changed are counted as such; a method that fails on a few rows is named.
+
+    The test set calls its text differently.
+    """
     mine = file.parent / "mine.py"
     mine.write_text(
         '"""Mine."""\nimport numpy as np\n\n\ndef many(features):\n    """Needs 90 rows."""\n'
@@ -173,7 +176,10 @@ def test_parts_corruption_and_what_cannot_be_measured(file: Path, prune: Prune) 
     text = file.read_text().replace('validation = "validation.jsonl"', "validation = 0.125")
     entry = '{name = "mine", representation = "hidden", score = "./mine.py:many", select = "top"}'
     text = text.replace('"less"]', f'"less", {entry}]').replace("[tests]", "[corrupt]\nduplicate = 0.25\n[tests]")
-    text = text.replace("keep = [0.5]", "keep = [0.5]\ndecontaminate = true")
+    more = 'decontaminate = true\nfields = {text = ["text", "review"]}'
+    text = text.replace("keep = [0.5]", f"keep = [0.5]\n{more}")
+    test = file.parent / "test.jsonl"
+    test.write_text(test.read_text().replace('"text"', '"review"'))
     file.write_text(text)
     done = prune("estimate", file, "-o", file.parent / "runs", "--seconds", 0, "--json")
     assert done.code == 0, done.err

@@ -40,8 +40,9 @@ def test_of_several_keys_each_file_is_read_by_the_first_it_has(tmp_path: Path) -
     late.write_text('{"label": 0}\n{"label": 0, "review": "a"}\n')
     with pytest.raises(PruneError, match=r'late.jsonl:1: no key "review" to read as "text"'):
         open_rows(str(late), reading, None)
-    with pytest.raises(PruneError, match=r'other.jsonl:1: no key "sentence" to read as "text"'):
+    with pytest.raises(PruneError, match=r'other.jsonl:1: no key "sentence" to read as "text"') as told:
         open_rows(written(tmp_path / "other.jsonl", "words"), reading, None)
+    assert told.value.hint is None  # none of its keys looks like a text's
 
 
 def test_keys_of_a_table_decide_how_its_labels_are_read(tmp_path: Path) -> None:

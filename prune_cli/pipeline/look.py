@@ -216,9 +216,8 @@ def _fields_of_all(files: Mapping[str, str], task: str, fields: Mapping[str, str
         ):
             continue
         own = {name: name for name in fields if name in rows[0]} | _fields_for(task, rows)
-        if tasks.load(task).check(_renamed(rows[0], own)) is None:
-            for name, key in own.items():
-                keys[name] = list(dict.fromkeys([*keys.get(name, [name]), key]))
+        for name, key in own.items():
+            keys[name] = list(dict.fromkeys([*keys.get(name, [name]), key]))
     if keys:
         told = (f"{' or '.join(several)} is read as {name}" for name, several in keys.items())
         guessed.append(f"fields: {', '.join(told)}")
