@@ -230,6 +230,6 @@ class _Rehearsal:
             passes = math.ceil(opts.passes(step.rows)) if opts.keep_checkpoints == "epoch" else 1
             opts = replace(opts, epochs=float(passes), steps=0, **NO_LOG)
         given = self.place(step.given)
-        data = {*self.moved.values()} & {*strings(given)}
+        data = step.reading != Reading() or {*self.moved.values()} & {*strings(given)}
         reading = amounts.reading if data else Reading()
         return replace(step, given=given, opts=opts, out=self.place(step.out), reading=reading, replaces=())
