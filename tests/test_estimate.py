@@ -193,3 +193,14 @@ def test_parts_corruption_and_what_cannot_be_measured(file: Path, prune: Prune) 
     unmeasured = [note for note in done.json()["notes"] if note.startswith("not measured: ")]
     assert unmeasured[0].startswith("not measured: score mine: ")
     assert "prune-estimate-" not in "".join(unmeasured)
+
+
+@pytest.mark.slow
+def test_rows_whose_keys_have_other_names(file: Path, prune: Prune) -> None:
+    """Every stage is measured, and trainings on all rows too."""
+    for path in file.parent.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"text"', '"review"'))
+    file.write_text('fields = {text = "review"}\n' + file.read_text())
+    done = prune("estimate", file, "-o", file.parent / "runs", "--seconds", 0, "--json")
+    assert done.code == 0, done.err
+    assert not any(note.startswith("not measured: ") for note in done.json()["notes"])

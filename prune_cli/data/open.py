@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -103,6 +103,12 @@ def read_as(rows: Rows) -> dict[str, Any]:
     }
 
 
+def reading_of(about: Mapping[str, Any]) -> Reading:
+    """How rows were read, as `read_as` wrote it."""
+    written = formats.AUTO if about.get("detected") else about.get("format")
+    return Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
+
+
 def source_of(place: str) -> str:
     """The name of the data that rows are from; artifacts lead back to what they were made of."""
     path = Path(place)
@@ -142,8 +148,7 @@ def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     did = "scored" if artifact.stage == "score" else "chose from"
     origin = artifact.origin("rows")
     about = artifact.about
-    written = formats.AUTO if about.get("detected") else _format(artifact)
-    reading = Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
+    reading = reading_of(about)
     place = str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"])  # a pattern, the hub
     if not origin.exists() and not files_of(place):
         where = "came from stdin" if origin.name == "-" else f"are no longer at {origin}"

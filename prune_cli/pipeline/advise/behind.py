@@ -10,6 +10,9 @@ from typing import Any
 
 from prune_cli import options
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
+from prune_cli.data.fields import pairs_of
+from prune_cli.data.formats import AUTO
+from prune_cli.data.open import Reading, reading_of
 from prune_cli.represent import kinds
 
 RECORDS = {
@@ -56,22 +59,31 @@ def seconds(paths: Iterable[Path]) -> float:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where commands read and write: their folder, other data in place of some, and the kinds that are needed."""
+    """Where commands read and write: their folder, other data in place of some, and the kinds that are needed.
+
+    reading: how data files are read; None: as the artifacts say that theirs were.
+    """
 
     out: str
     data: Mapping[Path, str]
     wanted: tuple[str, ...]
+    reading: Reading | None
 
 
 def commands(
-    selected: Path, keep: str, out: str, wanted: Iterable[str] = (), data: Mapping[Path, str] = {}
+    selected: Path,
+    keep: str,
+    out: str,
+    wanted: Iterable[str] = (),
+    data: Mapping[Path, str] = {},
+    reading: Reading | None = None,
 ) -> list[str]:
     """The commands that make a selection again in the folder `out`, keeping `keep`.
 
     wanted: the kinds of representation that its method reads; if none are named, all that were made. data: rows to be
-    read in place of those at a path, as of the sub-pool that a selection was tried on.
+    read in place of those at a path, as of the sub-pool that a selection was tried on; reading: how.
     """
-    places = _Places(out, {path.resolve(): name for path, name in data.items()}, tuple(wanted))
+    places = _Places(out, {path.resolve(): name for path, name in data.items()}, tuple(wanted), reading)
     chain = [artifact for artifact in behind(selected) if artifact.path.resolve() not in places.data]
     names = _names(chain, out)
     about = open_artifact(selected, "select").about
@@ -116,8 +128,11 @@ def _command(
         words += ["--target-data" if stage == "represent" else "--target", roles["target"]]
     words += _flags(stage, opts)
     words += [word for name, value in opts.get("set", {}).items() for word in ("--set", f"{name}={_plain(value)}")]
-    if any(place not in names.values() for place in words[1 : words.index("-o")]):
-        words += _reading(about, places.out)
+    given = [*words[1 : words.index("-o")], *(place for role, place in roles.items() if role.startswith("target"))]
+    if not all(place in names.values() or is_artifact(Path(place)) for place in given):
+        words += _read(
+            places.reading or reading_of(artifact.about if "fields" in artifact.about else about), places.out
+        )
     return shlex.join(["prune", *words])
 
 
@@ -149,12 +164,12 @@ def _flags(stage: str, opts: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _reading(about: Mapping[str, Any], out: str) -> list[str]:
-    """How data files are read."""
-    words = [word for name, key in about["fields"].items() for word in ("--field", f"{name}={key}")]
-    words += ["--format", about["format"]] if about.get("format") and not about.get("detected") else []
-    words += [word for key in about.get("drop", ()) for word in ("--drop", key)]
-    return words + (["--skip-bad", f"{out}/bad.jsonl"] if "bad_rows" in about else [])
+def _read(reading: Reading, out: str) -> list[str]:
+    """How data files are read, as options."""
+    words = [word for name, key in pairs_of(reading.fields) for word in ("--field", f"{name}={key}")]
+    words += ["--format", reading.format] if reading.format not in (None, AUTO) else []
+    words += [word for key in reading.drop for word in ("--drop", key)]
+    return words + (["--skip-bad", f"{out}/bad.jsonl"] if reading.skip_bad else [])
 
 
 def _plain(value: Any) -> str:

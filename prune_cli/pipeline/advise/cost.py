@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.advise.behind import commands, seconds
 from prune_cli.pipeline.advise.choice import FULL, NONE, Line
@@ -54,15 +55,17 @@ def cost(run: Path, line: Line) -> Cost | None:
     return Cost(choosing, float(np.median(_training(run, line.method, line.keep))), float(np.median(every)))
 
 
-def how_to_select(run: Path, line: Line, out: str, data: Mapping[Path, str]) -> list[str]:
-    """The commands that make the selection of a line anew. data: rows in place of those at a path."""
+def how_to_select(
+    run: Path, line: Line, out: str, data: Mapping[Path, str], reading: Reading | None = None
+) -> list[str]:
+    """The commands that make the selection of a line anew. data: rows in place of those at a path; reading: how."""
     if line.method in (FULL, NONE):
         return []
     try:
         wanted = named(line.method).method.kinds
     except PruneError:  # a method of the file's own: all that was represented may be read
         wanted = ()
-    return commands(selection(run, line), line.keep, out, wanted, data)
+    return commands(selection(run, line), line.keep, out, wanted, data, reading)
 
 
 def _training(run: Path, method: str, keep: str) -> list[float]:

@@ -323,7 +323,11 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     if ground.target:
         data[Path(ground.target)] = ground.original(ground.target)
     answer = put(
-        given, [ended.advice], folder / "run", str(out / "full"), Whole(ground.n / pool, not ground.steps, data)
+        given,
+        [ended.advice],
+        folder / "run",
+        str(out / "full"),
+        Whole(ground.n / pool, not ground.steps, data, ground.reading),
     )
     facts = {
         "rounds": ended.rounds,

@@ -160,8 +160,8 @@ class _Rehearsal:
                 self.measure(names.get(step.out, ""), step, self.small(step))
                 advance(1)
             for i, (name, step) in enumerate(to_train.items()):
-                models[name] = replace(
-                    self.small(step), given=(self.place(self.amounts.train),), out=self.folder / f"model-{i}", needs=()
+                models[name] = self.small(
+                    replace(step, given=(self.amounts.train,), out=self.work.out / f"model-{i}", needs=())
                 )
                 self.measure(name, step, models[name])
                 advance(1)
