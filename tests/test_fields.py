@@ -12,7 +12,7 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data import fields
 from prune_cli.data.open import Reading, open_rows
 from prune_cli.errors import PruneError
-from tests.conftest import Prune
+from tests.conftest import REPOSITORY, Prune
 
 TEXTS = ["the film is good", "the plot is bad", "a fine cast", "a dull story"]
 WORDS = ["--field", "text=sentence", "--field", "text=review", "--field", "text=text"]
@@ -40,9 +40,39 @@ def test_of_several_keys_each_file_is_read_by_the_first_it_has(tmp_path: Path) -
     late.write_text('{"label": 0}\n{"label": 0, "review": "a"}\n')
     with pytest.raises(PruneError, match=r'late.jsonl:1: no key "review" to read as "text"'):
         open_rows(str(late), reading, None)
+    assert open_rows(written(tmp_path / "other.jsonl", "words"), reading, None).fields == {}
+    one = Reading(fields.parse_fields(WORDS[1:2]), format=None)
     with pytest.raises(PruneError, match=r'other.jsonl:1: no key "sentence" to read as "text"') as told:
-        open_rows(written(tmp_path / "other.jsonl", "words"), reading, None)
+        open_rows(written(tmp_path / "other.jsonl", "words"), one, None)
     assert told.value.hint is None  # none of its keys looks like a text's
+
+
+def test_hints_name_all_keys_that_look_alike(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
+    """The label's and the response's too; rows of a format that have none of the keys are left as they are."""
+    rows = tmp_path / "rows.jsonl"
+    command = ["represent", rows, "-o", tmp_path / "rep", "--kind", "lexical"]
+    asked = {"question": "Add 2 and 3.", "answer": "5"}
+    alpaca = {"instruction": "Add.", "input": "2 and 3", "output": "5"}
+    for row, more, hint in (
+        (
+            {"review": "a film", "sentiment": 1},
+            [],
+            "hint: --field text=review --field label=sentiment reads these keys",
+        ),
+        (asked, ["--task", "generation"], "hint: --field prompt=question --field response=answer reads these keys"),
+        (
+            alpaca,
+            ["--task", "generation", "--field", "prompt=question"],
+            "--field prompt=question --field prompt=prompt",
+        ),
+        ({"sentence;category": "a film;good"}, [], "hint: cells that look separated by semicolons"),
+    ):
+        rows.write_text(json.dumps(row) + "\n")
+        done = prune(*command, *more)
+        assert done.code == 1 and hint in done.err, done.err
+    rows.write_text(json.dumps(alpaca) + "\n")
+    both = ["--task", "generation", "--field", "prompt=question", "--field", "prompt=prompt"]
+    assert prune(*command, *both).code == 0
 
 
 def test_keys_of_a_table_decide_how_its_labels_are_read(tmp_path: Path) -> None:
@@ -61,7 +91,10 @@ def test_rows_and_target_with_keys_of_their_own(tmp_path: Path, prune: Prune) ->
     command = ["select", rows, "-o", tmp_path / "kept", "--method", "round_robin", "--on", "text", "--keep", 2]
     refused = prune(*command, "--target", target, *WORDS[:2])
     assert refused.code == 1 and 'target.jsonl:1: no key "sentence" to read as "text"' in refused.errors[0]
-    assert f"where files call it differently, {' '.join(WORDS[:4])} reads in each the one that it has" in refused.err
+    assert (
+        f"{WORDS[2]} {WORDS[3]}, or {' '.join(WORDS[:4])} where files differ, which reads in each the one"
+        in refused.err
+    )
     done = prune(*command, "--target", target, *WORDS)
     assert done.code == 0, done.err
     artifact = open_artifact(tmp_path / "kept")
@@ -116,5 +149,23 @@ def test_init_guesses_the_keys_of_all_files(tmp_path: Path, prune: Prune, tiny_m
         "text": {"sentence", "text", "review"},
         "label": {"label", "sentiment"},
     }
+    dry = prune("pipeline", file, "-o", tmp_path / "run", "--dry-run")
+    assert dry.code == 0, dry.err
+
+
+def test_init_reads_files_of_several_formats(tmp_path: Path, prune: Prune) -> None:
+    """Alpaca to train on, messages and question with answer to test on; no format is then said for all."""
+    alpaca = [{"instruction": f"Add {i}.", "input": f"{i} and {i}", "output": str(2 * i)} for i in range(60)]
+    turns = [[{"role": "user", "content": f"Add {i}"}, {"role": "assistant", "content": "5"}] for i in range(20)]
+    asked = [{"question": f"Add {i} and {i}.", "answer": str(2 * i)} for i in range(20)]
+    for name, rows in (("train", alpaca), ("messages", [{"messages": turn} for turn in turns]), ("asked", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = tmp_path / "p.toml"
+    tests = [word for name in ("messages", "asked") for word in ("--test", f"{name}={tmp_path / name}.jsonl")]
+    done = prune("init", tmp_path / "train.jsonl", *tests, "-o", file, "--model", REPOSITORY / "sample_data" / "lm")
+    assert done.code == 0, done.err
+    table = tomllib.loads(file.read_text())
+    assert table["fields"] == {"prompt": ["prompt", "question"], "response": ["response", "answer"]}
+    assert "format" not in table
     dry = prune("pipeline", file, "-o", tmp_path / "run", "--dry-run")
     assert dry.code == 0, dry.err

@@ -200,7 +200,12 @@ def _encoded(raw: Row, *, of_types: bool) -> bytes:
 
 
 def _task_hint(problem: str, raw: Row) -> str | None:
-    """For a row that lacks a text to classify, and looks like one that a language model is trained on: its task."""
-    if problems.lacking(problem) != "text" or not any(formats.load(name).matches(raw) for name in formats.names()):
+    """For a row that looks like one that a language model is trained on, and is read in another way: how it is read."""
+    if not any(formats.load(name).matches(raw) for name in formats.names()):
         return None
-    return "--task generation reads these rows for a language model"
+    if problems.lacking(problem) == "text":
+        return "--task generation reads these rows for a language model"
+    if not (renamed := problems.misnamed(problem)):
+        return None
+    name, key = renamed
+    return f"--field {name}={key} --field {name}={name} leaves files without {key} as they are"

@@ -9,7 +9,9 @@ from prune_cli.data.readers import Row, open_records
 from prune_cli.data.sources import STDIN
 from prune_cli.errors import PruneError
 
-Fields = Mapping[str, str | Sequence[str]]  # name -> the key read under it, or keys: the first that the data have
+Fields = Mapping[
+    str, str | Sequence[str]
+]  # name -> the key read under it, or keys: the first that the data have, if any
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str | tuple[str, ...]]:
@@ -35,7 +37,7 @@ def pairs_of(fields: Fields) -> Iterator[tuple[str, str]]:
 
 
 def settled(data: str, fields: Fields) -> dict[str, str]:
-    """The key that is read under each name in `data`: of several the first that its first rows have.
+    """The key that is read under each name in `data`: of several the first that its first rows have, if any.
 
     Raises PruneError where there are several and the rows are on standard input, which can be read but once.
     """
@@ -49,7 +51,8 @@ def settled(data: str, fields: Fields) -> dict[str, str]:
             raise PruneError(f"field: {told}; allowed for rows on standard input: one key for each name")
         rows = first_rows(data)
     held = {key for row in rows for key in row}
-    found = {name: next((key for key in several if key in held), several[0]) for name, several in keys.items()}
+    found = {name: next((key for key in several if key in held), name) for name, several in keys.items() if several[1:]}
+    found |= {name: several[0] for name, several in keys.items() if not several[1:]}
     return {name: key for name, key in found.items() if name != key}
 
 

@@ -68,20 +68,34 @@ def field_problem(raw: Row, fields: Mapping[str, str]) -> str | None:
 
 def field_hint(problem: str, raw: Row) -> str | None:
     """For a row that lacks a key: how another of its keys is read under that name, the closest or the only other."""
-    if renamed := _RENAMED.match(problem):
-        wanted, name = renamed.groups()
+    renamed, name = misnamed(problem), lacking(problem)
+    if (renamed or name) and any(";" in key for key in raw):
+        return "cells that look separated by semicolons; a CSV has commas between them, a TSV tabs"
+    if renamed:
+        name, wanted = renamed
         key = near_key(name, [key for key in raw if key.isprintable()])
-        both = f"--field {_pair(name, wanted)} --field {_pair(name, key or '')}"
-        return f"where files call it differently, {both} reads in each the one that it has" if key else None
-    name = lacking(problem)
+        one = f"--field {_pair(name, key or '')}"
+        both = f"--field {_pair(name, wanted)} {one}"
+        return f"{one}, or {both} where files differ, which reads in each the one that it has" if key else None
     if name is None:
         return None
     known = {*re.findall(r'"([^"]+)"', problem.rpartition("; allowed: ")[2]), "id", "group"}
     others = [key for key in raw if key not in known and key.isprintable()]
     key = near_key(name, others) or (others[0] if len(others) == 1 else "KEY")
-    return (
-        f"--field {_pair(name, key)} reads that key as {name}; in a pipeline: fields = {{{name} = {json.dumps(key)}}}"
-    )
+    found = {name: key}
+    beside = {"text": "label", "prompt": "response"}.get(name)
+    if beside and beside not in raw and (near := near_key(beside, [other for other in others if other != key])):
+        found[beside] = near
+    pairs = " ".join(f"--field {_pair(*pair)}" for pair in found.items())
+    fields = ", ".join(f"{name} = {json.dumps(key)}" for name, key in found.items())
+    told = f"that key as {name}" if len(found) == 1 else "these keys so"
+    return f"{pairs} reads {told}; in a pipeline: fields = {{{fields}}}"
+
+
+def misnamed(problem: str) -> tuple[str, str] | None:
+    """The name, and the key to be read as it that a problem says a row lacks."""
+    found = _RENAMED.match(problem)
+    return (found[2], found[1]) if found else None
 
 
 def _pair(name: str, key: str) -> str:

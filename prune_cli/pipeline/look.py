@@ -110,10 +110,10 @@ def look(
     reading = replace(reading, fields=reading.fields or _fields_of_all(files, task_name, fields, guessed))
     task, template = tasks.load(task_name), tasks.chat_template(task_name, chat_template)
     own = tasks.reading_of(task_name, reading)
-    train = open_rows(files[TRAIN], own, task.check)
-    if train.format:
-        reading = own = replace(reading, format=train.format)
-    rows = {role: train if role == TRAIN else open_rows(file, own, task.check) for role, file in files.items()}
+    rows = {role: open_rows(file, own, task.check) for role, file in files.items()}
+    train = rows[TRAIN]
+    if len({some.format for some in rows.values()}) == 1:
+        reading = replace(reading, format=train.format or reading.format)
     labels = task.label_list(train)
     for role, some in rows.items():
         tasks.check_gold(some, task.label_indices(some, labels), "finetune" if role == TRAIN else "eval")
