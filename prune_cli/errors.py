@@ -1,8 +1,15 @@
-"""The one exception that users see: an expected failure, told in one line."""
+"""The one exception that users see: an expected failure, told in one line; and a hint that many share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """A hint at what may have been meant by a name that is not known."""
+    close = get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 class PruneError(Exception):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import Meta
 
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 
 T = TypeVar("T")
 
@@ -128,7 +128,9 @@ def checked(
     problems = []
     for name, given in values.items():
         if name not in known:
-            problems.append(f"{name}: unknown option; allowed: {', '.join([*known, *also]) or 'none'}")
+            meant = near(name, known)
+            told = f"unknown option; {meant} allowed" if meant else "unknown option; allowed"
+            problems.append(f"{name}: {told}: {', '.join([*known, *also]) or 'none'}")
             continue
         try:
             found[name] = known[name].value(given, as_text=as_text)

@@ -340,5 +340,6 @@ def _without_say(record: Any, task: str | None) -> dict[str, str]:
         if other and getattr(record, other) not in values:
             silent[name] = f"{other} {getattr(record, other)}, only with {', '.join(map(str, values))}"
         elif task and known.help.by_task and name not in named:
-            silent[name] = f"the task {task}"
+            others = " or ".join(other for other in tasks.names() if name in tasks.load(other).OPTIONS)
+            silent[name] = f"the task {task}, only with --task {others}"
     return silent

@@ -100,7 +100,7 @@ def test_all_mistakes_are_told(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(PruneError) as caught:
         prune_cli.represent("train.jsonl", tmp_path / "out", model="m", pooling="max", layers=2)
     assert [caught.value.message, *caught.value.also][0].startswith("pooling: max; allowed: ")
-    assert caught.value.also[0].startswith("layers: unknown option; allowed: ")
+    assert caught.value.also[0].startswith("layers: unknown option; did you mean layer? allowed: ")
     with pytest.raises(PruneError, match=r"^keep: 2.5; allowed: "):
         prune_cli.select(
             str(write_rows(tmp_path / "rows.jsonl", sentences(3))), tmp_path / "out", method="random", keep=2.5

@@ -150,14 +150,14 @@ def test_labels_that_do_not_fit(here: Path, prune: Prune, tiny_model: Path, made
     write_rows(here / "unseen.jsonl", [*sentences(3), {"text": "so so", "label": "neutral"}])
     check(
         prune("eval", made / "warmup", "unseen.jsonl", "-o", "out"),
-        "unseen.jsonl:4: label 'neutral' is not one of the model's; allowed: 'negative', 'positive'",
+        "unseen.jsonl:4: label 'neutral' is not among those trained on; allowed: 'negative', 'positive'",
     )
     check(
         prune("represent", "unseen.jsonl", "-o", "out", "--model", made / "warmup"),
-        "unseen.jsonl:4: label 'neutral' is not one of the model's",
+        "unseen.jsonl:4: label 'neutral' is not among those trained on",
     )
     write_rows(here / "number.jsonl", [{"text": "so so", "label": 0}])
-    check(prune("eval", made / "warmup", "number.jsonl", "-o", "out"), "number.jsonl:1: label 0 is not one of")
+    check(prune("eval", made / "warmup", "number.jsonl", "-o", "out"), "number.jsonl:1: label 0 is not among")
     assert left() == ["number.jsonl", "one.jsonl", "unseen.jsonl"]
 
 
@@ -304,7 +304,10 @@ def test_a_text_longer_than_the_model_reads(here: Path, prune: Prune, made: Path
         (["--lora-rank", "8"], ("lora_rank: 8; it has no say with tune full, only with lora; leave it out",)),
         (["--log-steps", "5"], ("log_steps: 5; it has no say with log none, only with tensorboard, wandb, mlflow",)),
         (["--keep-moments"], ("keep_moments: true; it has no say with keep_checkpoints none, only with epoch",)),
-        (["--loss-on", "last"], ("loss_on: last; it has no say with the task classification; leave it out",)),
+        (
+            ["--loss-on", "last"],
+            ("loss_on: last; it has no say with the task classification, only with --task generation; leave it out",),
+        ),
     ],
 )
 def test_bad_values_of_finetune(
@@ -335,7 +338,10 @@ def test_bad_methods_and_their_options(here: Path, prune: Prune, made: Path, dat
     for arguments, *parts in (
         (["score", *train, "--method", "lss"], "score method: lss; allowed: ", "less"),
         (["select", *kept, "best"], "select method: best; allowed: ", "top"),
-        (["select", *kept, "kmeans", "--on", "hidden", "--set", "kk=3"], "kmeans: kk: unknown option; allowed: k"),
+        (
+            ["select", *kept, "kmeans", "--on", "hidden", "--set", "kk=3"],
+            "kmeans: kk: unknown option; did you mean k? allowed: k",
+        ),
         (
             ["select", *kept, "kmeans", "--on", "hidden", "--set", "k=three"],
             "k: three; allowed: a whole number",

@@ -576,7 +576,7 @@ def test_options_without_a_say(folder: Path, prune: Prune) -> None:
     told = prune(*changed(folder, ("steps = 2", tables)), "--dry-run")
     assert [line.split(": ", 1)[1] for line in told.errors] == [
         "finetune.lora_rank: 4; it has no say with tune full, only with lora; leave it out",
-        "eval.max_new_tokens: 9; it has no say with the task classification; leave it out",
+        "eval.max_new_tokens: 9; it has no say with the task classification, only with --task generation; leave it out",
     ]
 
 

@@ -93,7 +93,7 @@ def test_labels_are_compared_by_their_text(
     for other in ("01", "1.0", " 1", "3a"):
         some = [{"text": "a", "label": label} for label in ("1", other)]
         bad: Rows = read_rows(write_rows(tmp_path / "b.jsonl", some), check=None)
-        with pytest.raises(PruneError, match=f"b.jsonl:2: label '{other}' is not one of the model's"):
+        with pytest.raises(PruneError, match=f"b.jsonl:2: label '{other}' is not among those trained on"):
             classification.label_indices(bad, labels)
 
 

@@ -356,7 +356,7 @@ def test_labels_are_positions_and_unknown_ones_are_named(case: Any, tmp_path: Pa
     assert indices.dtype == np.int64 and indices.shape == (N,)
     if labels:
         assert [labels[j] for j in indices] == [row["label"] for row in rows]
-        with pytest.raises(PruneError, match=r"rows\.jsonl:1: label .* is not one of the model's; allowed: "):
+        with pytest.raises(PruneError, match=r"rows\.jsonl:1: label .* is not among those trained on; allowed: "):
             task.label_indices(rows, [label for label in labels if label != rows[0]["label"]])
 
 

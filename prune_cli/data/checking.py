@@ -21,6 +21,7 @@ from prune_cli.data.problems import INTEGER
 from prune_cli.errors import PruneError
 
 LISTED = 20  # bad rows that are told one by one
+SKIP_BAD = '--skip-bad FILE leaves bad rows out, and writes them into FILE; in a pipeline: skip_bad = "FILE"'
 
 Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
 
@@ -146,7 +147,18 @@ class Checker:
         if last is not None:
             messages.append(last.message)
             hints.append(last.hint)
-        return PruneError(messages[0], hint=next(filter(None, hints), None), also=messages[1:]) if messages else None
+        if not messages:
+            return None
+        way_out = SKIP_BAD if last is None and self.left_out is None else None
+        return PruneError(messages[0], hint=next(filter(None, hints), way_out), also=messages[1:])
+
+    def no_rows(self, prefix: str, data: str) -> PruneError:
+        """The error of data without rows, or with bad ones alone; then with what is wrong with the first."""
+        bad = self.error(data)
+        if bad is None:
+            return PruneError(f"{prefix}1: no rows; allowed: at least one row")
+        told = f"{prefix}1: no rows, but for {self.n_bad:,} bad ones; allowed: at least one row"
+        return PruneError(told, hint=bad.hint, also=[bad.message])
 
     def _undecided(self, row: Row) -> str | None:
         """The problem of a row, by how it looks, until a good one decides the format; then as of that format."""

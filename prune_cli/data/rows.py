@@ -231,8 +231,7 @@ def read_rows(
         if not skip_bad and (failure := checker.error(data)):
             raise failure
         if not full_ids:
-            found = f", but for {checker.n_bad:,} bad ones" if checker.n_bad else ""
-            raise PruneError(f"{parts[0].prefix}1: no rows{found}; allowed: at least one row")
+            raise checker.no_rows(parts[0].prefix, data)
         offsets = np.concatenate([*gathered.starts, [os.fstat(store.fileno()).st_size]])
         stack.pop_all()  # the store stays open: Rows closes it
     if file and not in_place:

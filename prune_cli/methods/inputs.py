@@ -7,7 +7,6 @@ and fingerprints. Nothing is read before it is needed: digests come from manifes
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,7 +22,7 @@ from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import groups
 from prune_cli.data.open import HOLDING, WHY, Reading, open_rows, rows_behind
 from prune_cli.data.rows import Rows
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 from prune_cli.represent import kinds
 from prune_cli.tasks import Task
 
@@ -87,7 +86,7 @@ class Inputs:
         holders = [artifact for artifact in self.represented if kind in artifact.about["kinds"]]
         if not holders:
             who = "the target set lacks" if self.role else "the inputs lack"
-            raise PruneError(f"{who} {kind}; a represent artifact with --kind {kind} is needed")
+            raise PruneError(f"{who} {kind}; a represent artifact with --kind {kind} is needed", hint=_hint(kind))
         if len(holders) > 1:
             paths = " and ".join(str(artifact.path) for artifact in holders)
             raise PruneError(f"{paths}: each holds {kind}; allowed: one that does")
@@ -190,8 +189,7 @@ def _hint(on: str) -> str | None:
     """How a representation that is not there is made, or what may have been meant by its name."""
     if on in kinds.names():
         return f"prune represent DATA -o OUT --model MODEL --kind {on}"
-    close = difflib.get_close_matches(on, kinds.names(), n=1)
-    return f"did you mean {close[0]}?" if close else None
+    return near(on, kinds.names())
 
 
 def _task(artifacts: Sequence[Artifact], wanted: str) -> str:

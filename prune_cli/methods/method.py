@@ -17,7 +17,6 @@ A user's own method is `FILE.py:FUNCTION`, or an entry point of an installed pac
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 import pkgutil
@@ -35,7 +34,7 @@ import numpy as np
 
 from prune_cli import options
 from prune_cli.artifacts.code import digest_of_file, digest_of_module
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 from prune_cli.options import Option
 from prune_cli.represent import kinds
 from prune_cli.runtime import plugins
@@ -235,7 +234,4 @@ def parse_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> PruneError:
     """The error for a name that is not known, with the nearest one as a hint."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return PruneError(
-        f"{what}: {name}; allowed: {', '.join(known)}", hint=f"did you mean {close[0]}?" if close else None
-    )
+    return PruneError(f"{what}: {name}; allowed: {', '.join(known)}", hint=near(name, known))

@@ -16,7 +16,7 @@ from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.sources import files_of
 from prune_cli.data.split import REST, Parts
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 from prune_cli.methods.published import PublishedMethod
 from prune_cli.options import Option, shown
 from prune_cli.pipeline.entries import Entry, read_entry
@@ -188,7 +188,8 @@ class Reader:
         """The plan, each table checked by itself; usable only where there are no mistakes."""
         for name in self.table:
             if name not in KEYS:
-                self.wrong(f"{name}: unknown key; allowed: {', '.join(KEYS)}")
+                meant = near(name, KEYS)
+                self.wrong(f"{name}: unknown key; {f'{meant} ' if meant else ''}allowed: {', '.join(KEYS)}")
         task = self.text("task", "classification")
         model = self.model("model")
         proxy = self.model("proxy") if "proxy" in self.table else model

@@ -11,7 +11,7 @@ from typing import Any
 from prune_cli.artifacts.drafts import REMOVED
 from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.data.open import Reading
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 from prune_cli.pipeline.evidence import Trial
 from prune_cli.pipeline.results import Made
 from prune_cli.report.corruption import CORRUPT
@@ -94,7 +94,8 @@ class Work:
         if not found or not wanted:
             raise PruneError(
                 f"only: {wanted}; allowed: shared, what a step is called, or a path in {self.out} that one makes",
-                hint="--dry-run lists the steps; with --json their paths too",
+                hint=near(wanted, [step.label for step in self.steps])
+                or "--dry-run lists the steps; with --json their paths too",
             )
         return found
 

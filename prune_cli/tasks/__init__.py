@@ -239,20 +239,27 @@ def classes(task: Task, rows: Rows) -> np.ndarray:
 
 
 def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
-    """Raise PruneError with file:line where `who` needs a gold answer and a row has none.
+    """Raise PruneError with file:line of all rows without a gold answer, the first ones one by one, which `who` needs.
 
     indices [n]: as `label_indices` gives them.
     """
     from prune_cli.data import problems
+    from prune_cli.data.checking import LISTED
 
-    first = int(indices.argmin())
-    if indices[first] >= 0:
+    lacking = (indices < 0).nonzero()[0].tolist()
+    if not lacking:
         return
-    row = {key: value for key, value in rows[first].items() if key != "id"}
-    problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
-    problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
-    hint = problems.field_hint(problem, row) or "give the row a label, or take it out: --skip-bad leaves it in"
-    raise PruneError(f"{rows.where(first)}: {problem}", hint=hint)
+    told, hint = [], "give them a label, or take them out; --skip-bad does not, as such rows can be represented"
+    none = len(lacking) == len(rows)
+    for i in lacking[: 1 if none else LISTED]:
+        row = {key: value for key, value in rows[i].items() if key != "id"}
+        problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
+        problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
+        told.append(f"{rows.where(i)}: {problem}")
+        hint = problems.field_hint(problem, row) or hint
+    if len(lacking) > LISTED and not none:
+        told.append(f"{rows.name}: and {len(lacking) - LISTED:,} more rows without a label")
+    raise PruneError(told[0], hint=hint, also=told[1:])
 
 
 def _format(rows: Rows) -> dict[str, str]:

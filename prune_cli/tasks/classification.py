@@ -85,7 +85,7 @@ def label_indices(rows: Rows, labels: Sequence[int | str]) -> np.ndarray:
         position = _NO_LABEL if label is None else index.get(str(label))
         if position is None:
             shown = ", ".join(repr(known) for known in labels[:20]) + (", ..." if len(labels) > 20 else "")
-            raise PruneError(f"{rows.where(i)}: label {label!r} is not one of the model's; allowed: {shown}")
+            raise PruneError(f"{rows.where(i)}: label {label!r} is not among those trained on; allowed: {shown}")
         indices[i] = position
     return indices
 

@@ -28,7 +28,8 @@ def measured_in(run: Path, metric: str | None) -> list[Measured]:
     report = results.read(run)
     trials = list(dict.fromkeys(map(results.trial, report.results)))
     if not any(method == BASELINE for method, *_ in trials):
-        raise PruneError(f"{run}: no trial of random has ended; methods are held against it; put it among the methods")
+        hint = "run the pipeline to its end" if (run / results.UNDER_WAY).is_file() else "put it among the methods"
+        raise PruneError(f"{run}: no trial of random has ended; methods are held against it", hint=hint)
     judged = {trial: results.of_trial(run, *trial)[1] for trial in trials}
     task = open_artifact(next(iter(judged.values())), "eval").options["task"]
     values = {trial: row_values(path, task) for trial, path in judged.items()}

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 from prune_cli.options import Option, Represent, checked, declared, raise_all, shown
 from prune_cli.options import build as build_record
 from prune_cli.represent.observe import Observer, Setup, Tensor, scale_of
@@ -85,7 +85,7 @@ def names() -> list[str]:
 def load(name: str) -> Kind:
     """The kind `name`. Raises PruneError for an unknown one, and for a file that does not declare a kind in full."""
     if name not in names():
-        raise PruneError(f"kind: {name}; allowed: {', '.join(names())}")
+        raise PruneError(f"kind: {name}; allowed: {', '.join(names())}", hint=near(name, names()))
     return _declared_by(_module(name))
 
 
@@ -118,7 +118,8 @@ def parse(text: str) -> list[str]:
     given = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in given:
         if name not in names():
-            raise PruneError(f"kind: {name}; allowed: {', '.join(names())}, or several with commas")
+            told = f"kind: {name}; allowed: {', '.join(names())}, or several with commas"
+            raise PruneError(told, hint=near(name, names()))
     return sorted(given)
 
 
