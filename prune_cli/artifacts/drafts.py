@@ -31,6 +31,7 @@ from prune_cli.artifacts.manifest import (
 )
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
+from prune_cli.runtime.progress import note
 from prune_cli.version import __version__
 
 RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
@@ -222,9 +223,13 @@ def is_taken(out: Path) -> bool:
 
 
 def _begin(part: Path, recipe: Recipe) -> None:
-    """Go on with a draft of this recipe, or empty the folder for a new one."""
+    """Go on with a draft of this recipe, or empty the folder for a new one; of what is lost then a word."""
     started = part / RECIPE
-    if not (started.is_file() and started.read_text("utf-8") == canonical(recipe.content)):
+    begun = started.read_text("utf-8") if started.is_file() else ""
+    if begun != canonical(recipe.content):
+        if begun and any(path != started for path in part.iterdir()):
+            changes = difference(json.loads(begun), recipe.content)
+            note(f"{part}: begun otherwise ({changes[0]}), so it begins anew")
         _empty(part)
         replace_file(started, lambda path: path.write_text(canonical(recipe.content), "utf-8"))
     (part / MANIFEST).unlink(missing_ok=True)  # the files are about to change

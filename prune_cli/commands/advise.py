@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prune_cli.commands.app import app, example, show
-from prune_cli.parameters import AsJson, Drop, Fields, Format, reading_of
+from prune_cli.parameters import AsJson, Drop, Fields, Format, SkipBad, reading_of
 
 Advised = Annotated[
     str,
@@ -77,13 +77,15 @@ def advise(
     fields: Fields = None,
     format: Format = "auto",
     drop: Drop = None,
+    skip_bad: SkipBad = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which method to use and how much to keep, or that a random draw, all rows or no training is as good."""
     from prune_cli.pipeline.advise.ask import answer
     from prune_cli.pipeline.advise.asked import Asked
 
-    reading = reading_of(fields, format, drop, None) if fields or drop or format != "auto" else None
+    given_so = fields or drop or skip_bad or format != "auto"
+    reading = reading_of(fields, format, drop, skip_bad) if given_so else None
     asked = Asked(out, model, target, test, keep, budget, methods, seed, device, reading)
     found = answer(given, metric, margin, asked)
     show(found.facts, "\n".join(found.lines), as_json)

@@ -122,6 +122,7 @@ def look(
     _check_parts(task, files, train)
     groups(rows.get(VALIDATION, train))  # in every row or in none, as for methods of relevance
     counted = Counter(task.label_indices(train, labels).tolist()) if labels else {}
+    guessed += _alike(labels)
     texts = {role: list(tasks.texts(task, some)) for role, some in rows.items()}
     hashes = {role: digests(some) for role, some in texts.items()}
     shared = {role: int(np.isin(hashes[TRAIN], some).sum()) for role, some in hashes.items() if role != TRAIN}
@@ -303,6 +304,15 @@ def _responses(encoded: Encoded) -> NDArray[np.int64]:
     begins = np.flatnonzero(encoded.gold[1:] & ~encoded.gold[:-1]) + 1
     ends = encoded.offsets[1:]
     return ends - begins[np.searchsorted(begins, ends) - 1]
+
+
+def _alike(labels: Sequence[Any]) -> list[str]:
+    """A word on labels that are one but for blanks and case."""
+    of: dict[str, list[Any]] = {}
+    for label in labels:
+        of.setdefault(str(label).strip().casefold(), []).append(label)
+    told = [" and ".join(map(repr, alike)) for alike in of.values() if len(alike) > 1]
+    return [f"labels: {some} are different labels, and differ by case or blanks alone" for some in told]
 
 
 def _foreign(texts: Sequence[str]) -> bool:

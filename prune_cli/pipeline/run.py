@@ -56,11 +56,10 @@ def run(
     slots = jobs.slots_of(at_once, devices, device)
     plan = plan_of(file, device if len(slots) > 1 else slots[0], tokenise=dry_run)
     results.check_ours(out)
-    if not only:
-        if plan.bad_rows and not dry_run:
-            write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
-        if told := overlap(plan):
-            note(f"warning: {told}")
+    if plan.bad_rows and not dry_run and not (only and plan.bad_rows.exists()):
+        write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
+    if not only and (told := overlap(plan)):
+        note(f"warning: {told}")
     work = work_of(plan, out)
     wanted = work.only(only) if only else [*work.steps]
     steps = work.with_needs(wanted)

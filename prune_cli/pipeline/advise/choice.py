@@ -117,6 +117,8 @@ def advise(measured: Measured, margin: float | None) -> Advice:
     order = [*least, *([all_rows] if all_rows else []), *best]
     recommended = next((line for line in order if line.useful), untrained or order[0])
     why = _why(recommended, has_full=full is not None, margin=margin)
+    if not any(line.over_random or line.to_full or line.over_none for line in lines):
+        why += "; with one run of each nothing can be shown; it takes more seeds"
     return Advice(measured.test, measured.metric, margin, lines, picks, recommended, why)
 
 

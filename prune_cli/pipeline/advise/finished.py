@@ -14,13 +14,22 @@ from prune_cli.errors import PruneError
 from prune_cli.numeric.inference import Difference, differences
 from prune_cli.pipeline import results
 from prune_cli.pipeline.advise.choice import FULL, NONE, Advice, Key, Measured, advise
-from prune_cli.pipeline.evidence import BASELINE, Trial, Values, is_without, row_values
+from prune_cli.pipeline.evidence import BASELINE, Trial, Values, is_without, of_artifacts, row_values
 from prune_cli.runtime.progress import note
 
 
 def advice_of(run: Path, metric: str | None, margin: float | None) -> list[Advice]:
-    """The advice for each test set of a run. metric: in place of the first of the table."""
-    return [advise(measured, margin) for measured in measured_in(run, metric)]
+    """The advice for each test set of a run; what is wrong with what is advised is told.
+
+    metric: in place of the first of the table.
+    """
+    found = [advise(measured, margin) for measured in measured_in(run, metric)]
+    advised = {(advice.recommended.method, advice.recommended.keep) for advice in found}
+    trials = [trial for trial in map(results.trial, results.read(run).results) if trial[:2] in advised]
+    places = {trial: results.of_trial(run, *trial) for trial in trials}
+    for warning in of_artifacts({trial: [*selected, judged] for trial, (selected, judged) in places.items()}):
+        note(f"warning: {warning}")
+    return found
 
 
 def measured_in(run: Path, metric: str | None) -> list[Measured]:

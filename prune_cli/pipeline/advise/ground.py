@@ -11,7 +11,7 @@ import numpy as np
 
 from prune_cli import tasks
 from prune_cli.artifacts.files import replace_file
-from prune_cli.data.open import LM_EVAL, SELECTED, Reading, open_rows
+from prune_cli.data.open import LM_EVAL, SELECTED, Reading, open_rows, write_bad_rows
 from prune_cli.data.sources import HUB
 from prune_cli.data.split import REST, Parts
 from prune_cli.errors import PruneError
@@ -21,7 +21,7 @@ from prune_cli.methods.published import PublishedMethod, published
 from prune_cli.models import find
 from prune_cli.pipeline.advise.behind import short
 from prune_cli.pipeline.advise.choice import FULL, NONE
-from prune_cli.pipeline.checks import can_be_judged, read_plan, read_table
+from prune_cli.pipeline.checks import can_be_judged, read_plan, read_table, rows_of
 from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE
 from prune_cli.pipeline.look import look
@@ -101,6 +101,8 @@ def ground(file: Path, names: str | None, out: Path, seed: int, *, halve: bool) 
             f"{file}: decontaminate; trials are of the rows as they are; leave it out",
             hint="prune select DATA --method random --keep 100% --decontaminate TEST makes rows to give instead",
         )
+    if plan.bad_rows:
+        write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
     parts = plan.parts.names if plan.parts.shares else []
     for part in parts:
         split(plan.train, out / "split" / part, Part(part, plan.parts, plan.task), plan.reading, QUIETLY)

@@ -293,7 +293,8 @@ def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -
     check_ours(out, JOURNAL)
     journal = Journal(out / JOURNAL)
     reading = asked.reading or Reading()
-    how = {"fields": dict(reading.fields), "format": reading.format, "drop": list(reading.drop)}
+    how: dict[str, Any] = {"fields": dict(reading.fields), "format": reading.format, "drop": list(reading.drop)}
+    how |= {"skip_bad": True} if reading.skip_bad else {}
     journal.same("asked", {"given": given, "metric": metric, "margin": margin, "reading": how, **asdict(own)})
     journal.within(budget)
     file = Path(given)
