@@ -182,6 +182,34 @@ def test_the_commands_choose_the_same_rows(grid: Path, method: str, prune: Prune
 
 
 @pytest.mark.slow
+def test_the_commands_say_how_data_files_are_read(prune: Prune, tmp_path: Path, tiny_model: Path) -> None:
+    """Of a run and of trials: data files by their keys, without bad rows; artifacts, which know it, without a word."""
+    for name, start, n in (("train", 0, 24), ("validation", 100, 8), ("test", 200, 12)):
+        key = "sentence" if name == "train" else "text"
+        rows = [{key: row["text"], "label": row["label"]} for row in sentences(n, start=start)]
+        write_rows(tmp_path / f"{name}.jsonl", [*rows, *([{key: " "}] if name == "train" else [])])
+    text = TINY.format(model=tiny_model).replace("seeds = [0, 1]", "seeds = [0]")
+    text = 'fields = {text = ["text", "sentence"]}\nskip_bad = "bad.jsonl"\n' + text
+    file = tmp_path / "pipeline.toml"
+    for more in ("decontaminate = true\n", ""):
+        file.write_text(more + text)
+        done = prune("pipeline", file, "-o", tmp_path / f"run{bool(more)}")
+        assert done.code == 0, done.err
+        advice = prune("advise", tmp_path / f"run{bool(more)}", "--json")
+        assert "with one run of each nothing can be shown" in advice.out
+        for pick in advice.json()["advice"][0]["picks"]:
+            words = shlex.split(pick["commands"][-1].replace("runs/advised", str(tmp_path / f"again{bool(more)}")))
+            ran = prune(*words[1:], "--replace")
+            assert ran.code == 0, ran.err
+            assert ("--field" in words, "--skip-bad" in words) == (not more, not more)
+    options = ["--keep", "50%", "--budget", "10s", "--methods", "longest", "--json"]
+    tried = prune("advise", file, "-o", tmp_path / "tried", *options)
+    command = next(pick["commands"][-1] for pick in tried.json()["advice"][0]["picks"])
+    ran = prune(*shlex.split(command)[1:])
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.slow
 def test_without_random_there_is_no_advice(grid: Path, prune: Prune, tmp_path: Path) -> None:
     """What is held against nothing is not ranked."""
     file = tmp_path / "pipeline.toml"

@@ -74,7 +74,7 @@ def test_names_of_drafts_are_not_for_artifacts(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_draft_of_another_recipe_is_discarded(tmp_path: Path) -> None:
+def test_a_draft_of_another_recipe_is_discarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a killed run of another recipe left does not get into the artifact, nor does a draft killed at birth."""
     part = tmp_path / "kept.part"
     part.mkdir()
@@ -83,7 +83,9 @@ def test_a_draft_of_another_recipe_is_discarded(tmp_path: Path) -> None:
     part.mkdir()
     (part / ".recipe.json").write_text(artifact.canonical(TWO.content))
     (part / "score.jsonl").write_text("half")
+    capsys.readouterr()
     make(tmp_path / "kept")
+    assert "kept.part: begun otherwise (" in capsys.readouterr().err
     assert names(tmp_path / "kept") == ["manifest.json", "metrics.json"]
     assert names(tmp_path) == ["kept"]
 

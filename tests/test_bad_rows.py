@@ -105,8 +105,13 @@ def test_no_file_but_a_list_of_bad_rows_is_replaced(here: Path, prune: Prune) ->
 def test_bad_rows_alone_are_no_rows(here: Path) -> None:
     """Where all are bad there is nothing to go on with."""
     write_rows(here / "data.jsonl", [{"text": ""}] * 3)
-    with pytest.raises(PruneError, match=r"data.jsonl:1: no rows, but for 3 bad ones"):
+    with pytest.raises(PruneError, match=r"data.jsonl:1: no rows, but for 3 bad ones") as told:
         read_rows("data.jsonl", check=classification.check, skip_bad=True)
+    assert told.value.also == ("data.jsonl:1: text is blank; allowed: a string that is not blank",)
+    write_rows(here / "data.jsonl", [{"review": "a film"}] * 3)
+    with pytest.raises(PruneError) as told:
+        read_rows("data.jsonl", check=classification.check, skip_bad=True)
+    assert "--field text=review" in str(told.value.hint)
 
 
 PLAN = """
@@ -132,8 +137,11 @@ def test_a_pipeline_leaves_bad_rows_out(here: Path, prune: Prune, tiny_model: Pa
     (here / "p.toml").write_text('skip_bad = "bad.jsonl"\ndrop = ["note"]\n' + plan + "[finetune]\nsteps = 1\n")
     ran = prune("pipeline", "p.toml", "-o", "runs", "--dry-run")
     assert ran.code == 0 and ran.err.count(" left out, ") == 2 and not (here / "bad.jsonl").exists()
+    assert prune("pipeline", "p.toml", "-o", "runs", "--only", "select random keep 2 seed 0").code == 0
+    part = (here / "bad.jsonl").read_bytes()
     ran = prune("pipeline", "p.toml", "-o", "runs")
     assert ran.code == 0, ran.err
+    assert (here / "bad.jsonl").read_bytes() == part
     told = [json.loads(line)["where"] for line in (here / "bad.jsonl").read_text().splitlines()]
     assert told == [*(f"data.jsonl:{i}" for i in range(4, 9)), "test.jsonl:4"]
     assert "nothing to do, 3 up to date" in prune("pipeline", "p.toml", "-o", "runs").err

@@ -116,6 +116,14 @@ def test_what_repeats_and_what_leaks_is_told(tmp_path: Path, prune: Prune, data:
     assert f"{len(texts) - len(set(texts))} training rows repeat the text of an earlier one" in told
 
 
+def test_labels_that_look_alike_are_told(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
+    """They differ by case or blanks alone, and are labels of their own."""
+    rows = [{"text": f"film number {i}", "label": ("good", "Good ", "bad")[i % 3]} for i in range(60)]
+    _, told = init(prune, tmp_path, write_rows(tmp_path / "rows.jsonl", rows), "--model", tiny_model)
+    assert "labels: 'Good ' and 'good' are different labels" in told
+    assert "'bad'" not in told.partition("labels: ")[2].partition("\n")[0]
+
+
 def test_a_small_data_set_runs_too(tmp_path: Path, prune: Prune, tiny_model: Path) -> None:
     """Ten rows are split and planned."""
     data = write_rows(tmp_path / "rows.jsonl", [{"text": f"a {i}", "label": i % 2} for i in range(10)])
