@@ -382,7 +382,7 @@ def test_how_rows_are_read_is_not_said_again_of_artifacts(
 ) -> None:
     """An option for data files is refused where artifacts alone are given, not passed over."""
     out = ["-o", tmp_path / "out", *option]
-    allowed = "; allowed for data files; the rows of artifacts are as they were read"
+    allowed = "; allowed for data files; leave it out, artifacts know it"
     for command in (
         ["score", made / "train", "--method", "memorization"],
         ["select", made / "score", "--method", "top", "--keep", 3],

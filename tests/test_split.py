@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,28 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
     write_rows(tmp_path / "ood.jsonl", [*rows(3), *({"text": f"other {i}", "label": "positive"} for i in range(4))])
     (tmp_path / "pipeline.toml").write_text(FILE.format(model=tiny_model, more=""))
     return tmp_path
+
+
+@pytest.mark.parametrize("braced", [False, True])
+def test_rows_of_the_target_set_that_stand_in_a_test_set_are_told(
+    braced: bool, folder: Path, tmp_path: Path, prune: Prune
+) -> None:
+    """Of a file of its own, and of a part that is split off where contaminated rows are left out; once each."""
+    name = "target {0}.jsonl" if braced else "target.jsonl"
+    write_rows(tmp_path / name, rows(2) + rows(9)[5:])
+    file = folder / "pipeline.toml"
+    text = file.read_text()
+    file.write_text(re.sub(r"(?m)^validation = .*$", f'validation = "{name}"', text))
+    told = prune("pipeline", file, "-o", folder / "runs", "--dry-run")
+    assert told.code == 0, told.err
+    assert f"{name}: 2 of 6 rows of the target set have a text of a test set: ood 2; what is" in told.err
+    file.write_text("decontaminate = true\n" + text)
+    parts = tmp_path / "runs/split/validation/select.jsonl"
+    assert prune("pipeline", file, "-o", folder / "runs", "--only", "split validation").code == 0
+    shared = sum(json.loads(line)["text"] in [row["text"] for row in rows(3)] for line in parts.open())
+    told = prune("pipeline", file, "-o", folder / "runs", "--dry-run")
+    assert ("split off as the target set have a text" in told.err) == bool(shared)
+    assert not shared or f"{shared} of 15 rows that are split off" in told.err
 
 
 def test_a_pipeline_splits_its_training_rows(folder: Path, prune: Prune) -> None:

@@ -57,7 +57,7 @@ def check_of_use(names: Iterable[str], reading: Reading) -> None:
     }
     for option, value in given.items():
         if value:
-            raise PruneError(f"{option}: {value}; allowed for data files; the rows of artifacts are as they were read")
+            raise PruneError(f"{option}: {value}; allowed for data files; leave it out, artifacts know it")
 
 
 def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:

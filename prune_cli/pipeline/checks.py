@@ -103,21 +103,30 @@ def contaminated(plan: Plan) -> list[Match]:
     return find(task, rows[plan.train], tests)
 
 
-def overlap(plan: Plan) -> str | None:
-    """How many training rows have a text that stands in a test set too, in words; None where none has."""
-    if not plan.tests_of_rows or plan.decontaminate:  # whose step tells them
-        return None
+def overlap(plan: Plan) -> Iterator[str]:
+    """How many training rows, and rows of the target set, have a text that stands in a test set too, in words.
+
+    Of training rows nothing is said where a step leaves them out, which tells them. The rest of a file of which parts
+    are split off shares no text with these.
+    """
     task, rows = tasks.load(plan.task), rows_of(plan)
+    known = {name: digests(tasks.texts(task, rows[test])) for name, test in plan.tests_of_rows.items()}
     train = digests(tasks.texts(task, rows[plan.train]))
-    shared = {name: np.isin(train, digests(tasks.texts(task, rows[test]))) for name, test in plan.tests_of_rows.items()}
-    by_test = [f"{name} {int(rows.sum()):,}" for name, rows in shared.items() if rows.any()]
-    if not by_test:
-        return None
-    count = int(np.any(list(shared.values()), axis=0).sum())
-    return (
-        f"{plan.train}: {count:,} of {len(train):,} training rows have a text of a test set: {', '.join(by_test)}; "
-        "decontaminate = true leaves out these and what is nearly so"
-    )
+    sets = {} if plan.decontaminate else {(plan.train, "training rows"): train}
+    told = "decontaminate = true leaves out these and what is nearly so"
+    if plan.validation:
+        sets[plan.validation, "rows of the target set"] = digests(tasks.texts(task, rows[plan.validation]))
+    elif plan.decontaminate and VALIDATION in plan.parts.shares:
+        part = tasks.parted(task, rows[plan.train], plan.parts)
+        target = train[part == plan.parts.names.index(VALIDATION)]
+        sets[plan.train, "rows that are split off as the target set"] = target
+    for (file, whose), texts in sets.items():
+        shared = {name: np.isin(texts, of_test) for name, of_test in known.items()}
+        by_test = [f"{name} {int(found.sum()):,}" for name, found in shared.items() if found.any()]
+        if by_test:
+            count = f"{int(np.any(list(shared.values()), axis=0).sum()):,} of {len(texts):,}"
+            why = told if texts is train else "what is chosen for them is chosen for the test"
+            yield f"{file}: {count} {whose} have a text of a test set: {', '.join(by_test)}; {why}"
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:

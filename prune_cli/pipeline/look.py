@@ -202,7 +202,7 @@ def _guess(data: str, reading: Reading, guessed: list[str]) -> tuple[str, dict[s
                 break
         else:
             fields = {}
-    keys = ", ".join([*_renamed(rows[0], fields)][:LISTED]) if rows else ""
+    keys = ", ".join([*rows[0]][:LISTED]) if rows else ""
     guessed.append(f"task: {found or 'classification'}, by the keys of the rows: {keys}")
     return found or "classification", fields  # where none fits, opening the rows says what is wrong with them
 

@@ -77,6 +77,10 @@ def propose(seen: Seen, model: str | None, file: Path) -> Proposal:
         told.append(f"model: {chosen}, as no --model was given; another can stand there")
     told += [line for part in (VALIDATION, "test") if (line := _split_in_words(seen, part))]
     told += [f"{count:,} training rows have a text that stands in {role} too" for role, count in seen.shared.items()]
+    if seen.shared:
+        told.append(
+            "decontaminate = true leaves those out that stand in a test set: a line of the file, to be uncommented"
+        )
     if seen.repeated:
         told.append(f"{seen.repeated:,} training rows repeat the text of an earlier one")
     lines = [*_head(file, told), *_data(seen, file.parent), ""]
@@ -134,6 +138,8 @@ def _data(seen: Seen, folder: Path) -> Iterator[str]:
         yield _entry("skip_bad", os.path.relpath(seen.reading.bad_rows, folder), why)
     yield _entry("train", _place(seen.files[TRAIN], folder), f"{seen.n:,} rows{_labels_in_words(seen)}")
     why = "the target set of methods of relevance; nothing is trained on it"
+    if seen.shared:
+        yield "# decontaminate = true  # leaves out the training rows that stand in a test set"
     if VALIDATION in seen.files:
         yield _entry("validation", _place(seen.files[VALIDATION], folder), why)
     else:

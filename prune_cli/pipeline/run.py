@@ -58,7 +58,7 @@ def run(
     results.check_ours(out)
     if plan.bad_rows and not dry_run and not (only and plan.bad_rows.exists()):
         write_bad_rows(plan.bad_rows, list(rows_of(plan).values()))
-    if not only and (told := overlap(plan)):
+    for told in overlap(plan) if not only else ():
         note(f"warning: {told}")
     work = work_of(plan, out)
     wanted = work.only(only) if only else [*work.steps]
