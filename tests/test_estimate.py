@@ -15,7 +15,7 @@ from prune_cli.pipeline.estimate.amounts import Amount
 from prune_cli.pipeline.estimate.growth import Line, expected_longest, line, trained, walked
 from prune_cli.pipeline.estimate.rehearsal import Taken, _batch
 from prune_cli.pipeline.estimate.text import duration, size
-from tests.conftest import Prune, read_rows, sentences, write_rows
+from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 LENGTHS = np.array([3, 9, 4, 4, 7, 12, 5])
 FILE = """
@@ -202,5 +202,24 @@ def test_rows_whose_keys_have_other_names(file: Path, prune: Prune) -> None:
         path.write_text(path.read_text().replace('"text"', '"review"'))
     file.write_text('fields = {text = "review"}\n' + file.read_text())
     done = prune("estimate", file, "-o", file.parent / "runs", "--seconds", 0, "--json")
+    assert done.code == 0, done.err
+    assert not any(note.startswith("not measured: ") for note in done.json()["notes"])
+
+
+@pytest.mark.slow
+def test_rows_of_two_formats(tmp_path: Path, prune: Prune) -> None:
+    """A test set of another format than the training rows is measured as what it is."""
+    write_rows(
+        tmp_path / "train.jsonl", [{"instruction": f"Add {i} and {i}.", "output": str(2 * i)} for i in range(40)]
+    )
+    turns = ([{"role": "user", "content": f"Add {i}"}, {"role": "assistant", "content": "5"}] for i in range(8))
+    write_rows(tmp_path / "test.jsonl", [{"messages": turn} for turn in turns])
+    file = tmp_path / "p.toml"
+    file.write_text(
+        f'task = "generation"\ntrain = "train.jsonl"\nmodel = "{REPOSITORY}/sample_data/lm"\n'
+        'methods = ["random"]\nkeep = [0.5]\nseeds = [0]\ntests = {test = "test.jsonl"}\n'
+        "[finetune]\nsteps = 1\n[eval]\nmax_new_tokens = 0\n"
+    )
+    done = prune("estimate", file, "-o", tmp_path / "runs", "--seconds", 0, "--json")
     assert done.code == 0, done.err
     assert not any(note.startswith("not measured: ") for note in done.json()["notes"])

@@ -9,9 +9,8 @@ from prune_cli.data.readers import Row, open_records
 from prune_cli.data.sources import STDIN
 from prune_cli.errors import PruneError
 
-Fields = Mapping[
-    str, str | Sequence[str]
-]  # name -> the key read under it, or keys: the first that the data have, if any
+# name -> the key that is read under it, or several, of which the first that the data have is, if any
+Fields = Mapping[str, str | Sequence[str]]
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str | tuple[str, ...]]:

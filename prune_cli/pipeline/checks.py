@@ -109,6 +109,8 @@ def overlap(plan: Plan) -> Iterator[str]:
     Of training rows nothing is said where a step leaves them out, which tells them. The rest of a file of which parts
     are split off shares no text with these.
     """
+    if not plan.tests_of_rows:
+        return
     task, rows = tasks.load(plan.task), rows_of(plan)
     known = {name: digests(tasks.texts(task, rows[test])) for name, test in plan.tests_of_rows.items()}
     train = digests(tasks.texts(task, rows[plan.train]))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli import tasks
+from prune_cli.data.formats import AUTO
 from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.split import REST
 from prune_cli.models import find
@@ -59,8 +60,9 @@ class Amounts:
     @property
     def reading(self) -> Reading:
         """How rows are read that were written as they came."""
-        rows = self.rows[self.plan.train]
-        return Reading({**rows.fields, **self.plan.reading.fields}, format=rows.format)
+        found = {rows.format for rows in self.rows.values()}
+        fields = {**self.rows[self.plan.train].fields, **self.plan.reading.fields}
+        return Reading(fields, format=found.pop() if len(found) == 1 else AUTO)
 
     def count(self, name: str, positions: Positions | None) -> int:
         """Rows of data, or of what is made of some of the rows."""
