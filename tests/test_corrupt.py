@@ -298,7 +298,7 @@ def test_a_pipeline_on_corrupted_rows(folder: Path, prune: Prune) -> None:
     ("table", "told"),
     [
         ("flip = 1", "corrupt.flip: 1; allowed: a number, 0 or more, below 1"),
-        ("flop = 0.1", "corrupt.flop: unknown option; allowed: flip, imbalance, duplicate, seed"),
+        ("flop = 0.1", "corrupt.flop: unknown option; did you mean flip? allowed: flip, imbalance, duplicate, seed"),
         ("imbalance = 0", "corrupt.imbalance: 0; allowed: a number above 0, at most 1"),
         ("flip = 0.99", "corrupt: flip: 0.99 of 48 rows; allowed: at most 46 rows"),
         ("imbalance = 0.01", "keep: 40; allowed: a number of rows from 1 to 33"),
