@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prune_cli.numeric.inference import Difference, differences
-from prune_cli.pipeline.advise import cost
+from prune_cli.pipeline.advise import cost, finished
 from prune_cli.pipeline.advise.choice import Advice, Key, Line, Measured, advise
-from prune_cli.pipeline.evidence import compare
+from prune_cli.pipeline.evidence import Trial, compare
 from tests.conftest import Prune, read_rows, sentences, write_rows
 from tests.test_evidence import MEANS, runs
 
@@ -156,6 +156,22 @@ def test_a_slow_first_training_says_little_of_the_cost(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
+def test_what_is_wrong_with_what_is_advised_is_told(grid: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warnings of its selections and models, and of no others."""
+    asked: list[Trial] = []
+
+    def warnings(trials: Mapping[Trial, Sequence[Path]]) -> list[str]:
+        asked.extend(trials)
+        return ["one label is predicted"]
+
+    monkeypatch.setattr(finished, "of_artifacts", warnings)
+    ran = prune("advise", grid / "run", "--json")
+    assert "warning: one label is predicted" in ran.err
+    (advice,) = ran.json()["advice"]
+    assert {trial[:2] for trial in asked} == {(advice["recommended"]["method"], advice["recommended"]["keep"])}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["less-keep", "s2l", "random"])
 def test_the_commands_choose_the_same_rows(grid: Path, method: str, prune: Prune, tmp_path: Path) -> None:
     """Run one after the other they keep the rows that the grid kept, and cost what the grid's artifacts say."""
@@ -184,12 +200,14 @@ def test_the_commands_choose_the_same_rows(grid: Path, method: str, prune: Prune
 @pytest.mark.slow
 def test_the_commands_say_how_data_files_are_read(prune: Prune, tmp_path: Path, tiny_model: Path) -> None:
     """Of a run and of trials: data files by their keys, without bad rows; artifacts, which know it, without a word."""
+    from prune_cli.pipeline.advise.behind import commands
+
     for name, start, n in (("train", 0, 24), ("validation", 100, 8), ("test", 200, 12)):
         key = "sentence" if name == "train" else "text"
         rows = [{key: row["text"], "label": row["label"]} for row in sentences(n, start=start)]
         write_rows(tmp_path / f"{name}.jsonl", [*rows, *([{key: " "}] if name == "train" else [])])
     text = TINY.format(model=tiny_model).replace("seeds = [0, 1]", "seeds = [0]")
-    text = 'fields = {text = ["text", "sentence"]}\nskip_bad = "bad.jsonl"\n' + text
+    text = 'fields = {text = ["text", "sentence"]}\nskip_bad = "bad.jsonl"\n' + text.replace('"s2l"', '"bm25"')
     file = tmp_path / "pipeline.toml"
     for more in ("decontaminate = true\n", ""):
         file.write_text(more + text)
@@ -202,6 +220,11 @@ def test_the_commands_say_how_data_files_are_read(prune: Prune, tmp_path: Path, 
             ran = prune(*words[1:], "--replace")
             assert ran.code == 0, ran.err
             assert ("--field" in words, "--skip-bad" in words) == (not more, not more)
+        selected = tmp_path / f"run{bool(more)}/methods/bm25/keep-0.5/select"  # its target set is a data file
+        for command in commands(selected, "0.5", str(tmp_path / f"bm25{bool(more)}")):
+            ran = prune(*shlex.split(command)[1:])
+            assert ran.code == 0, ran.err
+        assert read_rows(tmp_path / f"bm25{bool(more)}/kept/select.jsonl") == read_rows(selected / "select.jsonl")
     options = ["--keep", "50%", "--budget", "10s", "--methods", "longest", "--json"]
     tried = prune("advise", file, "-o", tmp_path / "tried", *options)
     command = next(pick["commands"][-1] for pick in tried.json()["advice"][0]["picks"])

@@ -92,10 +92,14 @@ def open_rows(data: str, reading: Reading, check: Check | None) -> Rows:
     )
 
 
-def read_as(rows: Rows) -> dict[str, Any]:
-    """How rows were read, as the manifest of what is made of them says it; `Reading` of it reads them again."""
+def read_as(rows: Rows, target: Rows | None = None) -> dict[str, Any]:
+    """How rows were read, as the manifest of what is made of them says it; `Reading` of it reads them again.
+
+    target: the target rows, where these are a data file too, of which only the keys may differ.
+    """
     return {
         "fields": dict(rows.fields),
+        **({"target_fields": dict(target.fields)} if target and target.fields != rows.fields else {}),
         **({"format": rows.format} if rows.format else {}),
         **({"detected": True} if rows.detected else {}),
         **({"drop": list(rows.drop)} if rows.drop else {}),
@@ -104,9 +108,11 @@ def read_as(rows: Rows) -> dict[str, Any]:
 
 
 def reading_of(about: Mapping[str, Any]) -> Reading:
-    """How rows were read, as `read_as` wrote it."""
+    """How rows, and target rows, were read, as `read_as` wrote it."""
     written = formats.AUTO if about.get("detected") else about.get("format")
-    return Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
+    own, target = about["fields"], about.get("target_fields", about["fields"])
+    fields = {name: tuple(dict.fromkeys((own.get(name, name), target.get(name, name)))) for name in {**own, **target}}
+    return Reading(fields, tuple(about.get("drop", ())), "bad_rows" in about, format=written)
 
 
 def source_of(place: str) -> str:

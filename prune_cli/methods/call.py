@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prune_cli import options
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.jsonl import read_jsonl
-from prune_cli.artifacts.manifest import Artifact, Recipe
+from prune_cli.artifacts.manifest import Artifact, Recipe, is_artifact
 from prune_cli.data import fingerprints
 from prune_cli.data.open import Reading
 from prune_cli.data.rows import Rows
@@ -59,6 +59,11 @@ class Call:
     def all_rows(self) -> list[Rows]:
         """The rows, and those of the target set."""
         return [inputs.rows for inputs in (self.given, self.target) if inputs]
+
+    @property
+    def target_data(self) -> Rows | None:
+        """The target rows, where they are a data file."""
+        return self.target.rows if self.target and not is_artifact(Path(self.places["target"])) else None
 
     def recipe(self, stage: str, **more: Any) -> Recipe:
         """The recipe of what the method makes; `more` are options of the stage."""

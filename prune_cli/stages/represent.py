@@ -128,7 +128,7 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
             draft.about = {
                 "rows": len(rows),
                 "digest": rows.digest,
-                **read_as(rows),
+                **read_as(rows, target),
                 "labels": labels,
                 "kinds": {entry.kind.name: _described(draft.path, entry.kind) for entry in asked},
                 "space": {entry.kind.name: _space(entry, opts, named, template) for entry in asked},

@@ -39,7 +39,7 @@ def score(names: Sequence[str], out: Path, opts: options.Score, reading: Reading
         draft.about = {
             "rows": len(rows),
             "labels": call.given.labels,
-            **read_as(rows),
+            **read_as(rows, call.target_data),
             "meaning": call.method.summary,
         }
     return done(outcome, draft)

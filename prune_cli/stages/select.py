@@ -82,7 +82,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             "warnings": told + warned,
             "digest": digest,
             "labels": call.given.labels,
-            **read_as(rows),
+            **read_as(rows, call.target_data),
             **_from(call.given),
         }
     return done(outcome, draft)
