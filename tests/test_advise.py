@@ -202,12 +202,14 @@ def test_the_commands_say_how_data_files_are_read(prune: Prune, tmp_path: Path, 
     """Of a run and of trials: data files by their keys, without bad rows; artifacts, which know it, without a word."""
     from prune_cli.pipeline.advise.behind import commands
 
-    for name, start, n in (("train", 0, 24), ("validation", 100, 8), ("test", 200, 12)):
-        key = "sentence" if name == "train" else "text"
+    sets = (("train", "sentence", 0, 24), ("validation", "review", 100, 8), ("test", "text", 200, 12))
+    for name, key, start, n in sets:
         rows = [{key: row["text"], "label": row["label"]} for row in sentences(n, start=start)]
         write_rows(tmp_path / f"{name}.jsonl", [*rows, *([{key: " "}] if name == "train" else [])])
     text = TINY.format(model=tiny_model).replace("seeds = [0, 1]", "seeds = [0]")
-    text = 'fields = {text = ["text", "sentence"]}\nskip_bad = "bad.jsonl"\n' + text.replace('"s2l"', '"bm25"')
+    text = 'fields = {text = ["text", "sentence", "review"]}\nskip_bad = "bad.jsonl"\n' + text.replace(
+        '"s2l"', '"bm25", "less-exact"'
+    )
     file = tmp_path / "pipeline.toml"
     for more in ("decontaminate = true\n", ""):
         file.write_text(more + text)
@@ -220,13 +222,17 @@ def test_the_commands_say_how_data_files_are_read(prune: Prune, tmp_path: Path, 
             ran = prune(*words[1:], "--replace")
             assert ran.code == 0, ran.err
             assert ("--field" in words, "--skip-bad" in words) == (not more, not more)
-        selected = tmp_path / f"run{bool(more)}/methods/bm25/keep-0.5/select"  # its target set is a data file
-        for command in commands(selected, "0.5", str(tmp_path / f"bm25{bool(more)}")):
-            ran = prune(*shlex.split(command)[1:])
-            assert ran.code == 0, ran.err
-        assert read_rows(tmp_path / f"bm25{bool(more)}/kept/select.jsonl") == read_rows(selected / "select.jsonl")
+        for method in ("bm25", "less-exact"):  # whose target set is a data file
+            selected = tmp_path / f"run{bool(more)}/methods/{method}/keep-0.5/select"
+            again = tmp_path / f"{method}-{bool(more)}"
+            for command in commands(selected, "0.5", str(again)):
+                ran = prune(*shlex.split(command)[1:])
+                assert ran.code == 0, ran.err
+            assert read_rows(again / "kept/select.jsonl") == read_rows(selected / "select.jsonl")
     options = ["--keep", "50%", "--budget", "10s", "--methods", "longest", "--json"]
+    (tmp_path / "bad.jsonl").unlink()
     tried = prune("advise", file, "-o", tmp_path / "tried", *options)
+    assert (tmp_path / "bad.jsonl").read_text().count("\n") == 1
     command = next(pick["commands"][-1] for pick in tried.json()["advice"][0]["picks"])
     ran = prune(*shlex.split(command)[1:])
     assert ran.code == 0, ran.err

@@ -86,6 +86,12 @@ def test_a_draft_of_another_recipe_is_discarded(tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     make(tmp_path / "kept")
     assert "kept.part: begun otherwise (" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "kept")
+    part.mkdir()
+    (part / ".recipe.json").write_bytes(b"")  # as it is while a draft is discarded
+    (part / "score.jsonl").write_text("half")
+    make(tmp_path / "kept")
+    assert "begun" not in capsys.readouterr().err
     assert names(tmp_path / "kept") == ["manifest.json", "metrics.json"]
     assert names(tmp_path) == ["kept"]
 

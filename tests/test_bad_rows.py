@@ -108,6 +108,7 @@ def test_bad_rows_alone_are_no_rows(here: Path) -> None:
     with pytest.raises(PruneError, match=r"data.jsonl:1: no rows, but for 3 bad ones") as told:
         read_rows("data.jsonl", check=classification.check, skip_bad=True)
     assert told.value.also == ("data.jsonl:1: text is blank; allowed: a string that is not blank",)
+    assert told.value.hint is None
     write_rows(here / "data.jsonl", [{"review": "a film"}] * 3)
     with pytest.raises(PruneError) as told:
         read_rows("data.jsonl", check=classification.check, skip_bad=True)

@@ -70,6 +70,9 @@ def test_hints_name_all_keys_that_look_alike(tmp_path: Path, prune: Prune, tiny_
         rows.write_text(json.dumps(row) + "\n")
         done = prune(*command, *more)
         assert done.code == 1 and hint in done.err, done.err
+    rows.write_text(json.dumps({"messages": [{"role": "user", "content": "Add"}]}) + "\n")
+    told = prune(*command, "--task", "generation", "--format", "alpaca").err
+    assert 'no "instruction"' in told and "--task generation reads" not in told
     rows.write_text(json.dumps(alpaca) + "\n")
     both = ["--task", "generation", "--field", "prompt=question", "--field", "prompt=prompt"]
     assert prune(*command, *both).code == 0

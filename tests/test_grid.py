@@ -280,6 +280,8 @@ def test_some_steps_alone(folder: Path, prune: Prune) -> None:
     assert (folder / "runs/warmup/manifest.json").stat().st_mtime_ns == checked
     both = prune(*command, "--only", "methods/random", "--only", "shared", "--dry-run", "--json").json()["steps"]
     assert [step["step"].split()[0] for step in both] == ["warmup", "represent", "select", "finetune", "eval"]
+    near = prune(*command, "--only", "select mine keep 0.5 sed 0")
+    assert "did you mean select mine keep 0.5" in near.err
     for wanted in ("score mine", ""):
         told = prune(*command, "--only", "shared", "--only", wanted)
         assert told.errors == [

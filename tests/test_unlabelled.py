@@ -59,3 +59,13 @@ def test_what_needs_labels_refuses_them(name: str, here: Path, prune: Prune, tin
         assert ran.code == 1 and len(ran.errors) == 1, ran.err
         assert ran.errors[0].startswith(found[name]) and ran.errors[0].endswith(f"which {who} needs"), ran.err
         assert not (here / "out").exists() and not (here / "out.part").exists()
+
+
+def test_all_rows_without_a_label_are_told(here: Path, prune: Prune, tiny_model: Path) -> None:
+    """The first twenty one by one, the rest as a number; how to read another key only where it looks like a label."""
+    rows = [{**row, "label": None} if i % 2 else row for i, row in enumerate(sentences(60))]
+    write_rows(here / "half.jsonl", rows)
+    ran = prune("finetune", "half.jsonl", "-o", "out", "--model", tiny_model)
+    assert [error.partition(": ")[0] for error in ran.errors[:20]] == [f"half.jsonl:{i}" for i in range(2, 42, 2)]
+    assert ran.errors[20:] == ["half: and 10 more rows without a label"]
+    assert "hint: give them a label, or take them out; --skip-bad does not" in ran.err

@@ -77,9 +77,9 @@ class _Planner:
         self.steps.setdefault(out, replace(step, needs=tuple(dict.fromkeys((*self.parts, *step.needs)))))
         return out
 
-    def reading(self, *names: str) -> Reading:
-        """How the rows of what a step is given are read; artifacts know it."""
-        made = all(Path(name) in self.steps or is_artifact(Path(name)) for name in names)
+    def reading(self, *names: str | None) -> Reading:
+        """How the rows of what a step is given are read, a target set too; artifacts know it."""
+        made = all(Path(name) in self.steps or is_artifact(Path(name)) for name in names if name)
         return Reading() if made else self.plan.reading
 
     def split(self) -> None:
@@ -153,13 +153,14 @@ class _Planner:
         held = self.represented.setdefault((side, variant), {})
 
         def step(path: Path, held: set[str]) -> dict[str, Any]:
+            own = kinds.only(opts, held)
             return {
                 "label": f"{label} {path.name}",
                 "stage": represent,
                 "given": (data,),
                 "out": path,
-                "opts": kinds.only(opts, held),
-                "reading": self.reading(data),
+                "opts": own,
+                "reading": self.reading(data, own.target_data),
                 "needs": needs,
             }
 
@@ -297,7 +298,8 @@ class _Planner:
         """Score or select: on artifacts, or on the training rows where none is read."""
         names = [str(path) for path in read] or [self.plan.train]
         needs = (*read, *self.target(half, method))
-        return self.add(label, stage, (names,), out, opts, reading=self.reading(*names), needs=needs)
+        reading = self.reading(*names, opts.target)
+        return self.add(label, stage, (names,), out, opts, reading=reading, needs=needs)
 
     def common(self, half: Method, method: PublishedMethod, given: dict[str, Any], seed: int) -> dict[str, Any]:
         """The options that score and select have in common."""

@@ -61,13 +61,13 @@ def seconds(paths: Iterable[Path]) -> float:
 class _Places:
     """Where commands read and write: their folder, other data in place of some, and the kinds that are needed.
 
-    reading: how data files are read; None: as the artifacts say that theirs were.
+    reading: how data files are read.
     """
 
     out: str
     data: Mapping[Path, str]
     wanted: tuple[str, ...]
-    reading: Reading | None
+    reading: Reading
 
 
 def commands(
@@ -81,13 +81,14 @@ def commands(
     """The commands that make a selection again in the folder `out`, keeping `keep`.
 
     wanted: the kinds of representation that its method reads; if none are named, all that were made. data: rows to be
-    read in place of those at a path, as of the sub-pool that a selection was tried on; reading: how.
+    read in place of those at a path, as of the sub-pool that a selection was tried on. reading: how data files are
+    read; None: as those were that the artifacts were made of.
     """
-    places = _Places(out, {path.resolve(): name for path, name in data.items()}, tuple(wanted), reading)
-    chain = [artifact for artifact in behind(selected) if artifact.path.resolve() not in places.data]
+    instead = {path.resolve(): name for path, name in data.items()}
+    chain = [artifact for artifact in behind(selected) if artifact.path.resolve() not in instead]
+    places = _Places(out, instead, tuple(wanted), reading or _reading(chain))
     names = _names(chain, out)
-    about = open_artifact(selected, "select").about
-    return [_command(artifact, names, places, keep, about) for artifact in chain]
+    return [_command(artifact, names, places, keep) for artifact in chain]
 
 
 def _names(chain: Sequence[Artifact], out: str) -> dict[Path, str]:
@@ -102,9 +103,22 @@ def _names(chain: Sequence[Artifact], out: str) -> dict[Path, str]:
     return {**names, last.path.resolve(): f"{out}/kept"}
 
 
-def _command(
-    artifact: Artifact, names: Mapping[Path, str], places: _Places, keep: str, about: Mapping[str, Any]
-) -> str:
+def _reading(chain: Sequence[Artifact]) -> Reading:
+    """How the data files were read that artifacts were made of: a key for each name, or several where they differ."""
+    found = [reading_of(artifact.about) for artifact in chain if "fields" in artifact.about]
+    keys: dict[str, dict[str, None]] = {name: {} for reading in found for name in reading.fields}
+    for name, of_name in keys.items():
+        of_name |= dict.fromkeys(key for reading in found for key in reading.fields.get(name, (name,)))
+    formats = {reading.format for reading in found}
+    return Reading(
+        fields={name: tuple(of_name) for name, of_name in keys.items()},
+        drop=tuple(dict.fromkeys(key for reading in found for key in reading.drop)),
+        skip_bad=any(reading.skip_bad for reading in found),
+        format=formats.pop() if len(formats) == 1 else AUTO,
+    )
+
+
+def _command(artifact: Artifact, names: Mapping[Path, str], places: _Places, keep: str) -> str:
     """One command, its inputs first."""
     stage, opts = artifact.stage, artifact.options
     roles = {role: _place(artifact, role, names, places) for role in artifact.manifest["made"]["inputs"]}
@@ -130,9 +144,7 @@ def _command(
     words += [word for name, value in opts.get("set", {}).items() for word in ("--set", f"{name}={_plain(value)}")]
     given = [*words[1 : words.index("-o")], *(place for role, place in roles.items() if role.startswith("target"))]
     if not all(place in names.values() or is_artifact(Path(place)) for place in given):
-        words += _read(
-            places.reading or reading_of(artifact.about if "fields" in artifact.about else about), places.out
-        )
+        words += _read(places.reading, places.out)
     return shlex.join(["prune", *words])
 
 
