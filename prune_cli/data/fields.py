@@ -43,16 +43,16 @@ def settled(data: str, fields: Fields) -> dict[str, str]:
     keys: dict[str, list[str]] = {}
     for name, key in pairs_of(fields):
         keys.setdefault(name, []).append(key)
-    rows: list[Row] = []
     if any(len(several) > 1 for several in keys.values()):
         if data == STDIN:
             told = ", ".join(f"{name}={key}" for name, key in pairs_of(fields))
             raise PruneError(f"field: {told}; allowed for rows on standard input: one key for each name")
-        rows = first_rows(data)
-    held = {key for row in rows for key in row}
-    found = {name: next((key for key in several if key in held), name) for name, several in keys.items() if several[1:]}
-    found |= {name: several[0] for name, several in keys.items() if not several[1:]}
-    return {name: key for name, key in found.items() if name != key}
+        held = {key for row in first_rows(data) for key in row}
+        keys = {
+            name: several if len(several) == 1 else [key for key in several if key in held]
+            for name, several in keys.items()
+        }
+    return {name: several[0] for name, several in keys.items() if several and several[0] != name}
 
 
 def first_rows(data: str, count: int = 100) -> list[Row]:

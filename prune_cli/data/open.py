@@ -28,9 +28,10 @@ ROWS, SELECTED, WHY = "rows.jsonl", "select.jsonl", "why.jsonl"
 class Reading:
     """How rows of data files are read; those of artifacts are as they were read then.
 
-    fields: name -> the key read under that name, or keys, of which the first that the data have is read. drop: keys
-    that rows lose. skip_bad: rows that break a rule are left out, and told in the file `bad_rows`, if there is one.
-    format: the name of the rows' format (formats/), or `auto`, as they look; None for rows of a task without formats.
+    fields: name -> the key read under that name, or keys, of which the first that the data have is read, if any. drop:
+    keys that rows lose. skip_bad: rows that break a rule are left out, and told in the file `bad_rows`, if there is
+    one. format: the name of the rows' format (formats/), or `auto`, as they look; None for rows of a task without
+    formats.
     """
 
     fields: Fields = field(default_factory=dict)
@@ -108,11 +109,9 @@ def read_as(rows: Rows, target: Rows | None = None) -> dict[str, Any]:
 
 
 def reading_of(about: Mapping[str, Any]) -> Reading:
-    """How rows, and target rows, were read, as `read_as` wrote it."""
+    """How rows were read, as `read_as` wrote it."""
     written = formats.AUTO if about.get("detected") else about.get("format")
-    own, target = about["fields"], about.get("target_fields", about["fields"])
-    fields = {name: tuple(dict.fromkeys((own.get(name, name), target.get(name, name)))) for name in {**own, **target}}
-    return Reading(fields, tuple(about.get("drop", ())), "bad_rows" in about, format=written)
+    return Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
 
 
 def source_of(place: str) -> str:

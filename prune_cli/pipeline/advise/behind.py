@@ -105,13 +105,13 @@ def _names(chain: Sequence[Artifact], out: str) -> dict[Path, str]:
 
 def _reading(chain: Sequence[Artifact]) -> Reading:
     """How the data files were read that artifacts were made of: a key for each name, or several where they differ."""
-    found = [reading_of(artifact.about) for artifact in chain if "fields" in artifact.about]
-    keys: dict[str, dict[str, None]] = {name: {} for reading in found for name in reading.fields}
-    for name, of_name in keys.items():
-        of_name |= dict.fromkeys(key for reading in found for key in reading.fields.get(name, (name,)))
+    abouts = [artifact.about for artifact in chain if "fields" in artifact.about]
+    found = [reading_of(about) for about in abouts]
+    fields = [about[of] for about in abouts for of in ("fields", "target_fields") if of in about]
+    names = dict.fromkeys(name for own in fields for name in own)
     formats = {reading.format for reading in found}
     return Reading(
-        fields={name: tuple(of_name) for name, of_name in keys.items()},
+        fields={name: tuple(dict.fromkeys(own.get(name, name) for own in fields)) for name in names},
         drop=tuple(dict.fromkeys(key for reading in found for key in reading.drop)),
         skip_bad=any(reading.skip_bad for reading in found),
         format=formats.pop() if len(formats) == 1 else AUTO,
@@ -144,7 +144,7 @@ def _command(artifact: Artifact, names: Mapping[Path, str], places: _Places, kee
     words += [word for name, value in opts.get("set", {}).items() for word in ("--set", f"{name}={_plain(value)}")]
     given = [*words[1 : words.index("-o")], *(place for role, place in roles.items() if role.startswith("target"))]
     if not all(place in names.values() or is_artifact(Path(place)) for place in given):
-        words += _read(places.reading, places.out)
+        words += _as_options(places.reading, places.out)
     return shlex.join(["prune", *words])
 
 
@@ -176,7 +176,7 @@ def _flags(stage: str, opts: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _read(reading: Reading, out: str) -> list[str]:
+def _as_options(reading: Reading, out: str) -> list[str]:
     """How data files are read, as options."""
     words = [word for name, key in pairs_of(reading.fields) for word in ("--field", f"{name}={key}")]
     words += ["--format", reading.format] if reading.format not in (None, AUTO) else []
