@@ -198,11 +198,12 @@ def test_the_commands_choose_the_same_rows(grid: Path, method: str, prune: Prune
 
 
 @pytest.mark.slow
-def test_the_commands_say_how_data_files_are_read(prune: Prune, tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("target", ["review", "text"])
+def test_the_commands_say_how_data_files_are_read(target: str, prune: Prune, tmp_path: Path, tiny_model: Path) -> None:
     """Of a run and of trials: data files by their keys, without bad rows; artifacts, which know it, without a word."""
     from prune_cli.pipeline.advise.behind import commands
 
-    sets = (("train", "sentence", 0, 24), ("validation", "review", 100, 8), ("test", "text", 200, 12))
+    sets = (("train", "sentence", 0, 24), ("validation", target, 100, 8), ("test", "text", 200, 12))
     for name, key, start, n in sets:
         rows = [{key: row["text"], "label": row["label"]} for row in sentences(n, start=start)]
         write_rows(tmp_path / f"{name}.jsonl", [*rows, *([{key: " "}] if name == "train" else [])])
