@@ -34,6 +34,7 @@ from prune_cli.main import hush, run
 from prune_cli.represent import walk
 from prune_cli.represent.kinds import hidden
 from prune_cli.represent.kinds.dynamics import Dynamics
+from prune_cli.represent.kinds.influence import Influence
 from prune_cli.represent.observe import Batch, Setup
 from prune_cli.tasks import classification, generation
 from prune_cli.tasks.tokens import OUTSIDE
@@ -286,19 +287,32 @@ def memory(device: torch.device) -> Figures:
         lines = (SAMPLE / "train.jsonl").read_text("utf-8").splitlines(keepends=True)
         (folder / "rows.jsonl").write_text("".join(lines[: size.rows]), "utf-8")
 
-        def represent(out: Path) -> None:
-            asked = ["--kind", "hidden,dynamics,gradient", "--dim", size.dim, "--dtype", "float32"]
+        def represent(out: Path, *asked: object) -> None:
             limits = ["--batch-size", size.rows, "--tokens-per-batch", 10**7, "--device", device]
             prune("represent", folder / "rows.jsonl", "-o", out, "--model", folder / "model", *asked, *limits)
 
-        represent(folder / "whole")
+        asked = ["--kind", "hidden,dynamics,gradient", "--dim", size.dim, "--dtype", "float32"]
+        represent(folder / "whole", *asked)
         with scarce(device, size.rows // 3), mock.patch.object(walk, "_halved", wraps=walk._halved) as halved:
-            represent(folder / "halved")
+            represent(folder / "halved", *asked)
         stored = {"hidden": "hidden", "dynamics": "logprob", "gradient": "gradient"}
         differences = {name: difference(folder, kind, name) for kind, name in stored.items()}
+        asked = ["--kind", "influence", "--target-data", folder / "rows.jsonl"]
+        (folder / "influence").mkdir()
+        represent(folder / "influence" / "whole", *asked)
+        tried = mock.patch.object(Influence, "_directions", autospec=True, side_effect=Influence._directions)
+        with scarce(device, size.rows // 3), tried as walked:
+            represent(folder / "influence" / "halved", *asked)
+        cosines = [
+            np.asarray(tensors.load(folder / "influence" / out / "influence.safetensors")["influence"], np.float64)
+            for out in ("whole", "halved")
+        ]
+        differences["influence"] = float(np.abs(cosines[0] - cosines[1]).max())  # as they are: some are near 0
     assert halved.call_count, "memory did not run out"
+    assert walked.call_count > 1, "memory did not run out in the target set"
     assert max(differences.values()) < TOLERANCE, differences
-    return {"halved": halved.call_count, "largest_relative_difference": differences}
+    times = {"halved": halved.call_count, "target_set_halved": walked.call_count - 1}
+    return {**times, "largest_relative_difference": differences}
 
 
 @contextmanager
@@ -313,6 +327,7 @@ def scarce(device: torch.device, rows: int) -> Iterator[None]:
             yield
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, 0)
+            torch.cuda.reset_peak_memory_stats()
         return
     forward = Setup.forward
 

@@ -62,7 +62,7 @@ max_length = 1024
 tune = "lora"
 epochs = 3
 learning_rate = 2e-4
-batch_size = 1
+batch_size = {batch_size}
 accumulate = {accumulate}
 precision = "{precision}"
 
@@ -119,6 +119,7 @@ def main() -> None:
             tests="\n".join(tests),
             keep="0.1" if given.study == "instructions" else "0.25",
             max_new_tokens=0 if given.study == "instructions" else 48,
+            batch_size=1,
             accumulate=4,
             precision="float32",
         ),

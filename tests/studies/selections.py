@@ -70,7 +70,7 @@ precision = "bfloat16"
 [eval]
 precision = "bfloat16"
 """
-LANGUAGE = SETTINGS.format(max_new_tokens=0, accumulate=2, precision="bfloat16")
+LANGUAGE = SETTINGS.format(max_new_tokens=0, batch_size=2, accumulate=1, precision="bfloat16")
 STUDIES = {
     "sst2": Study(
         {"train": ("sst2/train", 400), "validation": ("sst2/validation", 100), "sst2": ("sst2/test", 600)},
@@ -98,7 +98,7 @@ STUDIES = {
         },
         LANGUAGE,
         ("loss",),
-        "0.1",
+        "0.05,0.1,0.2",
     ),
     "dialogues": Study(
         {
@@ -108,7 +108,7 @@ STUDIES = {
         },
         LANGUAGE,
         ("loss",),
-        "0.25",
+        "0.1,0.25,0.5",
     ),
 }
 
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--keep", help="budgets, with commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", help="names of methods, with commas; all if left out")
+    parser.add_argument("--device", default="auto", help="where to run: auto, cpu, cuda or cuda:N")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     study = STUDIES[given.study]
@@ -139,7 +140,7 @@ def main() -> None:
         file.write_text(pipeline(study, model.resolve(), given.keep or study.keep, given.seeds, names), "utf-8")
         return file
 
-    report, left_out = run_what_can(names, written, out / "run")
+    report, left_out = run_what_can(names, written, out / "run", given.device)
     for found in tables(report, study):
         print(*table(found), "", sep="\n")
     print(*("warning: " + text for text in report.warnings), sep="\n")
@@ -170,7 +171,7 @@ def pipeline(study: Study, model: Path, keep: str, seeds: int, names: Sequence[s
 
 
 def run_what_can(
-    names: Sequence[str], written: Callable[[Sequence[str]], Path], out: Path
+    names: Sequence[str], written: Callable[[Sequence[str]], Path], out: Path, device: str
 ) -> tuple[Report, dict[str, str]]:
     """Run each method that fits the task, then all that did not fail together; with why each other one is left out."""
     left_out: dict[str, str] = {}
@@ -183,12 +184,12 @@ def run_what_can(
     file = written(fit)
     for name in fit:
         try:
-            run(file, out, device="cpu", dry_run=False, only=[f"methods/{name}"], tell=told)
+            run(file, out, device=device, dry_run=False, only=[f"methods/{name}"], tell=told)
         except Exception as failure:  # whatever is wrong with one method, the others go on
             left_out[name] = f"failed: {type(failure).__name__}: {failure}"
             print(f"{name}: {left_out[name]}", flush=True)
     file = written([name for name in fit if name not in left_out])
-    return run(file, out, device="cpu", dry_run=False, tell=told), left_out
+    return run(file, out, device=device, dry_run=False, tell=told), left_out
 
 
 def tables(report: Report, study: Study) -> Iterator[list[list[str]]]:
