@@ -353,3 +353,22 @@ def failing(remove: Callable[..., None], name: str) -> Callable[..., None]:
         remove(path, *arguments, **keywords)
 
     return removed
+
+
+def test_the_files_of_a_folder_are_hashed_once_while_they_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that leaves the size as it was is seen all the same; hidden files do not count."""
+    read: list[str] = []
+
+    def told(path: Path, digest: Callable[[Path], str] = artifact.digest_file) -> str:
+        read.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(artifact, "digest_file", told)
+    for name in ("config.json", "weights", ".hidden"):
+        (tmp_path / name).write_text("aaaa")
+    first = artifact.digest_folder(tmp_path)
+    assert artifact.digest_folder(tmp_path) == first and read == ["config.json", "weights"]
+    before = (tmp_path / "weights").stat()
+    (tmp_path / "weights").write_text("bbbb")
+    os.utime(tmp_path / "weights", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert artifact.digest_folder(tmp_path) != first and read == ["config.json", "weights", "weights"]

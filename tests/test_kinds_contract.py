@@ -20,6 +20,7 @@ from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
 from prune_cli.options import Represent
 from prune_cli.represent import kinds
+from prune_cli.runtime import plugins
 from prune_cli.stages.common import How
 from prune_cli.stages.represent import CODE_OF_KINDS, represent
 from tests.conftest import REPOSITORY, Prune, write_rows
@@ -204,6 +205,7 @@ def test_an_option_of_two_kinds_is_declared_alike(own: Path) -> None:
     assert kinds.users("temperature") == ["doubt", "warmth"]
     assert kinds.options()["temperature"].default == 1.0
     (own / "warmth.py").unlink()
+    plugins._names.cache_clear()  # a process looks through a folder once
     (own / "heat.py").write_text(ENTROPY.replace('"doubt"', '"heat"').replace("= 1.0", "= 2.0"))
     with pytest.raises(PruneError, match="option temperature: doubt and heat declare it differently"):
         kinds.options()

@@ -45,26 +45,27 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+_digests: dict[tuple[str, int, int, int], str] = {}
+
+
+def digest_once(path: Path, status: os.stat_result) -> str:
+    """`digest_file`, once in a process as long as the file stays the same: a pipeline asks for large ones often."""
+    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = digest_file(path)
+    return _digests[key]
+
+
 def digest_folder(folder: Path) -> str:
     """sha256 (hex) over the names and bytes of the files directly in a folder, hidden ones left out."""
-    return digest_value({name: digest_file(folder / name) for name in states(folder)})
+    paths = [folder / name for name in states(folder)]
+    return digest_value({path.name: digest_once(path, path.stat()) for path in paths})
 
 
 def states(folder: Path) -> dict[str, tuple[int, ...]]:
     """The files that `digest_folder` reads, by name: inode, size, time of change. A change shows in these."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     return {p.name: (s.st_ino, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]}
-
-
-_digests: dict[tuple[str, int, int, int], str] = {}
-
-
-def digest_once(path: Path, status: os.stat_result) -> str:
-    """`digest_file`, read once in a process as long as the file stays the same: a pipeline opens its tensors often."""
-    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
-    if key not in _digests:
-        _digests[key] = digest_file(path)
-    return _digests[key]
 
 
 @dataclass(frozen=True)

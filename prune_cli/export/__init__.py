@@ -7,7 +7,6 @@ there.
 
 from __future__ import annotations
 
-import pkgutil
 from types import ModuleType
 
 from prune_cli.errors import PruneError
@@ -16,7 +15,7 @@ from prune_cli.runtime import plugins
 
 def names() -> list[str]:
     """All that rows can be written for, in order of name; none is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    return plugins.names(__path__)
 
 
 def load(name: str) -> ModuleType:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -103,8 +102,7 @@ class Method:
 
 def names(stage: str) -> list[str]:
     """All methods of a stage (score or select) that prune brings, in order of name; none is imported."""
-    package = import_module(f"prune_cli.{stage}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return plugins.names(import_module(f"prune_cli.{stage}").__path__)
 
 
 def installed(stage: str) -> dict[str, EntryPoint]:

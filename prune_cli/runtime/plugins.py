@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
+from collections.abc import Iterable
+from functools import cache
 from types import ModuleType
 
 from prune_cli.errors import PruneError
+
+
+def names(folders: Iterable[str]) -> list[str]:
+    """The modules in a package's folders, in order of name, but for `_…`; none is imported."""
+    return list(_names(tuple(folders)))
+
+
+@cache
+def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Names are asked for a thousand times in a large pipeline, so folders are looked through once."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders) if module.name[0] != "_"))
 
 
 def load(name: str) -> ModuleType:

@@ -38,10 +38,10 @@ class Step:
 
 
 STEPS = (
-    Step("machine", 40),
+    Step("machine", 30),
     Step("tests", 110),
     Step("encoder", 60),
-    Step("llama", 75),
+    Step("llama", 90),
     Step("memory", 50),
     Step("pipeline", 130),
 )

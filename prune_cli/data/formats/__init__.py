@@ -7,7 +7,6 @@ given by name.
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -76,13 +75,7 @@ class Check:
 
 def names() -> list[str]:
     """All formats, in order of name; none is imported."""
-    return list(_names(tuple(__path__)))
-
-
-@cache
-def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """The formats in these folders, which are looked through once and not for every row."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(folders) if module.name[0] != "_"))
+    return plugins.names(__path__)
 
 
 @cache

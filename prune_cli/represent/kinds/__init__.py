@@ -16,7 +16,6 @@ torch, and a name that starts with `_` is no kind. Optional are
 from __future__ import annotations
 
 import functools
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import ModuleType
@@ -79,7 +78,7 @@ class Kind:
 
 def names() -> list[str]:
     """All kinds, in order of name; none is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    return plugins.names(__path__)
 
 
 def load(name: str) -> Kind:
