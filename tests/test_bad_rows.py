@@ -47,11 +47,21 @@ def test_all_bad_rows_are_told_in_order(here: Path, prune: Prune) -> None:
 def test_the_first_twenty_are_told_and_the_rest_counted(n: int, here: Path, prune: Prune) -> None:
     """The first ones by place, ids that stand twice among them, however they were found."""
     rows: list[dict[str, Any]] = [{"id": 0, "text": "fine"}, {"id": 0, "text": "fine"}]
-    write_rows(here / "data.jsonl", [*rows, *[{"text": " "}] * (n - 1)])
+    write_rows(here / "data.jsonl", [*rows, *({"text": "fine", "label": [i]} for i in range(n - 1))])
     ran = prune(*SELECT)
     assert ran.errors[0].startswith("data.jsonl:2: id 0 is that of data.jsonl:1 too")
     assert [error.split(": ")[0] for error in ran.errors[:20]] == [f"data.jsonl:{i}" for i in range(2, 22)]
-    assert ran.errors[20:] == ([f"data.jsonl: and {n - 20:,} more bad rows"] if n > 20 else [])
+    more = "row" if n == 21 else "rows"
+    assert ran.errors[20:] == ([f"data.jsonl: and {n - 20:,} more bad {more}"] if n > 20 else [])
+
+
+def test_of_rows_with_one_problem_a_few_are_told(here: Path, prune: Prune) -> None:
+    """Five of those that break one rule alike, and those behind them that break another."""
+    rows: list[dict[str, Any]] = [{"text": " "}] * 40
+    write_rows(here / "data.jsonl", [{"text": "fine"}, *rows, {"id": "", "text": "fine"}])
+    ran = prune(*SELECT)
+    assert [error.split(": ")[0] for error in ran.errors[:-1]] == [f"data.jsonl:{i}" for i in [*range(2, 7), 42]]
+    assert ran.errors[-1] == "data.jsonl: and 35 more bad rows"
 
 
 def test_what_ends_the_reading_is_told_behind_the_bad_rows(here: Path, prune: Prune) -> None:

@@ -278,7 +278,7 @@ def test_rows_that_are_cut_are_told_and_kept(
     ran = prune(stage, *inputs, "-o", tmp_path / "cut", "--max-length", 6, *more)
     assert ran.code == 0, ran.err
     n, tokens = counts["rows"], counts["tokens"]
-    said = f"train: {n} of 24 rows were cut to 6 tokens, and lost {tokens}; a larger --max-length"
+    said = f"{data / 'train.jsonl'}: {n} of 24 rows were cut to 6 tokens, and lost {tokens}; a larger --max-length"
     assert ran.err.count(said) == 1 and ran.err.count("were cut") == 1
     shown = prune("show", tmp_path / "cut", "--json").json()
     name = "train" if stage == "eval" else "rows"
@@ -295,7 +295,7 @@ def test_rows_of_a_target_set_that_are_cut_are_told_apart(prune: Prune, made: Pa
     command = ["represent", data / "train.jsonl", "-o", tmp_path / "out", "--model", made / "warmup", "--kind"]
     ran = prune(*command, "influence", "--target-data", data / "validation.jsonl", "--max-length", 6)
     assert ran.code == 0, ran.err
-    assert "train: " in ran.err and "validation: " in ran.err
+    assert "train.jsonl: " in ran.err and "validation.jsonl: " in ran.err
     cut = prune("show", tmp_path / "out", "--json").json()["about"]["cut"]
     assert (cut["rows"]["of"], cut["target"]["of"]) == (24, 8)
 

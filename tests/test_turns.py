@@ -139,7 +139,7 @@ def test_what_a_template_leaves_out_is_told(tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
     rows = rows_of(tmp_path, {"messages": [SAID[0], {"role": "assistant", "content": "<think>Hm.</think>Hello"}]})
     generation.encode(rows, trl_labels.tokenizer("begun", marked=False), 10**6, [])
-    assert "rows: of 1 of 1 rows the chat template leaves out thinking to train on" in capsys.readouterr().err
+    assert "rows.jsonl: of 1 of 1 rows the chat template leaves out thinking to train on" in capsys.readouterr().err
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
     adding = {"role": "assistant", "content": "I add.", "tool_calls": [{"function": {"name": "add", "arguments": {}}}]}
     some: list[dict[str, Any]] = [
@@ -149,7 +149,9 @@ def test_what_a_template_leaves_out_is_told(tmp_path: Path, capsys: pytest.Captu
     ]
     for row in some:
         generation.encode(rows_of(tmp_path, row), tokenizer, 10**6, [])  # the call's name stands in what is said
-        told = "rows: of 1 of 1 rows the chat template leaves out tools, or calls of them" in capsys.readouterr().err
+        told = (
+            "rows.jsonl: of 1 of 1 rows the chat template leaves out tools, or calls of them" in capsys.readouterr().err
+        )
         assert told == (len(row) > 1 or adding in row["messages"])
 
 

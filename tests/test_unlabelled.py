@@ -67,5 +67,5 @@ def test_all_rows_without_a_label_are_told(here: Path, prune: Prune, tiny_model:
     write_rows(here / "half.jsonl", rows)
     ran = prune("finetune", "half.jsonl", "-o", "out", "--model", tiny_model)
     assert [error.partition(": ")[0] for error in ran.errors[:20]] == [f"half.jsonl:{i}" for i in range(2, 42, 2)]
-    assert ran.errors[20:] == ["half: and 10 more rows without a label"]
+    assert ran.errors[20:] == ["half.jsonl: and 10 more rows without a label"]
     assert "hint: give them a label, or take them out; --skip-bad does not" in ran.err

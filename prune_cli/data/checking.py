@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -20,7 +21,7 @@ from prune_cli.data.lines import Block, Broken, Row
 from prune_cli.data.problems import INTEGER
 from prune_cli.errors import PruneError
 
-LISTED = 20  # bad rows that are told one by one
+LISTED, ALIKE = 20, 5  # bad rows that are told one by one; of them, with the same problem
 SKIP_BAD = '--skip-bad FILE leaves bad rows out, and writes them into FILE; in a pipeline: skip_bad = "FILE"'
 
 Check = Callable[[Row], str | None]  # a task's: the problem of a row in words
@@ -133,17 +134,17 @@ class Checker:
         return Good(ids, texts, kept)
 
     def add(self, bad: Bad) -> None:
-        """Take down a bad row; only the first ones are held, in order of their places."""
+        """Take down a bad row; only those that are told one by one are held."""
         self.n_bad += 1
         if len(self._bad) < LISTED or bad < self._bad[-1]:
-            self._bad = sorted([*self._bad, bad])[:LISTED]
+            self._bad = _told([*self._bad, bad])
 
     def error(self, data: str, last: PruneError | None = None) -> PruneError | None:
         """The error that tells all bad rows, the first ones one by one; last: what ended the reading."""
         messages = [f"{bad.where}: {bad.problem}" for bad in self._bad]
         hints = [bad.hint for bad in self._bad]
-        if self.n_bad > LISTED:
-            messages.append(f"{data}: and {self.n_bad - LISTED:,} more bad rows")
+        if more := self.n_bad - len(self._bad):
+            messages.append(f"{data}: and {more:,} more bad row{'s' if more > 1 else ''}")
         if last is not None:
             messages.append(last.message)
             hints.append(last.hint)
@@ -221,3 +222,14 @@ def _task_hint(problem: str, raw: Row) -> str | None:
         return None
     name, key = renamed
     return f"--field {name}={key} --field {name}={name} leaves files without {key} as they are"
+
+
+def _told(bad: Iterable[Bad]) -> list[Bad]:
+    """Of bad rows those that are told one by one: the first by place, of those with the same problem a few."""
+    alike: Counter[str] = Counter()
+    told = []
+    for row in sorted(bad):
+        alike[row.problem] += 1
+        if alike[row.problem] <= ALIKE:
+            told.append(row)
+    return told[:LISTED]

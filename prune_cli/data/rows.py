@@ -106,6 +106,12 @@ class Rows(Sequence[Row]):
         """The rows in order, read by blocks."""
         return self._between(0, len(self))
 
+    @property
+    def source(self) -> str:
+        """What messages call the rows: their file, or the data's name where they are of several."""
+        prefixes = self._places.prefixes
+        return prefixes[0].rpartition(":")[0] if len(prefixes) == 1 else self.name
+
     def __del__(self) -> None:
         """Close the file."""
         self._file.close()

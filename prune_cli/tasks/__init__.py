@@ -258,7 +258,7 @@ def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
         told.append(f"{rows.where(i)}: {problem}")
         hint = problems.field_hint(problem, row) or hint
     if len(lacking) > LISTED and not none:
-        told.append(f"{rows.name}: and {len(lacking) - LISTED:,} more rows without a label")
+        told.append(f"{rows.source}: and {len(lacking) - LISTED:,} more rows without a label")
     raise PruneError(told[0], hint=hint, also=told[1:])
 
 

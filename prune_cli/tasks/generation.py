@@ -77,7 +77,7 @@ def flips(rows: Rows, positions: np.ndarray, rng: np.random.Generator) -> list[R
         changed = (formats.exchanged(row, other, rows.format or formats.detected(row)) for other in others)
         found = next((change for change in changed if any(row[key] != value for key, value in change.items())), None)
         if found is None:
-            raise PruneError(f"{rows.name}: of {TRIES} rows none has another response than row {row['id']}")
+            raise PruneError(f"{rows.source}: of {TRIES} rows none has another response than row {row['id']}")
         changes.append(found)
     return changes
 
@@ -117,9 +117,9 @@ def encode(
     if too_long:
         raise _too_long(rows, too_long, max_length, tokenizer.model_max_length)
     if unthought:
-        note(f"{rows.name}: of {unthought:,} of {len(rows):,} rows the chat template leaves out thinking to train on")
+        note(f"{rows.source}: of {unthought:,} of {len(rows):,} rows the chat template leaves out thinking to train on")
     if untooled:
-        note(f"{rows.name}: of {untooled:,} of {len(rows):,} rows the chat template leaves out tools, or calls of them")
+        note(f"{rows.source}: of {untooled:,} of {len(rows):,} rows the chat template leaves out tools, or calls of them")
     return flat.encoded(np.concatenate(trained))
 
 

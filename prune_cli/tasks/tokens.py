@@ -157,7 +157,7 @@ def tell_cut(encoded: Encoded, rows: Rows, own: int) -> dict[str, int]:
     if facts["rows"]:
         cure = "the tokenizer's limit" if encoded.limit >= own else "a larger --max-length keeps more"
         note(
-            f"{rows.name}: {facts['rows']:,} of {facts['of']:,} rows were cut to {encoded.limit:,} tokens, "
+            f"{rows.source}: {facts['rows']:,} of {facts['of']:,} rows were cut to {encoded.limit:,} tokens, "
             f"and lost {facts['tokens']:,}; {cure}"
         )
     return facts
