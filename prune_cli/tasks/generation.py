@@ -116,10 +116,9 @@ def encode(
         flat.add(kept, lost)
     if too_long:
         raise _too_long(rows, too_long, max_length, tokenizer.model_max_length)
-    if unthought:
-        note(f"{rows.source}: of {unthought:,} of {len(rows):,} rows the chat template leaves out thinking to train on")
-    if untooled:
-        note(f"{rows.source}: of {untooled:,} of {len(rows):,} rows the chat template leaves out tools, or calls of them")
+    for count, what in ((unthought, "thinking to train on"), (untooled, "tools, or calls of them")):
+        if count:
+            note(f"{rows.source}: of {count:,} of {len(rows):,} rows the chat template leaves out {what}")
     return flat.encoded(np.concatenate(trained))
 
 
