@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods
 from prune_cli.numeric import alike, apart, blocks, duplicates, lazy, products
+from prune_cli.score import density
 from prune_cli.select import facility_location, k_center, k_dpp
 from tests.truth import truth
 
@@ -513,9 +515,27 @@ def test_density_is_that_of_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(blocks, "NUMBERS", 50)
     x = rows(40, 3).astype(np.float32)
     np.testing.assert_allclose(score("density", x, k=5), -np.sort(distances(x), axis=1)[:, 1:6].mean(axis=1), rtol=1e-5)
+    monkeypatch.setattr(density, "OURS", 7)
+    monkeypatch.setattr(density, "OTHERS", 9)
     theirs = KernelDensity(bandwidth=0.7).fit(x).score_samples(x)
-    ours = score("density", x, how="kernel", bandwidth=0.7)
-    np.testing.assert_allclose(ours - ours.mean(), theirs - theirs.mean(), atol=1e-5)
+    kernels = 40 * (2 * np.pi * 0.7**2) ** 1.5 * np.exp(theirs)  # without its constant; with 1 of the row itself
+    np.testing.assert_allclose(score("density", x, how="kernel", bandwidth=0.7), np.log((kernels - 1) / 39), atol=1e-5)
+
+
+def test_density_by_kernel_tells_rows_apart_in_hundreds_of_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each kernel is far below the least number: the nearest other row decides. Two copies are the densest."""
+    monkeypatch.setattr(density, "OURS", 16)
+    monkeypatch.setattr(density, "OTHERS", 24)
+    x = rows(50, 600)
+    x[30] = x[40]
+    h = np.sqrt(((x - x.mean(axis=0)) ** 2).mean()) * 50 ** (-1 / 604)
+    power = distances(x) ** 2 / (-2 * h**2)
+    np.fill_diagonal(power, -np.inf)
+    found = score("density", x, how="kernel")
+    assert np.median(power.max(axis=1)) < np.log(np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(found, logsumexp(power, axis=1) - np.log(49), rtol=1e-5)
+    assert set(np.argsort(found)[-2:]) == {30, 40} and len(np.unique(found)) == 49
+    assert score("density", x[:1], how="kernel").tolist() == [0]
 
 
 @truth("score/length", by="worked example")

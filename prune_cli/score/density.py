@@ -1,15 +1,16 @@
 """Density: how close together the rows around a row are.
 
 With how=neighbours s_i = −(1/k) Σ_j ‖x_i − x_j‖ over the k nearest other rows. With how=kernel
-s_i = log (1/n) Σ_j exp(−‖x_i − x_j‖² / 2h²), all rows, h the bandwidth.
+s_i = log 1/(n − 1) Σ_j exp(−‖x_i − x_j‖² / 2h²) over all other rows, h the bandwidth.
 
 Source: kernel density estimate: Parzen 1962; nearest neighbours: Loftsgaarden and Quesenberry 1965.
 Higher: more rows are near; keep the lowest (`--method bottom`) for rare rows.
 Differs: constants that are the same for all rows are left out, and the mean distance to k neighbours stands in place of
-the distance to the k-th, which one row more or less changes.
+the distance to the k-th, which one row more or less changes. A row does not count for its own density: the order is the
+same, but in hundreds of dimensions the kernels of all others are too small to be seen beside its own.
 
 It runs on any representation, all checkpoints side by side or averaged. Either way all pairs of rows are looked at, a
-block at a time.
+block at a time, in single precision.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import row_blocks
+from prune_cli.numeric.blocks import Array, row_blocks, table
 from prune_cli.numeric.neighbours import with_distances
 from prune_cli.numeric.vectors import Checkpoints, Normalize, vectors
 from prune_cli.numeric.views import Centred
+
+OURS, OTHERS = 1024, 4096  # rows that are compared at a time: 16 MiB of kernels
 
 
 def score(
@@ -38,16 +41,39 @@ def score(
     checkpoints: Checkpoints = "side",
     normalize: Normalize = False,
 ) -> NDArray[np.float64]:
-    """Score rows by features [n, e × d]: float64 [n], 0 or less."""
+    """Score rows by features [n, e × d]: float64 [n], 0 or less; of a single row 0."""
     rows = Centred(vectors(features, learning_rate, scale, checkpoints=checkpoints, normalize=normalize))
-    n, d = rows.shape
+    if len(rows) == 1:
+        return np.zeros(1)
     if how == "neighbours":
-        return -with_distances(rows, min(k, n - 1))[1].mean(axis=1) if n > 1 else np.zeros(n)
-    squares = np.concatenate([(block**2).sum(axis=1) for _, block in row_blocks(rows)])
-    h = bandwidth or np.sqrt(squares.mean() / d) * n ** (-1 / (d + 4)) or 1.0
-    density = np.zeros(n)
-    for some, block in row_blocks(rows):
-        for others, other in row_blocks(rows, beside=len(block)):
-            distance = squares[others, None] - 2 * (other @ block.T) + squares[some]
-            density[some] += np.exp(np.maximum(distance, 0) / (-2 * h * h)).sum(axis=0)
-    return np.log(density / n)
+        return -with_distances(rows, min(k, len(rows) - 1))[1].mean(axis=1)
+    return _by_kernel(rows, bandwidth)
+
+
+def _by_kernel(rows: Array, bandwidth: float) -> NDArray[np.float64]:
+    """The log of the mean kernel of all other rows. Sums are kept as their largest power and the rest beside it."""
+    n, d = rows.shape
+    scaled, half = table((n, d)), np.empty(n)
+    for where, block in row_blocks(rows):
+        scaled[where], half[where] = block, (block**2).sum(axis=1) / 2
+    h = bandwidth or np.sqrt(2 * half.mean() / d) * n ** (-1 / (d + 4)) or 1.0
+    for start in range(0, n, OTHERS):
+        scaled[start : start + OTHERS] /= h
+    half = (half / h**2).astype(np.float32)
+    most, total = np.full(n, -np.inf), np.zeros(n)
+    for first in range(0, n, OURS):
+        own = slice(first, first + OURS)
+        for start in range(0, n, OTHERS):
+            others = slice(start, start + OTHERS)
+            power = scaled[others] @ scaled[own].T
+            power -= half[others, None]
+            power -= half[own]
+            np.minimum(power, 0, out=power)
+            same = np.arange(max(first, start), min(first + OURS, start + OTHERS, n))
+            power[same - start, same - first] = -np.inf
+            highest = np.maximum(most[own], power.max(axis=0))
+            power -= highest.astype(np.float32)
+            total[own] *= np.exp(most[own] - highest)
+            total[own] += np.exp(power, out=power).sum(axis=0)
+            most[own] = highest
+    return most + np.log(total / (n - 1))
