@@ -300,6 +300,18 @@ def test_rows_of_a_target_set_that_are_cut_are_told_apart(prune: Prune, made: Pa
     assert (cut["rows"]["of"], cut["target"]["of"]) == (24, 8)
 
 
+def test_rows_of_several_files_that_are_cut_are_told_together(
+    prune: Prune, made: Path, data: Path, tmp_path: Path
+) -> None:
+    """Under the name that the files have in common."""
+    for name in ("train", "validation"):
+        (tmp_path / f"part-{name}.jsonl").write_bytes((data / f"{name}.jsonl").read_bytes())
+    start = ["represent", tmp_path / "part-*.jsonl", "-o", tmp_path / "out", "--model", made / "warmup"]
+    ran = prune(*start, "--kind", "dynamics", "--max-length", 6)
+    assert ran.code == 0 and " of 32 rows were cut" in ran.err
+    assert any(line.startswith("part: ") for line in ran.err.splitlines())
+
+
 @pytest.mark.parametrize(
     ("max_length", "own", "whose", "hint"),
     [
