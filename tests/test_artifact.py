@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts.drafts import NEW, stale_reason
 from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.errors import PruneError
+from prune_cli.stages import common
 
 ONE = Recipe("select", {"keep": 1}, {})
 TWO = Recipe("select", {"keep": 2}, {})
@@ -372,3 +374,12 @@ def test_the_files_of_a_folder_are_hashed_once_while_they_stay(tmp_path: Path, m
     (tmp_path / "weights").write_text("bbbb")
     os.utime(tmp_path / "weights", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert artifact.digest_folder(tmp_path) != first and read == ["config.json", "weights", "weights"]
+
+
+def test_what_a_stage_loads_is_not_in_its_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries are loaded before the time is taken, so that the first stage of a process is no dearer than others."""
+    monkeypatch.setattr(common, "import_module", lambda _: time.sleep(0.3))
+    outcome = common.Outcome(tmp_path / "out", "select", "make")
+    with common.making(outcome, ONE, {}, loads=["heavy"]):
+        pass
+    assert open_artifact(tmp_path / "out").manifest["made"]["seconds"] < 0.3

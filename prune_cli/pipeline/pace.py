@@ -16,11 +16,18 @@ class Pace:
         self.at_once = at_once
         self.seconds: Counter[str] = Counter()
         self.weight: Counter[str] = Counter()
+        self.made: Counter[str] = Counter()
 
     def ended(self, step: Step, seconds: float | None) -> None:
-        """Take down a step that has ended, and how long it took where it was made."""
+        """Take down a step that has ended, and how long it took where it was made.
+
+        The first of a kind has the start in it, of the device and its kernels, and counts until there is another.
+        """
         self.to_make.pop(step.out, None)
         if seconds is not None:
+            self.made[step.kind] += 1
+            if self.made[step.kind] == 2:
+                self.seconds[step.kind] = self.weight[step.kind] = 0
             self.seconds[step.kind] += seconds  # type: ignore[assignment]  # a Counter adds up any numbers
             self.weight[step.kind] += step.weight
 

@@ -159,13 +159,12 @@ def _one_by_one(steps: Sequence[Step], folder: Path, current: Mapping[Path, Outc
         for step in list(left.values()):
             if left.keys() & {*step.needs} or (step.out not in current and is_taken(step.out)):
                 continue
-            began = time.monotonic()
             try:
                 done = current.get(step.out) or spared(step, left.values(), folder) or step.make()
             except Taken:
                 continue
             del left[step.out]
-            ended(step, done, time.monotonic() - began)
+            ended(step, done, done.seconds)
         if len(left) == before:
             for step in left.values():
                 if step.out not in told and not left.keys() & {*step.needs}:

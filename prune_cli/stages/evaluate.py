@@ -72,7 +72,7 @@ def evaluate(
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
-    with making(outcome, recipe, places) as draft:
+    with making(outcome, recipe, places, loads=["prune_cli.models.load", "prune_cli.models.predict"]) as draft:
         from prune_cli.models import device as devices
         from prune_cli.models import load
 

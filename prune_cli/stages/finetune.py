@@ -57,7 +57,7 @@ def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how
     if opts.load_in == "4bit" and device.type != "cuda":
         raise PruneError(f"load_in: 4bit; on the device {device}; allowed: a CUDA device")
     log.check(opts)
-    with making(outcome, recipe, places, resumable=True) as draft:
+    with making(outcome, recipe, places, resumable=True, loads=["prune_cli.training.trainer"]) as draft:
         from transformers import set_seed
 
         from prune_cli.models import adapters, load

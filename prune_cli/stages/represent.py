@@ -103,12 +103,14 @@ def represent(data: str, out: Path, opts: Represent, reading: Reading, how: How)
     outcome = settle(out, recipe, places, how)
     if outcome.settled:
         return outcome
+    loads: list[str] = []
     if any(entry.walks for entry in asked):
         use_device(opts.device)  # before the draft is opened: a wrong one must not cost saved progress
+        loads = ["prune_cli.models.load", "prune_cli.represent.walk"]
     given = _Rows(rows, target, grouped[1] if grouped else None, task, named, template)
     processes.check_same("recipe", recipe.key[:12])
     processes.check_same("batch_size, tokens_per_batch", (opts.batch_size, opts.tokens_per_batch))
-    with making(outcome, recipe, places, resumable=True) as draft:
+    with making(outcome, recipe, places, resumable=True, loads=loads) as draft:
         labels = find.head_labels(named, task.label_list(rows)) if opts.model else task.label_list(rows)
         for some in (rows, target) if target else (rows,):
             gold = task.label_indices(some, labels)  # before any work: a label that the model does not know
