@@ -414,6 +414,27 @@ def test_where_in_the_whole_a_run_is(folder: Path, prune: Prune) -> None:
     assert all(re.search(r": made in \d+\.\d s, (about|at least) \d+ s left$", line) for line in told[11:-1])
 
 
+def test_cut_rows_are_told_once_and_at_the_end(folder: Path, prune: Prune) -> None:
+    """Of each test set, and of the training rows those of the training that lost most; again when all is made."""
+    change(folder, "seeds = [0]", "seeds = [0, 1]")
+    with (folder / "p.toml").open("a") as file:
+        file.write("\n[eval]\nmax_length = 5\n")
+    change(folder, "[finetune]", "[finetune]\nmax_length = 5")
+    for again in (False, True):
+        ran = prune("pipeline", folder / "p.toml", "-o", folder / "runs")
+        assert ran.code == 0, ran.err
+        lines = ran.err.splitlines()
+        assert sum(line.startswith(f"{folder / 'test.jsonl'}: ") and "were cut" in line for line in lines) == (
+            not again
+        )
+        told = [line for line in lines if line.startswith("warning: ") and "were cut" in line]
+        assert len(told) == 2
+        assert re.fullmatch(r"warning: test set test: \d+ of 12 rows were cut to 5 tokens", told[0])
+        assert re.fullmatch(
+            r"warning: training rows: \d+ of \d+ rows were cut to 5 tokens; some were in \d+ of \d+ trainings", told[1]
+        )
+
+
 def test_devices() -> None:
     """One step a device at a time; without devices as many as asked for."""
     assert slots_of(None, [], None) == [None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,25 @@ def of_artifacts(trials: Mapping[Trial, Sequence[Path]]) -> Iterator[str]:
         yield f"{method} keep {keep}: {texts[0]}{of}"
 
 
+def cuts(trained: Iterable[Path], judged: Iterable[Path]) -> Iterator[str]:
+    """How many rows of each test set were cut, and of the training rows in how many trainings; the most of any."""
+    most: dict[str, Mapping[str, Any]] = {}
+    for path in judged:
+        for name, facts in open_artifact(path).about.get("cut", {}).items():
+            most[name] = max(most.get(name, facts), facts, key=lambda facts: facts["rows"])
+    for name, facts in most.items():
+        if facts["rows"]:
+            yield f"test set {name}: {_cut(facts)}"
+    found = [open_artifact(path).about.get("cut", {}).get("rows") for path in trained]
+    if some := [facts for facts in found if facts and facts["rows"]]:
+        largest = max(some, key=lambda facts: (facts["rows"] / facts["of"], facts["rows"]))
+        yield f"training rows: {_cut(largest)}; some were in {len(some):,} of {len(found):,} trainings"
+
+
+def _cut(facts: Mapping[str, Any]) -> str:
+    return f"{facts['rows']:,} of {facts['of']:,} rows were cut to {facts['max_length']:,} tokens"
+
+
 def _stacked(values: Mapping[Trial, Values], test: str, metric: str) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Method and budget -> the values of a metric on a test set [runs, n]; without lines where one is no number."""
     runs: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
@@ -213,6 +232,8 @@ def visible(difference: float, metric: str) -> str:
     """The least difference that the runs would have shown, in words."""
     if metric in SHARES and difference > 1:
         return "no difference would have been seen: too few runs, or too unlike"
+    if difference < 1e-9:
+        return "all runs are alike, so nothing is told apart"
     return f"a difference of {difference:.3f} would have been seen"
 
 

@@ -17,7 +17,7 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.open import write_bad_rows
 from prune_cli.pipeline import attribution, jobs, results, scripts
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of
-from prune_cli.pipeline.evidence import compare, of_artifacts, row_values, warned
+from prune_cli.pipeline.evidence import compare, cuts, of_artifacts, row_values, warned
 from prune_cli.pipeline.pace import Pace
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import DECONTAMINATED, Plan
@@ -27,7 +27,7 @@ from prune_cli.pipeline.work import WOULD_RUN, Step, Work, look, spared
 from prune_cli.report import corruption
 from prune_cli.report.outcome import happened
 from prune_cli.runtime import interrupt
-from prune_cli.runtime.progress import note
+from prune_cli.runtime.progress import each_once, note
 from prune_cli.stages.common import Outcome, touch
 from prune_cli.stages.evaluate import evaluate
 
@@ -81,7 +81,8 @@ def run(
             course.ended,
         )
     else:
-        _one_by_one(steps, out, course.current, course.ended)
+        with each_once():
+            _one_by_one(steps, out, course.current, course.ended)
     return report if only else _finish(plan, work, report)
 
 
@@ -183,6 +184,7 @@ def _finish(plan: Plan, work: Work, report: Report) -> Report:
     if plan.decontaminate:
         report.warnings = list(open_artifact(work.out / DECONTAMINATED).about["warnings"])
     report.warnings += [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
+    report.warnings += cuts([m.trained for m in work.trials.values() if m.trained], [p[-1] for p in made.values()])
     report.lds = attribution.facts(work.halves, work.scores) if work.halves else []
     report.corruption = corruption.facts(work.out, work.trials)
     results.end(report)

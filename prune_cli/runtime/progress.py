@@ -14,6 +14,7 @@ PLAIN_SECONDS = 15.0
 
 
 _hushed = False
+_said: set[str] | None = None
 
 
 @contextmanager
@@ -27,10 +28,24 @@ def hushed() -> Iterator[None]:
         _hushed = before
 
 
+@contextmanager
+def each_once() -> Iterator[None]:
+    """Say each note once in this block: steps that read the same rows have the same to tell."""
+    global _said
+    before, _said = _said, set()
+    try:
+        yield
+    finally:
+        _said = before
+
+
 def note(text: str, *, everyone: bool = False) -> None:
     """Tell what a user should know but need not act on: once, not from each of several processes unless `everyone`."""
-    if not _hushed and (everyone or processes.first()):
-        print(clean(text), file=sys.stderr, flush=True)
+    if _hushed or not (everyone or processes.first()) or (_said is not None and text in _said):
+        return
+    if _said is not None:
+        _said.add(text)
+    print(clean(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def _wanted(facts: Facts) -> Iterator[tuple[str, Draw, Picture]]:
     if facts["data_map"]:
         yield "data-map", points.data_map, _data_map(facts["data_map"])
     if facts["histograms"]:
-        yield "histograms", lines.histograms, _histograms()
+        yield "histograms", lines.histograms, _histograms(facts["labels"])
     if facts["plane"]:
         yield "plane", points.plane, _plane(facts["plane"])
     for what in (what for what, found in facts["shares"].items() if found["all"]):
@@ -108,7 +108,13 @@ def _data_map(found: Facts) -> Picture:
     )
 
 
-def _histograms() -> Picture:
+def _histograms(labels: list[str]) -> Picture:
+    if not labels:
+        return Picture(
+            "Scores",
+            "For each score a histogram of the rows.",
+            "How each score is spread: the height is the share of the rows in a bin.",
+        )
     return Picture(
         "Scores by label",
         "For each score a histogram of the rows of each label.",
@@ -120,17 +126,19 @@ def _histograms() -> Picture:
 
 def _plane(found: Facts) -> Picture:
     first, second = (f"{share:.0%}" for share in found["shares"])
+    labelled = len(found["labels"]) > 1
+    first_panel = "labels" if labelled else "all rows"
     others = f" The run has other representations too: {', '.join(found['others'])}." if found["others"] else ""
     return Picture(
         "Where the selections lie",
-        f"Scatter plots of the rows in a plane of the representation {found['kind']}: by label, and what each method "
-        "keeps at its smallest budget.",
+        f"Scatter plots of the rows in a plane of the representation {found['kind']}: "
+        f"{'by label' if labelled else 'all'}, and what each method keeps at its smallest budget.",
         f"{_drawn(len(found['label']), found['of'])} The plane is that in which rows of the representation "
         f"{found['kind']} differ most: its first two principal components, {first} and {second} of the variance. What "
-        "lies apart here is apart; what lies together may not be. First panel: the labels. In each other panel blue "
-        f"points are kept by the method at its smallest budget, at most {KEPT} of them; grey are the rows of the first "
-        "panel. A random draw covers the grey evenly; a method that picks one corner leaves the rest of the data to "
-        f"what the model knows already.{others}",
+        f"lies apart here is apart; what lies together may not be. First panel: {first_panel}. In each other panel "
+        f"blue points are kept by the method at its smallest budget, at most {KEPT} of them; grey are the rows of the "
+        "first panel. A random draw covers the grey evenly; a method that picks one corner leaves the rest of the data "
+        f"to what the model knows already.{others}",
     )
 
 
