@@ -304,6 +304,28 @@ def test_rows_that_llamafactory_skips_are_told(here: Path, prune: Prune) -> None
     assert "export: 1 of 2 rows are left out by LLaMA-Factory" in ran.err and f"{kept}/select.jsonl:2" in ran.err
 
 
+def test_the_card_says_what_rows_were_chosen_from(here: Path, prune: Prune) -> None:
+    """An earlier selection, test sets, and the target set of the selection or of the score behind it."""
+    texts = [f"row number {i} of many" for i in range(12)]
+    for name, some in (("train", texts), ("test", texts[:2]), ("goal", texts[5:6])):
+        write_rows(here / f"{name}.jsonl", [{"text": text, "label": "a"} for text in some])
+    chosen = ["--keep", "50%", "--within", "first", "--decontaminate", "test.jsonl"]
+    for command in (
+        ["select", "train.jsonl", "-o", "first", "--method", "random", "--keep", 10],
+        ["score", "train.jsonl", "-o", "near", "--method", "bm25", "--target", "goal.jsonl"],
+        ["select", "near", "-o", "kept", "--method", "top", *chosen],
+        ["export", "kept", "-o", "out", "--for", "datasets"],
+    ):
+        ran = prune(*command)
+        assert ran.code == 0, ran.err
+    card = (here / "out/README.md").read_text()
+    about = open_artifact(here / "kept").about
+    rows = f"rows | {about['kept']} of 12 ({about['kept'] / 12:.1%}), of {about['candidates']} that may be kept"
+    assert 8 <= about["candidates"] < 10
+    for told in (rows, "within | first", "decontaminated by | test.jsonl", "target set | goal.jsonl"):
+        assert f"| {told} |" in card
+
+
 def test_rows_to_classify_and_multiple_choice(here: Path, prune: Prune, made: Path) -> None:
     """They come out whole with a card that says how they were chosen, and are nothing for a trainer of texts."""
     ran = prune("export", made / "kept", "-o", "out", "--for", "datasets")

@@ -118,10 +118,14 @@ def source_of(place: str) -> str:
     """The name of the data that rows are from; artifacts lead back to what they were made of."""
     path = Path(place)
     if is_artifact(path):
-        artifact = open_artifact(path)
-        origin = artifact.origin("rows")
-        return source_of(str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"]))
+        return source_behind(open_artifact(path), "rows")
     return {STDIN: "standard input"}.get(place, place if place.startswith(HUB) else path.name)
+
+
+def source_behind(artifact: Artifact, role: str) -> str:
+    """The name of the data that an input of an artifact is from."""
+    origin = artifact.origin(role)
+    return source_of(str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"][role]))
 
 
 def write_bad_rows(path: Path, given: Sequence[Rows]) -> None:
