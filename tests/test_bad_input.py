@@ -140,6 +140,10 @@ def test_missing_and_misnamed_sources(here: Path, prune: Prune, tiny_model: Path
     )
     check(prune("show", "folder"), "not an artifact: folder")
     check(prune("show", "none"), "no such artifact: none")
+    (here / "none.part").mkdir()
+    for command_line in (["show", "none"], ["represent", "folder", "--model", "none", "-o", "out"]):
+        assert "none.part beside it is under way or was interrupted" in prune(*command_line).err
+    (here / "none.part").rmdir()
     assert left() == ["folder"]
 
 

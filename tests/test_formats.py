@@ -141,10 +141,11 @@ def test_a_format_given_by_name_reads_rows_that_look_like_others(
 def test_the_first_row_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file is told once; a row of another format after it is an error with its line; so is a text with a label."""
     path = write_rows(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "b"}, {"prompt": "a", "response": "b"}])
-    with pytest.raises(
-        PruneError, match=r"rows.jsonl:3: a row of the format prompt_response, after rows of text; allow"
-    ):
+    with pytest.raises(PruneError) as failure:
         open_rows(path, check=None, format="auto")
+    told = f"{path}:3: a row of the format prompt_response, after rows of text; allowed: rows of one format"
+    assert failure.value.message == told
+    assert failure.value.hint == "write all rows as text; --skip-bad FILE leaves the others out"
     path = write_rows(tmp_path / "labels.jsonl", [{"text": "a", "label": 1}])
     with pytest.raises(
         PruneError, match=r"labels.jsonl:1: the row has a label beside its text.*--format text"

@@ -343,7 +343,22 @@ def test_a_response_too_long_names_whose_limit_it_is(
     assert f"a.jsonl:1: response of {length} tokens; allowed: up to" in failure.value.message
     assert whose in failure.value.message
     assert f"; 1 more are too long, of up to {length + 1} tokens" in failure.value.message
+    assert list(failure.value.also) == [f"{tmp_path / 'a.jsonl'}:3: response of {length + 1} tokens"]
     assert failure.value.hint == hint.format(length + 2)
+
+
+def test_of_many_responses_too_long_twenty_are_named(tmp_path: Path) -> None:
+    """The rest are counted."""
+    tokenizer = load_tokenizer(find(str(LM)))
+    rows = open_rows(
+        write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "response": "the film is good"}] * 23), check=generation.check
+    )
+    with pytest.raises(PruneError) as failure:
+        generation.encode(rows, tokenizer, 3, [])
+    where = tmp_path / "a.jsonl"
+    assert failure.value.message.startswith(f"{where}:1: ")
+    assert [told.partition(": ")[0] for told in failure.value.also[:-1]] == [f"{where}:{i}" for i in range(2, 21)]
+    assert failure.value.also[-1] == f"{where}: and 3 more"
 
 
 SAME = [

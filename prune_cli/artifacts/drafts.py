@@ -18,6 +18,7 @@ from prune_cli.artifacts.manifest import (
     FORMAT,
     MANIFEST,
     OLDER,
+    PART,
     Recipe,
     canonical,
     difference,
@@ -35,7 +36,6 @@ from prune_cli.runtime.progress import note
 from prune_cli.version import __version__
 
 RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
-PART = ".part"  # ends the name of a draft
 NEW = "not made yet"
 REMOVED = "was removed after its use"
 

@@ -25,6 +25,7 @@ from prune_cli.version import __version__
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
+PART = ".part"  # ends the name of a draft
 FORMAT = 2
 OLDER = "made by an older version"
 
@@ -216,11 +217,18 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "seal": digest_value(content)}
 
 
+def begun(path: Path) -> str | None:
+    """What to do where the artifact is not there, but its draft is; None without one."""
+    if not path.with_name(path.name + PART).is_dir():
+        return None
+    return f"{path.name}{PART} beside it is under way or was interrupted; the same command again goes on with it"
+
+
 def open_artifact(path: Path, *stages: str) -> Artifact:
     """Open a finished artifact, of one of the given stages where any are named."""
     allowed = f"prune {' or '.join(stages)}" if stages else "one of prune's commands"
     if not path.exists():
-        raise PruneError(f"no such artifact: {path}; allowed: a folder made by {allowed}")
+        raise PruneError(f"no such artifact: {path}; allowed: a folder made by {allowed}", hint=begun(path))
     if not is_artifact(path):
         raise PruneError(f"not an artifact: {path}; allowed: a folder made by {allowed}")
     if is_older(path):

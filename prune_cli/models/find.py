@@ -15,7 +15,7 @@ from typing import Any
 
 from prune_cli import tasks
 from prune_cli.artifacts import manifest
-from prune_cli.artifacts.manifest import Artifact, digest_value, open_artifact
+from prune_cli.artifacts.manifest import Artifact, begun, digest_value, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.models.libraries import one_line
 from prune_cli.options import shown
@@ -95,8 +95,8 @@ def find(name: str, checkpoints: str = "last", *, trust_remote_code: bool = Fals
         return NamedModel(name, manifest.digest_folder(path), None, only, trust_remote_code, files)
     if path.exists():
         raise PruneError(f"not a model: {name} is a file; allowed: {_NAMES}")
-    if not _HUB_NAME.fullmatch(name):
-        raise PruneError(f"no such folder: {name}; allowed: {_NAMES}")
+    if (hint := begun(path)) or not _HUB_NAME.fullmatch(name):
+        raise PruneError(f"no such folder: {name}; allowed: {_NAMES}", hint=hint)
     if "/" in name and path.parent.is_dir() and not _in_cache(name):  # likelier mistyped than meant for the hub
         raise PruneError(
             f"no such folder: {name}; allowed: {_NAMES}",

@@ -11,10 +11,10 @@ from typing import Any
 
 from prune_cli import tasks
 from prune_cli.artifacts import files
-from prune_cli.artifacts.drafts import PART, is_taken
+from prune_cli.artifacts.drafts import is_taken
 from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl, write_jsonl
-from prune_cli.artifacts.manifest import MANIFEST, is_artifact, open_artifact
+from prune_cli.artifacts.manifest import MANIFEST, PART, is_artifact, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.evidence import WITHOUT, Comparison, Trial, is_without
 from prune_cli.report import corruption

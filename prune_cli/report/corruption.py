@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.artifacts.drafts import PART
 from prune_cli.artifacts.jsonl import read_jsonl
-from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
+from prune_cli.artifacts.manifest import PART, Artifact, is_artifact, open_artifact
 from prune_cli.data.open import WHY
 from prune_cli.numeric import overlap
 from prune_cli.numeric.auc import auc

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.data import formats
+from prune_cli.data.checking import LISTED
 from prune_cli.data.readers import Row
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
@@ -131,9 +132,13 @@ def _too_long(rows: Rows, lengths: Mapping[int, int], max_length: int, own: int)
     of = f"max_length {max_length}" if max_length < own else f"the tokenizer's limit of {own} tokens"
     allowed = f"allowed: up to {limit - 1}, as {of} leaves one for the prompt"
     more = f"; {len(lengths) - 1:,} more are too long, of up to {longest:,} tokens" if len(lengths) > 1 else ""
-    first = next(iter(lengths))
+    first, *others = lengths
+    named = [f"{rows.where(i)}: response of {lengths[i]} tokens" for i in others[: LISTED - 1]]
+    if unnamed := len(others) - len(named):
+        named.append(f"{rows.source}: and {unnamed:,} more")
     return PruneError(
         f"{rows.where(first)}: response of {lengths[first]} tokens; {allowed}{more}",
+        also=named,
         hint=f"--max-length {longest + 1} or more" if longest < own else "leave them out: this model reads no more",
     )
 

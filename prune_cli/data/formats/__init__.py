@@ -67,7 +67,8 @@ class Check:
         if not self.asked:
             found = detected(row)
             if found != self.name:
-                return f"a row of the format {found}, after rows of {self.name}; allowed: rows of one format in a file"
+                told = f"a row of the format {found}, after rows of {self.name}; allowed: rows of one format"
+                raise PruneError(told, hint=f"write all rows as {self.name}; --skip-bad FILE leaves the others out")
         elif not all(key in row for key in known.KEYS):
             return _lacks(self.name, row)
         return known.check(row)

@@ -12,8 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prune_cli.artifacts.drafts import PART
-from prune_cli.artifacts.manifest import MANIFEST, Artifact, is_artifact, open_artifact
+from prune_cli.artifacts.manifest import MANIFEST, PART, Artifact, is_artifact, open_artifact
 from prune_cli.pipeline import results
 from prune_cli.pipeline.evidence import Trial, is_without
 from prune_cli.pipeline.schema import DECONTAMINATED

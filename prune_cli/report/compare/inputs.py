@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli import tasks
-from prune_cli.artifacts.drafts import PART
 from prune_cli.artifacts.jsonl import read_jsonl
-from prune_cli.artifacts.manifest import MANIFEST, Artifact, is_artifact, open_artifact
+from prune_cli.artifacts.manifest import MANIFEST, PART, Artifact, is_artifact, open_artifact
 from prune_cli.data.fingerprints import IDS, fingerprint
 from prune_cli.data.open import rows_behind
 from prune_cli.errors import PruneError
