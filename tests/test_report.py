@@ -152,6 +152,11 @@ def test_the_table_has_the_results(run: Path, facts: Any) -> None:
                 told += 1
     assert told == len(compared)
     assert any(line.startswith("test accuracy, keep 0.25: ") for line in facts["said"][0]["lines"])
+    of_lines = {(line["method"], line["keep"]): line["cells"][0]["mean"] for line in facts["lines"]}
+    full = next(mean for (method, _), mean in of_lines.items() if method == "full")
+    best = max(mean for (method, _), mean in of_lines.items() if method not in ("full", "none"))
+    told = f" By test accuracy all rows come to {full:.3f}, and the best selection to {best:.3f} ("
+    assert told in html.lead(facts) and columns[0] == ("test", "accuracy")
     assert facts["warnings"][0] == "seeds: 2; with fewer than 3 the table says little of how runs vary"
 
 

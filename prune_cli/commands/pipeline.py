@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -125,6 +126,8 @@ def pipeline(
     tell(f"pipeline: {f'{count} {ran}' if count else 'nothing to do'}, {current} up to date")
     for warning in report.warnings:
         tell(f"warning: {warning}")
+    if any(comparison.method == "full" for comparison in report.comparisons):
+        tell(f"pipeline: whether pruning is worth it beside all rows: prune advise {shlex.quote(str(folder))}")
     show(report.facts, text(report) if report.results else str(report.out), as_json)
 
 

@@ -150,7 +150,9 @@ def _found(stage: str, name: str, kind: str | None) -> Method:
     if name in points:
         return _of_entry_point(stage, points[name])
     if stem in names(_other(stage)):
-        raise PruneError(f"{stage} method: {name}; that is a method of prune {_other(stage)}", hint="prune methods")
+        raise PruneError(
+            f"{stage} method: {name}; that is a method of prune {_other(stage)}", hint=f"prune methods {name}"
+        )
     raise unknown(f"{stage} method", name, [*names(stage), *points])
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli import options
-from prune_cli.artifacts.drafts import PART
-from prune_cli.artifacts.manifest import is_artifact, open_artifact
+from prune_cli.artifacts.manifest import PART, is_artifact, open_artifact
 from prune_cli.data.open import Reading
 from prune_cli.errors import PruneError
 from prune_cli.methods import method as methods

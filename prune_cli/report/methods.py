@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from prune_cli.errors import PruneError
+from prune_cli.errors import PruneError, near
 from prune_cli.methods import method as methods
 from prune_cli.methods.method import STAGES, Method
 from prune_cli.methods.published import published
@@ -58,7 +58,7 @@ def one_method(name: str) -> dict[str, Any]:
         facts["kind"] = _kind(kinds.load(stem))
     if not facts:
         known = {*kinds.names(), *published(), *(stem for stage in STAGES for stem in _names(stage))}
-        raise PruneError(f"method: {name}; allowed: {', '.join(sorted(known))}")
+        raise PruneError(f"method: {name}; allowed: what prune methods lists", hint=near(name, sorted(known)))
     return facts
 
 

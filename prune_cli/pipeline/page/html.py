@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from prune_cli.pipeline.evidence import LOWER, REFERENCES, is_without
 from prune_cli.pipeline.page.alike import short
 from prune_cli.pipeline.page.figures import Picture
 from prune_cli.pipeline.page.figures.heat import largest
@@ -49,16 +50,33 @@ def page(facts: Mapping[str, Any], pictures: Mapping[str, Picture], folder: Path
 
 
 def lead(facts: Mapping[str, Any]) -> str:
-    """The results in one sentence: which methods are better than random somewhere."""
+    """The results in short: which methods are better than random somewhere, and what all rows come to."""
     better: dict[str, list[str]] = {}
     for line in facts["lines"]:
         for column, cell in zip(facts["columns"], line["cells"], strict=True):
             if not line["marked"] and any(d["verdict"] == "better" for d in cell["differences"]):
                 better.setdefault(line["method"], []).append(f"{column['test']} {column['metric']} at {line['keep']}")
     if not better:
-        return "No method is better than a random draw of as many rows beyond noise, at any budget, on any test set."
-    told = (f"{method} ({', '.join(where)})" for method, where in better.items())
-    return f"Better than a random draw of as many rows, beyond noise: {'; '.join(told)}."
+        told = "No method is better than a random draw of as many rows beyond noise, at any budget, on any test set."
+        return told + _beside_all_rows(facts)
+    where_better = "; ".join(f"{method} ({', '.join(where)})" for method, where in better.items())
+    return f"Better than a random draw of as many rows, beyond noise: {where_better}." + _beside_all_rows(facts)
+
+
+def _beside_all_rows(facts: Mapping[str, Any]) -> str:
+    """What training on all rows and the best of methods and random draws come to, by the first column."""
+    column = facts["columns"][0]
+    means = {(line["method"], line["keep"]): line["cells"][0]["mean"] for line in facts["lines"]}
+    means = {line: mean for line, mean in means.items() if mean is not None and not is_without(line[0])}
+    full = next((mean for (method, _), mean in means.items() if method == "full"), None)
+    pruned = {line: mean for line, mean in means.items() if line[0] not in REFERENCES}
+    if full is None or not pruned:
+        return ""
+    method, keep = (min if column["metric"] in LOWER else max)(pruned, key=lambda line: pruned[line])
+    return (
+        f" By {column['test']} {column['metric']} all rows come to {number(full)}, and the best selection to "
+        f"{number(pruned[method, keep])} ({method} at {keep})."
+    )
 
 
 def number(value: float | None, digits: int = 3) -> str:
