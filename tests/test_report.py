@@ -80,6 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, prune: Prune, tiny_model: Path
     (folder / "pipeline.toml").write_text(FILE.format(model=tiny_model, rds=RDS))
     done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "run & <run>")
     assert done.code == 0, done.err
+    assert f"beside all rows: prune advise '{folder / 'run & <run>'}'\n" in done.err
     return folder / "run & <run>"
 
 
