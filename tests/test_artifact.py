@@ -18,6 +18,7 @@ from prune_cli.artifacts import drafts, files
 from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts.drafts import NEW, stale_reason
 from prune_cli.artifacts.manifest import Recipe, open_artifact
+from prune_cli.data.open import source_of
 from prune_cli.errors import PruneError
 from prune_cli.stages import common
 
@@ -378,8 +379,21 @@ def test_the_files_of_a_folder_are_hashed_once_while_they_stay(tmp_path: Path, m
 
 def test_what_a_stage_loads_is_not_in_its_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries are loaded before the time is taken, so that the first stage of a process is no dearer than others."""
-    monkeypatch.setattr(common, "import_module", lambda _: time.sleep(0.3))
+    loaded: list[str] = []
+
+    def slow(name: str) -> None:
+        loaded.append(name)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(common, "import_module", slow)
     outcome = common.Outcome(tmp_path / "out", "select", "make")
     with common.making(outcome, ONE, {}, loads=["heavy"]):
         pass
-    assert open_artifact(tmp_path / "out").manifest["made"]["seconds"] < 0.3
+    assert open_artifact(tmp_path / "out").manifest["made"]["seconds"] < 0.3 and loaded == ["heavy"]
+
+
+def test_rows_of_the_hub_keep_their_name(tmp_path: Path) -> None:
+    """An input that is no file beside the artifact is called as it was given."""
+    with drafts.draft(tmp_path / "out", ONE, {"rows": "hf:owner/name"}, resumable=False) as draft:
+        (draft.path / "file").write_text("")
+    assert source_of(str(tmp_path / "out")) == "hf:owner/name"

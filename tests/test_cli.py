@@ -204,6 +204,7 @@ def test_methods_lists_and_explains(prune: Prune) -> None:
     assert "hard_to_learn" in facts["score"] and "kmeans" in facts["select"]
     assert prune("methods", "hard-to-learn").out == prune("methods", "hard_to_learn").out
     assert "--set k=" in prune("methods", "kmeans").out
+    assert "hint: did you mean density?" in prune("methods", "densty").err
     assert prune("methods", "nothing").errors[0] == "method: nothing; allowed: what prune methods lists"
 
 

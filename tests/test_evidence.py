@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from prune_cli.numeric.inference import differences, holm
+from prune_cli.pipeline import evidence
 from prune_cli.pipeline.evidence import Trial, Values, _of_benchmark, compare, row_values, told, visible, warned
 from tests.conftest import read_rows
 
@@ -161,3 +164,21 @@ def test_removal_is_compared_with_removing_random_rows() -> None:
     assert "; missed less: bad +0." in lines[6]
     same = {("without random", "0.1"): 0.8, ("without good", "0.1"): 0.8}
     assert "no method's picks are missed more than random rows here (a" in list(told(compare(runs(same))))[-1]
+
+
+def test_of_what_was_cut_the_most_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each test set, and of the training that lost the largest share; nothing where nothing was."""
+
+    def of(path: Path) -> Any:
+        named = dict(part.split(":") for part in str(path).split(","))
+        cut = {name: {"rows": int(n), "of": 10, "max_length": 8} for name, n in named.items()}
+        return SimpleNamespace(about={"cut": cut} if "none" not in cut else {})
+
+    monkeypatch.setattr(evidence, "open_artifact", of)
+    judged = [Path("near:2,far:0"), Path("near:3,far:0"), Path("near:1,far:0"), Path("none:0")]
+    trained = [Path("rows:0"), Path("rows:4"), Path("rows:2"), Path("none:0")]
+    assert list(evidence.cuts(trained, judged)) == [
+        "test set near: 3 of 10 rows were cut to 8 tokens",
+        "training rows: 4 of 10 rows were cut to 8 tokens; some were in 2 of 4 trainings",
+    ]
+    assert list(evidence.cuts(trained[:1], [Path("far:0")])) == []

@@ -404,10 +404,17 @@ def test_the_first_step_of_a_kind_counts_until_there_is_another() -> None:
         assert pace.told == f", about {told} left"
 
 
-def test_where_in_the_whole_a_run_is(folder: Path, prune: Prune) -> None:
+def test_where_in_the_whole_a_run_is(folder: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line says which step of how many, and how long the rest takes as soon as that can be said."""
     change(folder, "seeds = [0]", "seeds = [0, 1, 2]")
-    lines = prune("pipeline", folder / "p.toml", "-o", folder / "runs").err.splitlines()
+    taken: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(Pace, "ended", lambda pace, step, seconds: taken.append((step.kind, seconds)))
+    assert prune("pipeline", folder / "p.toml", "-o", folder / "other").code == 0
+    monkeypatch.undo()
+    assert all(seconds > 0 for kind, seconds in taken if kind == "finetune")
+    ran = prune("pipeline", folder / "p.toml", "-o", folder / "runs")
+    assert "were cut" not in ran.err
+    lines = ran.err.splitlines()
     told = [line for line in lines if line.startswith("step ")]
     assert [line.split(",")[0] for line in told] == [f"step {i + 1} of {STEPS + 14}" for i in range(STEPS + 14)]
     assert not any(" left" in line for line in (*told[:3], told[-1]))

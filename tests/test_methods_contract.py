@@ -313,8 +313,9 @@ def test_a_selection_is_no_score():
     """A selection that is asked of `prune score`, or the other way round, is told where it belongs."""
     with pytest.raises(PruneError, match=r"^score method: top; that is a method of prune select$"):
         methods.load("score", "top")
-    with pytest.raises(PruneError, match=r"^select method: less; that is a method of prune score$"):
+    with pytest.raises(PruneError, match=r"^select method: less; that is a method of prune score$") as caught:
         methods.load("select", "less")
+    assert caught.value.hint == "prune methods less"
 
 
 def method_with(**defaults: Any) -> methods.Method:

@@ -24,7 +24,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.artifacts.manifest import digest_folder, open_artifact
 from prune_cli.numeric.plane import plane
 from prune_cli.pipeline import results
-from prune_cli.pipeline.page import html
+from prune_cli.pipeline.page import figures, html
 from prune_cli.pipeline.page.alike import clustered, short
 from prune_cli.pipeline.page.html import duration, size
 from prune_cli.runtime.drawing import named
@@ -156,8 +156,8 @@ def test_the_table_has_the_results(run: Path, facts: Any) -> None:
     of_lines = {(line["method"], line["keep"]): line["cells"][0]["mean"] for line in facts["lines"]}
     full = next(mean for (method, _), mean in of_lines.items() if method == "full")
     best = max(mean for (method, _), mean in of_lines.items() if method not in ("full", "none"))
-    told = f" By test accuracy all rows come to {full:.3f}, and the best selection to {best:.3f} ("
-    assert told in html.lead(facts) and columns[0] == ("test", "accuracy")
+    sentence = f" By test accuracy all rows come to {full:.3f}, and the best selection to {best:.3f} ("
+    assert sentence in html.lead(facts) and columns[0] == ("test", "accuracy")
     assert facts["warnings"][0] == "seeds: 2; with fewer than 3 the table says little of how runs vary"
 
 
@@ -531,3 +531,28 @@ def test_a_browser_shows_the_page(page: Path, facts: Any, tmp_path: Path) -> Non
             "rgb(255, 255, 255)",
             "rgb(22, 22, 22)",
         )
+
+
+def test_what_all_rows_come_to() -> None:
+    """Beside the best of methods and random draws, by the metric's direction; not of what methods leave out."""
+
+    def line(method: str, keep: str, mean: float | None) -> dict[str, Any]:
+        return {"method": method, "keep": keep, "marked": True, "cells": [{"mean": mean, "differences": []}]}
+
+    lines = [line("none", "0%", 0.1), line("full", "100%", 1.5), line("random", "0.1", 2.0), line("less", "0.1", 1.75)]
+    lines += [line("without less", "0.1", 0.5), line("rds", "0.1", None)]
+    facts = {"lines": lines, "columns": [{"test": "t", "metric": "loss"}]}
+    assert html.lead(facts).endswith(
+        " By t loss all rows come to 1.500, and the best selection to 1.750 (less at 0.1)."
+    )
+    facts["columns"] = [{"test": "t", "metric": "accuracy"}]
+    assert html.lead(facts).endswith("and the best selection to 2.000 (random at 0.1).")
+    assert html.lead(facts | {"lines": lines[2:]}).endswith("on any test set.")
+
+
+def test_rows_without_labels_have_figures_that_speak_of_none() -> None:
+    """Of a language model's rows."""
+    found = {"labels": ["all rows"], "label": [0, 0], "of": 2, "kind": "hidden", "shares": [0.6, 0.4], "others": []}
+    for picture in (figures._histograms([]), figures._plane(found)):
+        assert "label" not in f"{picture.title} {picture.alt} {picture.caption}"
+    assert "label" in figures._plane(found | {"labels": ["a", "b"]}).alt

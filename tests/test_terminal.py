@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prune_cli.pipeline.entries import read_entry
+from prune_cli.runtime.progress import each_once, note
 from prune_cli.runtime.terminal import clean
 from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 
@@ -98,3 +99,14 @@ def test_a_method_is_known_by_its_name_in_tables(name: str, expected: tuple[str,
     """What a table prints can be put into a pipeline file."""
     entry = read_entry(name, Path())
     assert (entry.method.name, entry.balance, entry.balance_by) == expected
+
+
+def test_in_a_block_each_note_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind it notes are said again."""
+    for _ in range(2):
+        with each_once():
+            for text in ("rows were cut", "rows were cut", "done"):
+                note(text)
+    note("done")
+    note("done")
+    assert capsys.readouterr().err.splitlines() == ["rows were cut", "done"] * 2 + ["done"] * 2
