@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prune_cli import tasks
 from prune_cli.artifacts.jsonl import read_jsonl
-from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts.manifest import is_artifact, open_artifact
 from prune_cli.numeric.inference import Difference, differences, holm
 
 BASELINE = "random"
@@ -136,19 +136,24 @@ def of_artifacts(trials: Mapping[Trial, Sequence[Path]]) -> Iterator[str]:
         yield f"{method} keep {keep}: {texts[0]}{of}"
 
 
-def cuts(trained: Iterable[Path], judged: Iterable[Path]) -> Iterator[str]:
-    """How many rows of each test set were cut, and of the training rows in how many trainings; the most of any."""
+def cuts(judged: Iterable[Path]) -> Iterator[str]:
+    """How many rows of each test set were cut, and of the training rows in how many trainings; the most of any.
+
+    judged: evaluations of trials; the training, where there was one, stands beside.
+    """
     most: dict[str, Mapping[str, Any]] = {}
+    trained: list[Mapping[str, Any]] = []
     for path in judged:
         for name, facts in open_artifact(path).about.get("cut", {}).items():
             most[name] = max(most.get(name, facts), facts, key=lambda facts: facts["rows"])
+        if is_artifact(training := path.with_name("finetune")):
+            trained.append(open_artifact(training).about["cut"]["rows"])
     for name, facts in most.items():
         if facts["rows"]:
             yield f"test set {name}: {_cut(facts)}"
-    found = [open_artifact(path).about.get("cut", {}).get("rows") for path in trained]
-    if some := [facts for facts in found if facts and facts["rows"]]:
+    if some := [facts for facts in trained if facts["rows"]]:
         largest = max(some, key=lambda facts: (facts["rows"] / facts["of"], facts["rows"]))
-        yield f"training rows: {_cut(largest)}; some were in {len(some):,} of {len(found):,} trainings"
+        yield f"training rows: {_cut(largest)}; some were in {len(some):,} of {len(trained):,} trainings"
 
 
 def _cut(facts: Mapping[str, Any]) -> str:
@@ -231,7 +236,7 @@ def _told(
 def visible(difference: float, metric: str) -> str:
     """The least difference that the runs would have shown, in words."""
     if metric in SHARES and difference > 1:
-        return "no difference would have been seen: too few runs, or too unlike"
+        return "of most no difference would have been seen: too few runs, or too unlike"
     if difference < 1e-9:
         return "all runs are alike, so nothing is told apart"
     return f"a difference of {difference:.3f} would have been seen"

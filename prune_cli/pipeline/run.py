@@ -184,7 +184,7 @@ def _finish(plan: Plan, work: Work, report: Report) -> Report:
     if plan.decontaminate:
         report.warnings = list(open_artifact(work.out / DECONTAMINATED).about["warnings"])
     report.warnings += [*warned(values, report.shown, len(plan.seeds)), *of_artifacts(made)]
-    report.warnings += cuts([m.trained for m in work.trials.values() if m.trained], [p[-1] for p in made.values()])
+    report.warnings += cuts(paths[-1] for paths in made.values())
     report.lds = attribution.facts(work.halves, work.scores) if work.halves else []
     report.corruption = corruption.facts(work.out, work.trials)
     results.end(report)

@@ -30,6 +30,7 @@ def outcomes(report: Report) -> dict[str, Any]:
     most = max((n for (method, _), n in seeds.items() if method not in MARKED), default=max(seeds.values()))
     lines = _lines(report, compared, seeds)
     warnings = [*_left_out(report.out), *evidence.warned(values, report.shown, most), *evidence.of_artifacts(made)]
+    warnings += evidence.cuts(judged for _, judged in kept.values())
     return {
         "task": task,
         "finished": not (report.out / results.UNDER_WAY).is_file(),

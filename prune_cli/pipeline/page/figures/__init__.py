@@ -111,7 +111,7 @@ def _data_map(found: Facts) -> Picture:
 def _histograms(labels: list[str]) -> Picture:
     if not labels:
         return Picture(
-            "Scores",
+            "How scores are spread",
             "For each score a histogram of the rows.",
             "How each score is spread: the height is the share of the rows in a bin.",
         )
