@@ -13,7 +13,7 @@ from prune_cli.models.batching import batches
 from prune_cli.pipeline.estimate import Cost, Estimate, Stage, cost_of
 from prune_cli.pipeline.estimate.amounts import Amount
 from prune_cli.pipeline.estimate.growth import Line, expected_longest, line, trained, walked
-from prune_cli.pipeline.estimate.rehearsal import Taken, _batch
+from prune_cli.pipeline.estimate.rehearsal import Taken, _batch, start_of
 from prune_cli.pipeline.estimate.text import duration, size
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
@@ -61,6 +61,17 @@ def test_the_start_is_in_the_total() -> None:
     """Once, beside the stages."""
     stages = [Stage("finetune", steps=2, seconds=3.0), Stage("eval", steps=2, seconds=1.5)]
     assert Estimate(stages, 0, start=7.0).total.seconds == 11.5
+
+
+def test_the_start_is_what_first_runs_take_beyond_the_others() -> None:
+    """Of two steps 5 + 2 x work and 1 + work, on a work of 3: 11 and 4. What was not measured twice is left out."""
+
+    def taken(work: float, seconds: float) -> Taken:
+        return Taken(Amount(0, 0, 0, work), seconds, 0, 0, None)
+
+    later = {"a": [taken(10, 25), taken(20, 45)], "b": [taken(2, 3), taken(4, 5)], "c": [taken(1, 1), taken(2, 2)]}
+    assert start_of({"a": taken(3, 14), "b": taken(3, 4.5), "d": taken(9, 99)}, later) == pytest.approx(3.5)
+    assert start_of({"a": taken(3, 8)}, later) == 0.0
 
 
 def test_tokens_of_a_training() -> None:

@@ -16,7 +16,7 @@ from prune_cli.models import harness
 from prune_cli.pipeline import results
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts
 from prune_cli.pipeline.estimate.growth import line
-from prune_cli.pipeline.estimate.rehearsal import Clock, Measured, Taken, group, rehearse
+from prune_cli.pipeline.estimate.rehearsal import Clock, Measured, Taken, group, rehearse, work_line
 from prune_cli.pipeline.page.price import KINDS, PLACES
 from prune_cli.pipeline.run import plan_of
 from prune_cli.pipeline.schema import Plan
@@ -166,7 +166,7 @@ def cost_of(amount: Amount, taken: Sequence[Taken]) -> Cost | None:
         return None
     on_device = [one.device_memory for one in taken if one.device_memory is not None]
     return Cost(
-        line([(one.amount.work, one.seconds) for one in taken]).at(amount.work),
+        work_line(taken).at(amount.work),
         line([(one.amount.rows, one.bytes) for one in taken]).at(amount.rows),
         max(one.memory for one in taken),
         max(on_device, default=None),

@@ -20,6 +20,7 @@ from prune_cli.errors import PruneError
 from prune_cli.methods.budget import parse_keep
 from prune_cli.models.device import batch_limits
 from prune_cli.pipeline.estimate.amounts import Amount, Amounts, Positions
+from prune_cli.pipeline.estimate.growth import Line, line
 from prune_cli.pipeline.work import Step, Work, strings
 from prune_cli.runtime.progress import hushed, note, progress
 from prune_cli.stages.evaluate import evaluate
@@ -61,6 +62,11 @@ class Measured:
     start: float
 
 
+def work_line(taken: Sequence[Taken]) -> Line:
+    """Seconds by the work that was done."""
+    return line([(one.amount.work, one.seconds) for one in taken])
+
+
 def group(step: Step) -> str:
     """What steps that do the same with other rows or seeds have in common."""
     if step.stage is finetune:
@@ -75,31 +81,62 @@ def rehearse(
 ) -> Measured:
     """Run one step of each group that is to be made, with few rows and then with as many as there is time for.
 
-    The first run is left out. The second is of as many rows: by how much it is shorter, that is what the start takes.
+    Before these all run on the shortest rows: what that takes beyond what the others let expect is the start.
     """
     began, spent = clock(), list[float]()
     firsts = {group(step): step for step in reversed(to_make)}
+    begun: dict[str, Taken] = {}
     taken: dict[str, list[Taken]] = {}
     failed: dict[str, str] = {}
     rows = []
-    times = 1
+    times = 0  # the shortest
     with TemporaryDirectory(prefix="prune-estimate-") as scratch:
         for turn in range(3):
             start = clock()
-            drawn = sample(amounts, list(firsts.values()), times, seed + turn)
+            steps = list(firsts.values())
+            drawn = sample(amounts, steps, times, seed + turn) if times else shortest(amounts, steps)
             rows.append(len(drawn[amounts.plan.train]))
             note(f"estimate: rehearsing on {rows[-1]:,} training rows{', not counted' if turn == 0 else ''}")
             one = _Rehearsal(work, amounts, drawn, Path(scratch) / str(turn), clock)
             one.run(firsts)
-            failed |= one.failed
-            for name, what in one.taken.items() if turn else ():
-                taken.setdefault(name, []).append(what)
             spent.append(clock() - start)
+            times = 1
+            if turn == 0:
+                begun = one.taken
+                continue
+            failed |= one.failed
+            for name, what in one.taken.items():
+                taken.setdefault(name, []).append(what)
             if turn == 1:
                 left = seconds - (clock() - began)
                 times = min(max(math.floor(left / max(spent[1], 1e-9)), 2), MOST_TIMES)
     whole = {name: several for name, several in taken.items() if name not in failed}
-    return Measured(whole, failed, rows[1:], clock() - began, max(0.0, spent[0] - spent[1]))
+    return Measured(whole, failed, rows[1:], clock() - began, start_of(begun, whole))
+
+
+def start_of(begun: Mapping[str, Taken], later: Mapping[str, Sequence[Taken]]) -> float:
+    """What the first runs took beyond what the later ones of the same steps let expect, in seconds."""
+    both = begun.keys() & later.keys()
+    return max(0.0, sum(begun[name].seconds - work_line(later[name]).at(begun[name].amount.work) for name in both))
+
+
+def shortest(amounts: Amounts, steps: Sequence[Step]) -> dict[str, NDArray[np.int64]]:
+    """Positions of a few rows of each data file, the shortest, one of each label among them."""
+    found = {}
+    for file, rows in amounts.rows.items():
+        readers = ((name, step) for step in steps for name in amounts.read(step) if amounts.sources[name][0] == file)
+        reader = next(readers, None)
+        order = np.arange(len(rows)) if reader is None else _by_length(amounts, *reader)
+        few = order[:FEWEST].tolist()
+        if amounts.labels:
+            few += order[np.unique(tasks.classes(amounts.task, rows)[order], return_index=True)[1]].tolist()
+        found[file] = np.unique(np.array(few, np.int64))
+    return found
+
+
+def _by_length(amounts: Amounts, name: str, step: Step) -> NDArray[np.int64]:
+    """The rows that a step reads, the shortest first."""
+    return amounts.lengths(name, step.opts, None).argsort(kind="stable")
 
 
 def sample(amounts: Amounts, steps: Sequence[Step], times: int, seed: int) -> dict[str, NDArray[np.int64]]:
