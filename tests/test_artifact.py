@@ -397,3 +397,5 @@ def test_rows_of_the_hub_keep_their_name(tmp_path: Path) -> None:
     with drafts.draft(tmp_path / "out", ONE, {"rows": "hf:owner/name"}, resumable=False) as draft:
         (draft.path / "file").write_text("")
     assert source_of(str(tmp_path / "out")) == "hf:owner/name"
+    (tmp_path / "out/manifest.json").write_text('{"prune": 1}')
+    assert source_of(str(tmp_path / "out")) == "out"

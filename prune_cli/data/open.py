@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -118,7 +119,8 @@ def source_of(place: str) -> str:
     """The name of the data that rows are from; artifacts lead back to what they were made of."""
     path = Path(place)
     if is_artifact(path):
-        return source_behind(open_artifact(path), "rows")
+        with suppress(PruneError):  # one that was damaged since, behind what is used here, is called by its own name
+            return source_behind(open_artifact(path), "rows")
     return {STDIN: "standard input"}.get(place, place if place.startswith(HUB) else path.name)
 
 

@@ -16,7 +16,7 @@ from prune_cli.artifacts import tensors
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, Recipe, is_artifact
 from prune_cli.data import fingerprints
-from prune_cli.data.open import Reading
+from prune_cli.data.open import Reading, source_behind, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import method
@@ -64,6 +64,15 @@ class Call:
     def target_data(self) -> Rows | None:
         """The target rows, where they are a data file."""
         return self.target.rows if self.target and not is_artifact(Path(self.places["target"])) else None
+
+    @property
+    def target_source(self) -> dict[str, str]:
+        """{"target"}: what the target set is from, the method's or that of its representation; nothing without one."""
+        if self.target:
+            return {"target": source_of(self.places["target"])}
+        held = self.given.holder(self.kind) if self.kind and self.given.represented else None
+        known = held is not None and "target" in held.manifest["made"]["inputs"]
+        return {"target": source_behind(held, "target")} if held and known else {}
 
     def recipe(self, stage: str, **more: Any) -> Recipe:
         """The recipe of what the method makes; `more` are options of the stage."""

@@ -26,6 +26,7 @@ from prune_cli.numeric.vectors import Checkpoints, Normalize, vectors
 from prune_cli.numeric.views import Centred
 
 OURS, OTHERS = 1024, 4096  # rows that are compared at a time: 16 MiB of kernels
+LARGE = 1e4  # half of a squared length in bandwidths, above which powers would be rounding in single precision
 
 
 def score(
@@ -53,26 +54,29 @@ def score(
 def _by_kernel(rows: Array, bandwidth: float) -> NDArray[np.float64]:
     """The log of the mean kernel of all other rows. Sums are kept as their largest power and the rest beside it."""
     n, d = rows.shape
-    scaled, half = table((n, d)), np.empty(n)
+    scaled, half, squares = table((n, d)), np.empty(n), 0.0
     for where, block in row_blocks(rows):
-        scaled[where], half[where] = block, (block**2).sum(axis=1) / 2
-    h = bandwidth or np.sqrt(2 * half.mean() / d) * n ** (-1 / (d + 4)) or 1.0
+        scaled[where] = block
+        squares += (block**2).sum()
+    h = bandwidth or np.sqrt(squares / (n * d)) * n ** (-1 / (d + 4)) or 1.0
     for start in range(0, n, OTHERS):
-        scaled[start : start + OTHERS] /= h
-    half = (half / h**2).astype(np.float32)
+        where = slice(start, start + OTHERS)
+        scaled[where] /= h
+        half[where] = np.square(scaled[where], dtype=np.float64).sum(axis=1) / 2
+    exact = np.float64 if half.max() > LARGE else np.float32
     most, total = np.full(n, -np.inf), np.zeros(n)
     for first in range(0, n, OURS):
         own = slice(first, first + OURS)
         for start in range(0, n, OTHERS):
             others = slice(start, start + OTHERS)
-            power = scaled[others] @ scaled[own].T
-            power -= half[others, None]
-            power -= half[own]
+            power = scaled[others].astype(exact, copy=False) @ scaled[own].T.astype(exact, copy=False)
+            power -= half[others, None].astype(exact)
+            power -= half[own].astype(exact)
             np.minimum(power, 0, out=power)
             same = np.arange(max(first, start), min(first + OURS, start + OTHERS, n))
             power[same - start, same - first] = -np.inf
             highest = np.maximum(most[own], power.max(axis=0))
-            power -= highest.astype(np.float32)
+            power -= highest.astype(exact)
             total[own] *= np.exp(most[own] - highest)
             total[own] += np.exp(power, out=power).sum(axis=0)
             most[own] = highest

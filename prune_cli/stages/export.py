@@ -9,8 +9,8 @@ from typing import Any
 from prune_cli import options
 from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.jsonl import read_jsonl
-from prune_cli.artifacts.manifest import Artifact, Recipe, digest_value, is_artifact, open_artifact
-from prune_cli.data.open import SELECTED, WHY, source_behind
+from prune_cli.artifacts.manifest import Artifact, Recipe, digest_value, open_artifact
+from prune_cli.data.open import SELECTED, WHY
 from prune_cli.errors import PruneError
 from prune_cli.export import load
 from prune_cli.export._kept import Kept
@@ -70,16 +70,14 @@ def _about(artifact: Artifact) -> dict[str, str]:
     about, opts = artifact.about, artifact.options
     scored = f" of the scores of {about['score']}" if about.get("score") else ""
     options = ", ".join(f"{name} {value}" for name, value in opts["set"].items())
-    made = artifact.manifest["made"]["inputs"]
-    tests = [source_behind(artifact, role) for role in made if role.startswith("test ")]
     may = f", of {about['candidates']:,} that may be kept" if "candidates" in about else ""
     told = {
         "rows": f"{about['kept']:,} of {about['rows']:,} ({about['kept'] / about['rows']:.1%}){may}",
         "from": about.get("source"),
-        "within": artifact.origin("within").name if "within" in made else None,
-        "decontaminated by": ", ".join(tests),
+        "within": about.get("within"),
+        "decontaminated by": ", ".join(about.get("tests", ())),
         "method": f"{opts['method']}{scored}",
-        "target set": _target(artifact),
+        "target set": about.get("target"),
         "representation": opts["on"],
         "options": options,
         "seed": opts.get("seed"),
@@ -91,12 +89,3 @@ def _about(artifact: Artifact) -> dict[str, str]:
         "recipe": artifact.manifest["key"],
     }
     return {name: str(value) for name, value in told.items() if value not in (None, "")}
-
-
-def _target(artifact: Artifact) -> str | None:
-    """What the target set is from, of a selection or of the score behind it; None without one that is still known."""
-    made = artifact.manifest["made"]["inputs"]
-    if "target" in made:
-        return source_behind(artifact, "target")
-    scored = artifact.about.get("score") and artifact.origin("input 1")
-    return _target(open_artifact(scored)) if scored and is_artifact(scored) else None

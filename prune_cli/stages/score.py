@@ -41,5 +41,6 @@ def score(names: Sequence[str], out: Path, opts: options.Score, reading: Reading
             "labels": call.given.labels,
             **read_as(rows, call.target_data),
             "meaning": call.method.summary,
+            **call.target_source,
         }
     return done(outcome, draft)

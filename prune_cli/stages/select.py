@@ -84,6 +84,9 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             "labels": call.given.labels,
             **read_as(rows, call.target_data),
             **_from(call.given),
+            **call.target_source,
+            **({"within": Path(opts.within).name} if opts.within else {}),
+            **({"tests": [source_of(place) for place in opts.decontaminate]} if opts.decontaminate else {}),
         }
     return done(outcome, draft)
 
@@ -93,7 +96,8 @@ def _from(given: Inputs) -> dict[str, str]:
     scored = [artifact.options["method"] for artifact in given.scored]
     hidden = given.scored and not Path(given.place).exists()  # a hub name, which the score artifact knows
     source = source_of(str(given.scored[0].path) if hidden else given.place)
-    return {"source": source, **({"score": scored[0]} if scored else {})}
+    target = {name: given.scored[0].about[name] for name in ("target",) if scored and name in given.scored[0].about}
+    return {"source": source, **({"score": scored[0]} if scored else {}), **target}
 
 
 @dataclass(frozen=True)

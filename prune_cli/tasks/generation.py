@@ -139,8 +139,18 @@ def _too_long(rows: Rows, lengths: Mapping[int, int], max_length: int, own: int)
     return PruneError(
         f"{rows.where(first)}: response of {lengths[first]} tokens; {allowed}{more}",
         also=named,
-        hint=f"--max-length {longest + 1} or more" if longest < own else "leave them out: this model reads no more",
+        hint=_way_out(list(lengths.values()), max_length, own),
     )
+
+
+def _way_out(lengths: Sequence[int], max_length: int, own: int) -> str:
+    """What to do about responses of so many tokens."""
+    longest, beyond = max(lengths), sum(length >= own for length in lengths)
+    if not beyond:
+        return f"--max-length {longest + 1} or more"
+    if beyond == len(lengths) or max_length >= own:
+        return "leave them out: this model reads no more"
+    return f"--max-length {own}, and leave out the {beyond:,} of {own:,} tokens or more: this model reads no more"
 
 
 def cut(prompt: Sequence[int], room: int, bos: int | None) -> list[int]:

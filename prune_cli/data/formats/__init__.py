@@ -68,7 +68,10 @@ class Check:
             found = detected(row)
             if found != self.name:
                 told = f"a row of the format {found}, after rows of {self.name}; allowed: rows of one format"
-                raise PruneError(told, hint=f"write all rows as {self.name}; --skip-bad FILE leaves the others out")
+                way_out = (
+                    f"write all in one format; --format {self.name} or {found} with --skip-bad FILE keeps those alone"
+                )
+                raise PruneError(told, hint=way_out)
         elif not all(key in row for key in known.KEYS):
             return _lacks(self.name, row)
         return known.check(row)
