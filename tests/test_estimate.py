@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from prune_cli import options
 from prune_cli.models.batching import batches
-from prune_cli.pipeline.estimate import Cost, Estimate, Stage, cost_of
+from prune_cli.pipeline.estimate import Cost, Estimate, Stage, cost_of, rehearsal
 from prune_cli.pipeline.estimate.amounts import Amount
 from prune_cli.pipeline.estimate.growth import Line, expected_longest, line, trained, walked
-from prune_cli.pipeline.estimate.rehearsal import Taken, _batch, start_of
+from prune_cli.pipeline.estimate.rehearsal import Taken, _batch, shortest, start_of
 from prune_cli.pipeline.estimate.text import duration, size
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
@@ -72,6 +74,21 @@ def test_the_start_is_what_first_runs_take_beyond_the_others() -> None:
     later = {"a": [taken(10, 25), taken(20, 45)], "b": [taken(2, 3), taken(4, 5)], "c": [taken(1, 1), taken(2, 2)]}
     assert start_of({"a": taken(3, 14), "b": taken(3, 4.5), "d": taken(9, 99)}, later) == pytest.approx(3.5)
     assert start_of({"a": taken(3, 8)}, later) == 0.0
+
+
+def test_an_estimate_begins_with_the_shortest_rows() -> None:
+    """Sixteen of each file; of a file that no model reads the first."""
+    amounts: Any = SimpleNamespace(
+        rows={"read": range(40), "other": range(40)},
+        labels=[],
+        read=lambda step: ["train"],
+        sources={"train": ("read", 1.0)},
+        lengths=lambda name, opts, positions: np.arange(40)[::-1],
+    )
+    steps: Any = [SimpleNamespace(opts=None)]
+    found = shortest(amounts, steps)
+    assert found["read"].tolist() == list(range(24, 40))
+    assert found["other"].tolist() == list(range(16))
 
 
 def test_tokens_of_a_training() -> None:
@@ -134,10 +151,13 @@ def test_what_is_said_and_what_then_happens(file: Path, prune: Prune, monkeypatc
     On the way it tells how many steps each rehearsal has done, and nothing of the steps themselves.
     """
     monkeypatch.setattr("prune_cli.runtime.progress.PLAIN_SECONDS", 0.0)
+    counted: list[Any] = []
+    monkeypatch.setattr(rehearsal, "start_of", lambda _, later: counted.extend(later.values()) or 0.0)
     out = file.parent / "runs"
     command = ["estimate", file, "-o", out, "--seconds", 0, "--json"]
     done = prune(*command)
     assert done.code == 0, done.err
+    assert {len(taken) for taken in counted} == {2}  # with few rows and with more
     told = [line.split(", about ")[0] for line in done.err.splitlines() if ", about " in line]
     n = len(told) // 3
     assert n > 5

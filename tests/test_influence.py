@@ -84,6 +84,7 @@ def test_less_is_that_of_whole_gradients(
     named = prune("score", tmp_path / "rep", "-o", tmp_path / "named", "--method", "less", "--on", "influence")
     assert named.code == 0, named.err
     assert read_rows(tmp_path / "named/score.jsonl") == read_rows(tmp_path / "score/score.jsonl")
+    assert json.loads((tmp_path / "score/manifest.json").read_text())["about"]["target"] == target.name
 
 
 def test_tracin_is_that_of_whole_gradients(
