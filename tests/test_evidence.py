@@ -45,7 +45,7 @@ MEANS = {
 def test_what_would_have_been_seen_is_possible() -> None:
     """No difference in accuracy is above 1; one in loss may be."""
     assert visible(0.2, "accuracy") == "a difference of 0.200 would have been seen"
-    assert visible(1.2, "accuracy").startswith("of most no difference would have been seen")
+    assert visible(1.2, "accuracy").startswith("for most methods no difference would have been seen")
     assert visible(0.0, "exact_match") == "all runs are alike, so nothing is told apart"
     assert visible(1.2, "loss") == "a difference of 1.200 would have been seen"
 

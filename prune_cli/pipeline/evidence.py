@@ -236,7 +236,7 @@ def _told(
 def visible(difference: float, metric: str) -> str:
     """The least difference that the runs would have shown, in words."""
     if metric in SHARES and difference > 1:
-        return "of most no difference would have been seen: too few runs, or too unlike"
+        return "for most methods no difference would have been seen: too few runs, or too unlike"
     if difference < 1e-9:
         return "all runs are alike, so nothing is told apart"
     return f"a difference of {difference:.3f} would have been seen"

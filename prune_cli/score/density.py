@@ -10,7 +10,7 @@ the distance to the k-th, which one row more or less changes. A row does not cou
 same, but in hundreds of dimensions the kernels of all others are too small to be seen beside its own.
 
 It runs on any representation, all checkpoints side by side or averaged. Either way all pairs of rows are looked at, a
-block at a time, in single precision.
+block at a time, in single precision where that is enough.
 """
 
 from __future__ import annotations
