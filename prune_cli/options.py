@@ -119,6 +119,14 @@ class Select:
         tuple[str, ...],
         Help("Leave out rows that stand in this test set, word for word or mostly. Repeatable."),
     ] = ()
+    fits: Annotated[
+        str | None,
+        Help("generation: leave out rows whose response is too long for this model and --max-length.", by_task=True),
+    ] = None
+    max_length: Annotated[
+        int, Meta(ge=0, le=MOST), Help("--fits: most tokens of an example; 0: as in training, else 512.")
+    ] = 0
+    chat_template: Annotated[str | None, Help("--fits: a Jinja file in place of the chat template.")] = None
     balance: Annotated[
         Literal["none", "keep", "equal"],
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),

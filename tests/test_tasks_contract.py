@@ -168,7 +168,7 @@ from prune_cli.data.problems import keys_of
 from prune_cli.tasks import classification, tokens
 from prune_cli.tasks.classification import (
     AUTO_MODEL as _MODEL, PEFT_TASK, answers, collate, dynamics, flips, label_indices, label_list, losses,
-    metrics, predictions, row_values,
+    metrics, predictions, row_values, too_long,
 )
 
 AUTO_MODEL = _MODEL

@@ -316,10 +316,10 @@ def test_rows_of_several_files_that_are_cut_are_told_together(
     ("max_length", "own", "whose", "hint"),
     [
         (5, 60, "max_length 5 leaves one", "--max-length {} or more"),
-        (5, 6, "max_length 5 leaves one", "leave them out: this model reads no more"),
-        (6, 6, "the tokenizer's limit of 6 tokens", "leave them out: this model reads no more"),
-        (500, 6, "the tokenizer's limit of 6 tokens", "leave them out: this model reads no more"),
-        (5, 0, "max_length 5 leaves one", "--max-length 9, and leave out the 1 of 9 tokens or more: "),
+        (5, 6, "max_length 5 leaves one", "this model reads no more; leave such rows out: prune select"),
+        (6, 6, "the tokenizer's limit of 6 tokens", "this model reads no more; leave such rows out: prune select"),
+        (500, 6, "the tokenizer's limit of 6 tokens", "this model reads no more; leave such rows out: prune select"),
+        (5, 0, "max_length 5 leaves one", "--max-length 9, which is all that this model reads; 1 too long even so: "),
     ],
 )
 def test_a_response_too_long_names_whose_limit_it_is(

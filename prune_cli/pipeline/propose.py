@@ -69,7 +69,8 @@ def propose(seen: Seen, model: str | None, file: Path) -> Proposal:
     if unfit := seen.lengths.unfit:
         told.append(
             f"{len(unfit):,} rows have a response too long for the {seen.lengths.limit:,} tokens that the model takes; "
-            f"the pipeline refuses them: leave them out, or name another model; the first is {unfit[0]}"
+            f"the pipeline refuses them: leave them out (prune select --fits), or name another model; the first is "
+            f"{unfit[0]}"
         )
     if seen.reading.bad_rows:
         told.append(f"bad rows are left out; the pipeline writes them into {seen.reading.bad_rows}")

@@ -76,6 +76,7 @@ def _about(artifact: Artifact) -> dict[str, str]:
         "from": about.get("source"),
         "within": about.get("within"),
         "decontaminated by": ", ".join(about.get("tests", ())),
+        "not too long for": about.get("fits"),
         "method": f"{opts['method']}{scored}",
         "target set": about.get("target"),
         "representation": opts["on"],

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli import options, tasks
-from prune_cli.artifacts.code import digest_of_module
+from prune_cli import options
 from prune_cli.artifacts.jsonl import write_columns
-from prune_cli.artifacts.manifest import Artifact
-from prune_cli.data.open import WHY, Reading, check_of_use, open_rows, read_as, source_of
+from prune_cli.data.open import Reading, check_of_use, read_as, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
-from prune_cli.methods import balance, contamination
+from prune_cli.methods import balance
 from prune_cli.methods import call as calls
 from prune_cli.methods.balance import Selection
 from prune_cli.methods.budget import parse_keep
-from prune_cli.methods.inputs import Inputs, kept_in, selection_of
-from prune_cli.runtime.progress import note
-from prune_cli.stages import counts
+from prune_cli.methods.inputs import Inputs
+from prune_cli.stages import candidates, counts
 from prune_cli.stages.common import How, Outcome, done, making, settle, tell_bad_rows
-
-CODE = ("prune_cli.methods.contamination", "prune_cli.numeric")
-CONTAMINATED = "contaminated.jsonl"
 
 
 def select(names: Sequence[str], out: Path, opts: options.Select, reading: Reading, how: How) -> Outcome:
@@ -44,14 +38,14 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         )
     check_of_use([*names, *([opts.target] if opts.target else []), *opts.decontaminate], reading)
     call = calls.prepare("select", names, opts, reading)
-    may = _may_be_kept(call.given, opts, reading)
+    may = candidates.opened(call.given, opts, reading)
     if reading.bad_rows:  # or rows that no one reads would be opened
         tell_bad_rows(reading, [*call.all_rows, *may.tests.values()], how)
     most = may.earlier.about["kept"] if may.earlier else call.given.n
     n_keep = parse_keep(opts.keep, most, f" (that {opts.within} keeps)" if opts.within else "")
     balanced = {"balance": opts.balance, **({"balance_by": opts.balance_by} if opts.balance != "none" else {})}
-    budget = {"keep": opts.keep} if may.tests else {"n_keep": n_keep}  # a share of the rows that are not in a test set
-    recipe = call.recipe("select", **budget, order=opts.order, **balanced)
+    budget = {"keep": opts.keep} if may.tests or may.fits else {"n_keep": n_keep}  # a share of what is not left out
+    recipe = call.recipe("select", **budget, order=opts.order, **balanced, **may.options)
     recipe = replace(recipe, inputs={**recipe.inputs, **may.digests}, code={**recipe.code, **may.code})
     places = {**call.places, **may.places}
     outcome = settle(out, recipe, places, how)
@@ -61,7 +55,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         rows = call.given.rows
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
-        left_out, told = _left_out(call.given, may, draft.path)
+        left_out, told = candidates.left_out(call.given, may, draft.path)
         among = np.flatnonzero([not why for why in left_out]) if left_out else None
         if among is not None:
             n_keep = parse_keep(opts.keep, len(among), " (that may be kept)")
@@ -87,6 +81,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             **call.target_source,
             **({"within": Path(opts.within).name} if opts.within else {}),
             **({"tests": [source_of(place) for place in opts.decontaminate]} if opts.decontaminate else {}),
+            **({"fits": candidates.in_words(may.fits)} if may.fits else {}),
         }
     return done(outcome, draft)
 
@@ -98,62 +93,6 @@ def _from(given: Inputs) -> dict[str, str]:
     source = source_of(str(given.scored[0].path) if hidden else given.place)
     target = {name: given.scored[0].about[name] for name in ("target",) if scored and name in given.scored[0].about}
     return {"source": source, **({"score": scored[0]} if scored else {}), **target}
-
-
-@dataclass(frozen=True)
-class _MayBeKept:
-    """What decides which rows may be kept: an earlier selection that keeps them, test sets that have none of them."""
-
-    earlier: Artifact | None
-    tests: dict[str, Rows]  # by the place that they are at
-    digests: dict[str, str]
-    code: dict[str, str]
-    places: dict[str, str]
-
-
-def _may_be_kept(given: Inputs, opts: options.Select, reading: Reading) -> _MayBeKept:
-    """Open what decides which rows may be kept."""
-    earlier = selection_of(opts.within, given.digest, given.place) if opts.within else None
-    as_tests = tasks.reading_of(given.task_name, reading)
-    tests = {place: open_rows(place, as_tests, given.task.check) for place in opts.decontaminate}
-    digests = {"within": earlier.files[WHY]} if earlier else {}
-    digests |= {f"test rows {j + 1}": rows.digest for j, rows in enumerate(tests.values())}
-    places = {"within": opts.within} if opts.within else {}
-    places |= {f"test {j + 1}": place for j, place in enumerate(tests)}
-    code = {"decontaminate": digest_of_module(contamination.__name__, CODE)} if tests else {}
-    return _MayBeKept(earlier, tests, digests, code, places)
-
-
-def _left_out(given: Inputs, may: _MayBeKept, folder: Path) -> tuple[list[str | None], list[str]]:
-    """For each row the option by which it may not be kept, empty where all may; and what to warn of.
-
-    `contaminated.jsonl` in the folder names the rows that stand in a test set: {"id", "where", "test", "test_id",
-    "why"}, the last but one the test row's id, and `test` the place of it.
-    """
-    left_out: list[str | None] = []
-    if may.earlier:
-        left_out = [None if inside else "within" for inside in kept_in(may.earlier).tolist()]
-    if not may.tests:
-        return left_out, []
-    rows, tests = given.rows, list(may.tests.values())
-    found = contamination.find(given.task, rows, tests)
-    left_out = left_out or [None] * len(rows)
-    for match in found:
-        left_out[match.row] = "decontaminate"
-    named: dict[str, list[Any]] = {
-        "id": [rows.ids[match.row] for match in found],
-        "where": [rows.where(match.row) for match in found],
-        "test": [tests[match.test].where(match.test_row) for match in found],
-        "test_id": [tests[match.test].ids[match.test_row] for match in found],
-        "why": [match.why for match in found],
-    }
-    write_columns(folder / CONTAMINATED, named)
-    if all(left_out):
-        told = "every row stands in a test set" if len(found) == len(rows) else "no row within is in no test set"
-        raise PruneError(f"decontaminate: {told}; allowed: test sets that leave a row to keep")
-    if not found:
-        note(f"decontaminate: none of {len(rows):,} rows stands in a test set")
-    return left_out, contamination.told(found, list(may.tests), len(rows))
 
 
 def _reasons(

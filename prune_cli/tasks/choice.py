@@ -92,6 +92,9 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     return flat.encoded(label_indices(rows, labels), first)
 
 
+too_long = classification.too_long
+
+
 def _has_blank(row: Row) -> bool:
     return _BLANK.search(asked(row).question) is not None
 

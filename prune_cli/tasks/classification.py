@@ -112,6 +112,11 @@ def encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, labe
     return flat.encoded(label_indices(rows, labels))
 
 
+def too_long(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[int, int]:
+    """Empty: every row is cut."""
+    return {}
+
+
 def _is_pair(row: Row) -> bool:
     return row.get("text_pair") is not None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,9 +37,10 @@ AUTO_MODEL = "AutoModelForCausalLM"
 PEFT_TASK = "CAUSAL_LM"
 POOLING = "last"
 TABLE_METRICS = ("loss", "rougeL", "exact_match")
-OPTIONS: tuple[str, ...] = ("format", "loss_on", "chat_template", "max_new_tokens", "count_eos")
+OPTIONS: tuple[str, ...] = ("format", "loss_on", "chat_template", "max_new_tokens", "count_eos", "fits")
 OFFERS: frozenset[str] = frozenset({"prompt"})
 EXAMPLE: Row = {"prompt": "What is the capital of France?", "response": "Paris."}
+LEAVE_OUT = "leave such rows out: prune select … --fits MODEL, as `prune guide methods` says"
 TRIES = 1000  # rows that are drawn to find one with another response
 
 
@@ -96,13 +97,12 @@ def encode(
     """
     limit = min(max_length, tokenizer.model_max_length)
     flat, trained, unthought, untooled = tokens.Flat(limit), [], 0, 0
-    too_long: dict[int, int] = {}  # rows whose last turn has so many tokens
-    for start in range(0, len(rows), BLOCK):
+    refused: dict[int, int] = {}
+    for block in _blocks(rows):
         kept, lost = [], []
-        block = range(start, min(start + BLOCK, len(rows)))
         for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on=loss_on), strict=True):
-            if row.prompted and len(row.ids) - row.response >= limit:
-                too_long[i] = len(row.ids) - row.response
+            if _leaves_no_room(row, limit):
+                refused[i] = len(row.ids) - row.response
                 continue
             ids = cut(row.ids, limit, tokenizer.bos_token_id) if row.prompted else row.ids[:limit]
             gold = row.trained[-len(ids) :] if row.prompted else row.trained[: len(ids)]
@@ -115,15 +115,35 @@ def encode(
             unthought += row.unthought
             untooled += row.untooled
         flat.add(kept, lost)
-    if too_long:
-        raise _too_long(rows, too_long, max_length, tokenizer.model_max_length)
+    if refused:
+        raise _refusal(rows, refused, max_length, tokenizer.model_max_length)
     for count, what in ((unthought, "thinking to train on"), (untooled, "tools, or calls of them")):
         if count:
             note(f"{rows.source}: of {count:,} of {len(rows):,} rows the chat template leaves out {what}")
     return flat.encoded(np.concatenate(trained))
 
 
-def _too_long(rows: Rows, lengths: Mapping[int, int], max_length: int, own: int) -> PruneError:
+def too_long(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[int, int]:
+    """The rows that `encode` refuses, as their last turn does not fit with one token before it: its tokens by row."""
+    limit = min(max_length, tokenizer.model_max_length)
+    return {
+        i: len(row.ids) - row.response
+        for block in _blocks(rows)
+        for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on="last"), strict=True)
+        if _leaves_no_room(row, limit)
+    }
+
+
+def _blocks(rows: Rows) -> Iterator[range]:
+    return (range(start, min(start + BLOCK, len(rows))) for start in range(0, len(rows), BLOCK))
+
+
+def _leaves_no_room(row: conversations.Tokens, limit: int) -> bool:
+    """Whether a row's last turn does not fit into `limit` tokens with one token before it."""
+    return row.prompted and len(row.ids) - row.response >= limit
+
+
+def _refusal(rows: Rows, lengths: Mapping[int, int], max_length: int, own: int) -> PruneError:
     """The error of responses that leave no room for a token of their prompts, and whose limit that is.
 
     lengths: tokens of the response by row. own: the tokenizer's limit.
@@ -147,10 +167,10 @@ def _way_out(lengths: Sequence[int], max_length: int, own: int) -> str:
     """What to do about responses of so many tokens."""
     longest, beyond = max(lengths), sum(length >= own for length in lengths)
     if not beyond:
-        return f"--max-length {longest + 1} or more"
+        return f"--max-length {longest + 1} or more, or {LEAVE_OUT}"
     if beyond == len(lengths) or max_length >= own:
-        return "leave them out: this model reads no more"
-    return f"--max-length {own}, and leave out the {beyond:,} of {own:,} tokens or more: this model reads no more"
+        return f"this model reads no more; {LEAVE_OUT}"
+    return f"--max-length {own}, which is all that this model reads; {beyond:,} too long even so: {LEAVE_OUT}"
 
 
 def cut(prompt: Sequence[int], room: int, bos: int | None) -> list[int]:
