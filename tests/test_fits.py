@@ -64,6 +64,10 @@ def test_rows_without_room_are_named_told_and_not_kept(rows: Path, prune: Prune)
     assert f"warning: {out}: {told}" in done.err and open_artifact(out).about["warnings"] == [told]
     trained = ["finetune", out, "-o", rows.parent / "model", "--model", LM, "--steps", 1, "--max-length", LIMIT]
     assert prune(*trained, "--device", "cpu").code == 0
+    made = open_artifact(out)
+    assert made.inputs["model"] == find(str(LM)).digest and made.origin("model").samefile(LM)
+    assert "task generation" in made.manifest["recipe"]["code"]
+    assert "keep changed" in prune(*command(rows, "kept", "--max-length", LIMIT, "--keep", 10)).err
     longer = prune(*command(rows, "kept", "--max-length", LIMIT + 1))
     assert longer.code == 1 and "max_length" in longer.err
     assert "up to date" in prune(*command(rows, "kept", "--max-length", LIMIT)).err
@@ -79,6 +83,13 @@ def test_a_trained_model_says_how_long(rows: Path, prune: Prune) -> None:
     done = prune(*command(rows, "all"))
     assert f"fits: none of 10 rows has a response too long for {LM}, 512 tokens" in done.err
     assert (rows.parent / "all/too_long.jsonl").read_text() == ""
+
+
+def test_texts_without_a_prompt_are_cut(prune: Prune, tmp_path: Path) -> None:
+    """So none of them is too long."""
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "good " * n} for n in WORDS])
+    done = prune(*command(texts, "kept", "--max-length", LIMIT))
+    assert done.code == 0 and "fits: none of 10 rows" in done.err
 
 
 def test_a_template_in_place_of_the_model_s_decides(rows: Path, prune: Prune, tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_a_template_in_place_of_the_model_s_decides(rows: Path, prune: Prune, tm
 
 def test_with_other_options(rows: Path, prune: Prune, tmp_path: Path) -> None:
     """A share is one of the rows that may be kept; others say by which option they may not; an export's card tells."""
-    write_rows(tmp_path / "test.jsonl", read_rows(rows)[2:3])
+    write_rows(tmp_path / "test.jsonl", read_rows(rows)[1:3])
     done = prune(
         *command(rows, "kept", "--max-length", LIMIT, "--keep", "50%", "--decontaminate", tmp_path / "test.jsonl")
     )
@@ -107,7 +118,7 @@ def test_with_other_options(rows: Path, prune: Prune, tmp_path: Path) -> None:
     why, found = read_rows(tmp_path / "kept/why.jsonl"), refused(rows, LIMIT)
     left = ["fits" if i in found else "decontaminate" if i == 2 else None for i in range(10)]
     assert [line["left_out"] for line in why] == left
-    assert sum(line["kept"] for line in why) == round(left.count(None) / 2)
+    assert 1 in found and sum(line["kept"] for line in why) == round(left.count(None) / 2)
     assert prune("export", tmp_path / "kept", "-o", tmp_path / "out", "--for", "trl").code == 0
     assert f"{LM}, {LIMIT} tokens" in (tmp_path / "out/README.md").read_text()
 
