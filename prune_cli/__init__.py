@@ -258,19 +258,43 @@ def compare(
 
 
 def advise(
-    given: str | Path, *, metric: str | None = None, margin: float | None = None, **asked: Any
+    given: str | Path,
+    *,
+    metric: str | None = None,
+    margin: float | None = None,
+    out: str | Path | None = None,
+    model: str | Path | None = None,
+    target: str | Path | None = None,
+    test: str | Path | None = None,
+    keep: str | float | None = None,
+    budget: str | float | None = None,
+    methods: str | Sequence[str] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Which method to use and how much to keep, or neither: from a run, or by trials. See `prune advise --help`.
 
-    asked: out, model, target, test, keep, budget, methods, seed, device of trials. Returns what `--json` prints.
+    out and all that follows are of trials. Returns what `--json` prints.
     """
     from prune_cli.pipeline.advise.ask import answer
     from prune_cli.pipeline.advise.asked import Asked
 
-    values: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
-    if "out" in asked:
-        values["out"] = Path(asked["out"])
-    return answer(str(given), metric, margin, Asked(**values)).facts
+    def text(value: object) -> str | None:
+        return None if value is None else str(value)
+
+    several = methods if isinstance(methods, str | None) else ",".join(methods)
+    asked = Asked(
+        out=None if out is None else Path(out),
+        model=text(model),
+        target=text(target),
+        test=text(test),
+        keep=text(keep),
+        budget=f"{budget}s" if isinstance(budget, int | float) else budget,
+        methods=several,
+        seed=seed,
+        device=device,
+    )
+    return answer(str(given), metric, margin, asked).facts
 
 
 def open_artifact(path: str | Path) -> Artifact:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import prune_cli
+from prune_cli.artifacts import files
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.advise import journal, pools, trials
@@ -288,3 +290,50 @@ def test_tables_are_read_again() -> None:
         "finetune": {"learning_rate": 1e-5, "keep_moments": True},
     }
     assert tomllib.loads(toml(table)) == json.loads(json.dumps(table))
+
+
+def test_a_journal_outlives_a_kill(tmp_path: Path) -> None:
+    """Cut off anywhere, it is what its whole lines say; a line may hold any letter; another file is no journal."""
+    path = tmp_path / "journal.jsonl"
+    asked = {"given": "a\u2028b é"}
+    made = journal.Journal(path)
+    made.same("asked", asked)
+    made.within(60.0)
+    whole = path.read_bytes()
+    lines = [json.loads(line) for line in whole.splitlines()]
+    for end in range(len(whole) + 1):
+        path.write_bytes(whole[:end])
+        again = journal.Journal(path)
+        assert again.lines == lines[: whole[:end].count(b"\n")]
+        again.same("asked", asked)
+        again.within(60.0)
+        assert path.read_bytes() == whole
+    for other in (b"my notes", b"my\nnotes\n", b'{"a": 1}\n', b'{"asked": 1}\n\xff\n', b"\n"):
+        path.write_bytes(other)
+        with pytest.raises(PruneError, match="no journal of trials"):
+            journal.Journal(path)
+        assert path.read_bytes() == other
+
+
+def test_one_process_at_a_time_makes_trials(folder: Path, prune: Prune) -> None:
+    """Another over the same folder is told so, and changes nothing."""
+    (folder / "out").mkdir()
+    with files.alone(folder / "out"):
+        done = prune("advise", folder / "my.toml", "-o", folder / "out", "--keep", "50%", "--budget", "60s")
+    assert done.errors == [f"{folder / 'out'}: another process works there; wait for it, or choose another name"]
+    assert not [*(folder / "out").iterdir()]
+
+
+def test_the_function_asks_as_the_command_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers and lists stand for their texts, seconds for a budget."""
+    asked: list[Any] = []
+
+    def taken(given: str, metric: str | None, margin: float | None, what: Any) -> Any:
+        asked.append(what)
+        raise PruneError("enough")
+
+    monkeypatch.setattr(trials, "answer", taken)
+    for keep, budget, methods in ((0.1, 60, ["less", "rds"]), ("0.1", "60s", "less,rds")):
+        with pytest.raises(PruneError, match="enough"):
+            prune_cli.advise(folder / "my.toml", out=folder / "out", keep=keep, budget=budget, methods=methods)
+    assert asked[0] == asked[1] and asked[0].keep == "0.1" and seconds_of(asked[0].budget) == 60

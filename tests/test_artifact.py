@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from prune_cli.artifacts import drafts, files
+from prune_cli.artifacts import drafts, files, removal
 from prune_cli.artifacts import manifest as artifact
 from prune_cli.artifacts.drafts import NEW, stale_reason
 from prune_cli.artifacts.manifest import Recipe, open_artifact
@@ -160,14 +160,14 @@ def test_what_is_not_ours_stays(swaps: bool, tmp_path: Path, monkeypatch: pytest
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
     (out / "deep").mkdir()
-    drafts.check_removable(out)  # an empty folder holds nothing
+    removal.check_removable(out)  # an empty folder holds nothing
     (out / "deep" / "notes.txt").write_text("mine")
     with pytest.raises(PruneError, match=r"kept/deep/notes\.txt: not made by prune"):
-        drafts.check_removable(out)
-    drafts.remove_artifact(out)
+        removal.check_removable(out)
+    removal.remove_artifact(out)
     assert names(out) == ["deep"] and (out / "deep" / "notes.txt").read_text() == "mine"
     (out / "deep" / "notes.txt").unlink()
-    drafts.remove_artifact(out)  # which is none any more
+    removal.remove_artifact(out)  # which is none any more
     assert out.exists()
     (out / "deep").rmdir()
     for recipe in (ONE, TWO):
@@ -266,6 +266,29 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     shutil.rmtree(place)
     with pytest.raises(PruneError, match="leads nowhere"):
         stale_reason(link, ONE)
+
+
+@pytest.mark.parametrize("progress", [".progress.0.json", ".resume/checkpoint-3"])
+def test_an_error_costs_no_progress(progress: str, tmp_path: Path) -> None:
+    """As where a device fails on the way: the next draft of the same goes on; without progress nothing stays."""
+    out, part = tmp_path / "kept", tmp_path / "kept.part"
+    for name in (".rows.jsonl.tmp", ".resume/"):
+        with pytest.raises(PruneError), drafts.draft(out, ONE, {}, resumable=True) as draft:
+            (draft.path / name).mkdir() if name.endswith("/") else (draft.path / name).write_text("half")
+            raise PruneError("does not run on these rows (AcceleratorError: unspecified launch failure)")
+        assert names(tmp_path) == []
+    for resumable in (True, False):
+        with pytest.raises(PruneError), drafts.draft(out, ONE, {}, resumable=resumable) as draft:
+            (draft.path / progress).parent.mkdir(exist_ok=True)
+            (draft.path / progress).write_text("hours of work")
+            raise PruneError("one row of 500 tokens does not fit the device's memory")
+        assert part.exists() == resumable
+    with pytest.raises(PruneError), drafts.draft(out, ONE, {}, resumable=True) as draft:
+        (draft.path / progress).parent.mkdir(exist_ok=True)
+        (draft.path / progress).write_text("hours of work")
+        raise PruneError("again")
+    with drafts.draft(out, ONE, {}, resumable=True) as draft:
+        assert (draft.path / progress).read_text() == "hours of work"
 
 
 def test_scratch_files_stay_out(tmp_path: Path) -> None:

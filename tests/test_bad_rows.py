@@ -90,6 +90,19 @@ def test_bad_rows_are_left_out_into_a_file(here: Path, prune: Prune) -> None:
     assert "up to date" in again.err and len((here / "bad/rows.jsonl").read_text().splitlines()) == 5
 
 
+def test_a_row_that_is_left_out_decides_nothing_for_others(here: Path) -> None:
+    """Neither its id nor the type of its label, whatever is wrong with it; here a number that JSON does not have."""
+    bad = '{"id": 5, "text": "a", "label": 1, "weight": NaN}'
+    good = [json.dumps({"id": i, "text": f"good {i}", "label": "positive"}) for i in (5, 6)]
+    for drop in ((), ("other",)):
+        path = here / "data.jsonl"
+        path.write_text("\n".join([bad, *good, bad.replace("5", "6"), ""]))
+        rows = read_rows(path, check=classification.check, skip_bad=True, drop=drop)
+        assert [row["id"] for row in rows] == [5, 6] and rows.left_out and rows.left_out.count == 2
+        rows.write(here / "kept.jsonl")
+        assert (here / "kept.jsonl").read_text().splitlines() == good
+
+
 def test_left_out_rows_change_no_ids_and_no_digest(here: Path) -> None:
     """What is kept is what a file of the good rows alone would hold; ids are still the lines of the file read."""
     rows = read_rows("data.jsonl", check=classification.check, skip_bad=True)

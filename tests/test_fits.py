@@ -67,7 +67,7 @@ def test_rows_without_room_are_named_told_and_not_kept(rows: Path, prune: Prune)
     made = open_artifact(out)
     assert made.inputs["model"] == find(str(LM)).digest and made.origin("model").samefile(LM)
     assert "task generation" in made.manifest["recipe"]["code"]
-    assert "keep changed" in prune(*command(rows, "kept", "--max-length", LIMIT, "--keep", 10)).err
+    assert 'options.keep "100%" -> "10"' in prune(*command(rows, "kept", "--max-length", LIMIT, "--keep", 10)).err
     longer = prune(*command(rows, "kept", "--max-length", LIMIT + 1))
     assert longer.code == 1 and "max_length" in longer.err
     assert "up to date" in prune(*command(rows, "kept", "--max-length", LIMIT)).err
@@ -90,6 +90,17 @@ def test_texts_without_a_prompt_are_cut(prune: Prune, tmp_path: Path) -> None:
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": "good " * n} for n in WORDS])
     done = prune(*command(texts, "kept", "--max-length", LIMIT))
     assert done.code == 0 and "fits: none of 10 rows" in done.err
+
+
+def test_rows_that_training_takes_are_taken(prune: Prune, tmp_path: Path) -> None:
+    """A last turn of weight 0 is none to be trained on alone, but with the turns before it."""
+    said = [{"role": "user", "content": "How is it?"}, {"role": "assistant", "content": "good"}] * 2
+    weighed = [*said[:3], {**said[3], "weight": 0}]
+    rows = write_rows(tmp_path / "chats.jsonl", [{"messages": weighed}, {"messages": said}])
+    trained = ["finetune", rows, "-o", tmp_path / "model", "--model", LM, "--steps", 1, "--task", "generation"]
+    assert prune(*trained, "--max-length", 64, "--device", "cpu").code == 0
+    done = prune(*command(rows, "kept", "--max-length", 64))
+    assert done.code == 0 and open_artifact(tmp_path / "kept").about["kept"] == 2, done.err
 
 
 def test_a_template_in_place_of_the_model_s_decides(rows: Path, prune: Prune, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from prune_cli.artifacts import drafts
+from prune_cli.artifacts import drafts, removal
 from prune_cli.artifacts.manifest import Recipe, open_artifact
 from prune_cli.errors import PruneError
 from prune_cli.pipeline import results
@@ -473,7 +473,7 @@ def test_files_that_are_removed_are_listed_and_ours(made: Path, tmp_path: Path) 
     shutil.copytree(made / "warmup", tmp_path / "warmup")
     (tmp_path / "warmup/checkpoints/notes.txt").write_text("mine")
     before = open_artifact(tmp_path / "warmup").digest
-    drafts.remove_files(tmp_path / "warmup")
+    removal.remove_files(tmp_path / "warmup")
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == ["warmup/checkpoints/notes.txt", "warmup/manifest.json"]
     assert open_artifact(tmp_path / "warmup").digest == before

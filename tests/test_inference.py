@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import polygamma
 from sklearn.metrics import f1_score
 
-from prune_cli.numeric.inference import differences, holm, moderated
+from prune_cli.numeric.inference import _prior, differences, holm, moderated
 from prune_cli.numeric.jackknife import macro_f1_values
 
 
@@ -65,6 +66,17 @@ def test_variances_are_shrunk_as_far_as_they_agree():
     assert found[0, 1] == pytest.approx(3 / slope)
     same = moderated({i: np.array([0.0, 1.0, 2.0]) for i in range(5)})
     assert set(same.values()) == {(1.0, 10.0)}
+
+
+def test_variances_that_differ_as_chance_has_it_but_for_little():
+    """Where nothing but a hair is left of how they differ they are pooled, however little it is."""
+    dof = np.array([3.0, 3.0])
+    chance = polygamma(1, 1.5)  # of the logarithm of a variance with three degrees of freedom
+    for more in (1e-12, 1e-9, 1e-7, 1e-3):
+        reach = np.sqrt((chance + more) / 2)
+        prior, value = _prior(np.exp(np.array([-reach, reach])), dof)
+        assert prior == np.inf or prior == pytest.approx(2 / more, rel=0.01)
+        assert value == pytest.approx(np.exp(0) * np.cosh(reach), rel=0.2)
 
 
 def test_one_run_says_nothing_of_how_runs_vary():

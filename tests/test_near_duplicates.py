@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -55,6 +56,13 @@ def test_groups_are_those_of_all_pairs(n: int, threshold: float, monkeypatch: py
     monkeypatch.setattr(minhash, "SETS", 7)
     monkeypatch.setattr(minhash, "PAIRS", 5)
     assert minhash.groups(given, n, threshold).tolist() == found
+
+
+def test_words_of_one_checksum_are_different() -> None:
+    """Of two words with the same CRC-32 neither is a duplicate of the other."""
+    checked = {said: crc32(said.encode()) for said in ("plumless", "buckeroo", "d3f504638284", "c50963c80102")}
+    assert len(set(checked.values())) == 2
+    assert minhash.groups([*checked], 1, 1.0).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9])

@@ -492,6 +492,14 @@ def test_mistakes_in_what_rows_are_represented_with(
     assert not (folder / "runs").exists()
 
 
+def test_a_group_of_null_is_missing(folder: Path, prune: Prune) -> None:
+    """To balance by, where other rows have one."""
+    rows = [{**row, "group": None if i == 3 else "a"} for i, row in enumerate(sentences(24))]
+    write_rows(folder / "train.jsonl", rows)
+    done = prune(*changed(folder, ('"random"', '{method = "less", balance = "keep", balance_by = "group"}')))
+    assert done.code == 1 and "train.jsonl:4: key group is missing; less-keep-group needs it" in done.err
+
+
 def test_groups_that_the_target_set_lacks_in_part(folder: Path, prune: Prune) -> None:
     """A target row without a group, where others have one, is told of before the warm-up."""
     rows = sentences(8, start=100)

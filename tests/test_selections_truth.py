@@ -165,6 +165,18 @@ def test_facility_location_is_the_greedy_maximum(
         assert prefixes("facility_location", x, None, rng=rng(), metric=metric, how=how)
 
 
+@pytest.mark.parametrize("name", ["facility_location", "saturated_coverage", "graph_cut"])
+@pytest.mark.parametrize("held", [True, False])
+def test_many_copies_of_rows_are_no_trouble(name: str, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 rows with 50 copies each the first picks are one of each, and others follow, each row once."""
+    monkeypatch.setattr(alike, "IN_MEMORY", blocks.IN_MEMORY if held else 0)
+    copies = rng().permutation(np.repeat(np.arange(20), 50))
+    kept, _ = run(name, rows(20, 6)[copies], 100, *([] if name != "facility_location" else [rng()]))
+    assert len(set(kept)) == 100
+    if name == "facility_location":
+        assert len(set(copies[kept[:20]])) == 20
+
+
 @truth("select/facility_location", by="peer: apricot-select, lazy greedy (peers_select.py)")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_facility_location_is_that_of_apricot(metric: str) -> None:
@@ -331,6 +343,8 @@ def test_ccs_shares_the_budget_among_ranges_of_scores() -> None:
     low, columns = run("ccs", values, 9, rng(), beta=0.2, hard="low")
     assert columns["stratum"][1] == columns["stratum"][3] == -1 and {1, 3}.isdisjoint(low)
     assert len(run("ccs", values, 11, rng(), beta=0.5)[0]) == 11
+    for beta, n in ((0.29, 29), (0.57, 57), (0.58, 58)):  # which times 100 is less in binary
+        assert (run("ccs", np.arange(100.0), 5, rng(), beta=beta)[1]["stratum"] == -1).sum() == n
 
 
 @truth("select/weighted", by="closed form: the chances of sampling in proportion without replacement")
@@ -550,15 +564,28 @@ def test_length_is_that_of_the_response() -> None:
     assert score("length", ["seven", "", "éà"]).tolist() == [5, 0, 2]
 
 
-@pytest.mark.parametrize("name", ["k_center", "herding", "omp", "graph_cut", "k_dpp"])
-def test_rows_that_are_not_held_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From a memory map in half precision that is read a block at a time, the picks are those from memory."""
-    np.save(tmp_path / "x.npy", rows(300, 5).astype(np.float16))
+@pytest.mark.parametrize("rates", [None, np.array([3.0, 1.0, 2.0])])
+@pytest.mark.parametrize("name", ["k_center", "herding", "omp", "graph_cut", "k_dpp", "novel", "greats"])
+def test_rows_that_are_not_held_give_the_same(
+    name: str, rates: NDArray[np.float64] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From a memory map in half precision that is read a block at a time, the picks are those from memory.
+
+    rates: learning rates, where the rows are of three checkpoints.
+    """
+    np.save(tmp_path / "x.npy", rows(300, 6).astype(np.float16))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    expected = run(name, np.array(mapped), 20)[0]
+    more = {} if rates is None else {"learning_rate": rates}
+    targets = [rows(4, 6, seed=1)] if name == "greats" else []
+
+    def picks(x: NDArray[Any]) -> list[int]:
+        draws = {"rng": rng()} if name == "novel" else {}
+        return run(name, x, *targets, 20, **draws, **more)[0]
+
+    expected = picks(np.array(mapped))
     monkeypatch.setattr(products, "IN_MEMORY", 0)
     monkeypatch.setattr(blocks, "NUMBERS", 64)
-    assert run(name, mapped, 20)[0] == expected
+    assert picks(mapped) == expected
 
 
 def truths() -> dict[str, list[str]]:

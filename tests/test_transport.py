@@ -233,7 +233,9 @@ def test_whitened_rows_have_the_products_of_the_inverse_covariance(d: int) -> No
     inverse = np.linalg.inv(covariance + 0.1 * covariance.trace() / d * np.eye(d))
     products = (x - x.mean(axis=0)) @ inverse @ (x - x.mean(axis=0)).T
     lengths = np.sqrt(np.diag(products))
-    found = Whitened(x, mean, matrix)[:]
+    rows = Whitened(x, mean, matrix)
+    found = rows[:]
+    assert rows.shape == found.shape
     np.testing.assert_allclose(found @ found.T, products / lengths / lengths[:, None], atol=1e-9)
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from prune_cli.artifacts import files
-from prune_cli.artifacts.files import replace_file, sync
+from prune_cli.artifacts.files import SCRATCH, replace_file, sync
 from prune_cli.artifacts.manifest import (
     FORMAT,
     MANIFEST,
     OLDER,
     PART,
+    RECIPE,
     Recipe,
     canonical,
     difference,
@@ -30,12 +31,12 @@ from prune_cli.artifacts.manifest import (
     open_artifact,
     sealed,
 )
+from prune_cli.artifacts.removal import remove_artifact
 from prune_cli.errors import PruneError
 from prune_cli.runtime import processes
 from prune_cli.runtime.progress import note
 from prune_cli.version import __version__
 
-RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
 NEW = "not made yet"
 REMOVED = "was removed after its use"
 
@@ -141,7 +142,7 @@ def draft(
             processes.wait()  # for the others to have done their part
             _write_manifest(work, out, recipe, inputs)
         except BaseException as failure:
-            if not resumable or isinstance(failure, PruneError):
+            if not resumable or (isinstance(failure, PruneError) and not _has_progress(part)):
                 with suppress(OSError):  # the failure is what is to be told
                     _empty(part)
                     shutil.rmtree(part)
@@ -244,6 +245,15 @@ def _empty(part: Path) -> None:
     _remove(path for path in part.iterdir() if path != started)
 
 
+def _has_progress(part: Path) -> bool:
+    """Whether a draft holds what its work goes on from, under names that start with a dot, beside half-written files.
+
+    An error that another device, or another try, does not meet must not cost it.
+    """
+    own = (path for path in part.iterdir() if path.name[0] == "." and path.name != RECIPE)
+    return any(any(path.iterdir()) if path.is_dir() else path.suffix != SCRATCH for path in own)
+
+
 def _write_manifest(work: Draft, out: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
     kept = (p for p in sorted(work.path.iterdir()) if p.name[0] != "." and p.name != MANIFEST)
     made = [p for top in kept for p in ([top] if top.is_file() else sorted(top.rglob("*"))) if p.is_file()]
@@ -326,69 +336,6 @@ def _free(out: Path) -> Path:
     if is_artifact(old):
         remove_artifact(old)
     return old.with_name(f"{old.name}-{os.getpid()}") if old.exists() or old.is_symlink() else old
-
-
-def check_removable(out: Path) -> None:
-    """Raise PruneError if an artifact holds a file that its manifest does not list: it must not be lost."""
-    listed = _listed(out)
-    if listed is None:
-        raise PruneError(
-            f"{out / MANIFEST}: damaged, so prune does not know which files are its own",
-            hint=f"remove the folder {out}",
-        )
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if name not in (MANIFEST, RECIPE, *listed) and (path.is_symlink() or not path.is_dir()):
-            raise PruneError(f"{path}: not made by prune; move it away, then {out} can be made again")
-
-
-def remove_artifact(out: Path) -> None:
-    """Remove an artifact: the files that its manifest lists, the manifest last; what is not ours stays.
-
-    Where a file or an empty folder of it cannot be removed, the manifest stays too: it can still be told to be ours.
-    """
-    if not is_artifact(out):
-        return
-    listed = _listed(out) or ()
-    for name in listed:
-        with suppress(OSError):
-            (out / name).unlink()
-    if any((out / name).exists() for name in listed):
-        return
-    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
-        with suppress(OSError):
-            folder.rmdir()
-        if folder.exists() and not any(folder.iterdir()):
-            return
-    with suppress(OSError):
-        (out / RECIPE).unlink(missing_ok=True)
-        (out / MANIFEST).unlink()
-        out.rmdir()
-
-
-def remove_files(out: Path, ending: str = "") -> None:
-    """Remove the files of an artifact whose names end so, and keep its manifest, which still says what they were.
-
-    What was made from them stays up to date.
-    """
-    manifest = open_artifact(out).manifest
-    names = [name for name in manifest["files"] if name.endswith(ending)]
-    text = json.dumps(sealed({**manifest, "removed": names}), indent=1, ensure_ascii=False, allow_nan=False)
-    replace_file(out / MANIFEST, lambda path: path.write_text(text + "\n", "utf-8"))  # first: a kill leaves no lie
-    for name in names:
-        (out / name).unlink(missing_ok=True)
-    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
-        with suppress(OSError):  # not empty
-            folder.rmdir()
-
-
-def _listed(out: Path) -> list[str] | None:
-    """The files that a manifest lists, intact or not, of names within the folder; None if it cannot be read."""
-    try:
-        names = list(json.loads((out / MANIFEST).read_text("utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return [name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
 
 
 def _remove(paths: Iterable[Path]) -> None:

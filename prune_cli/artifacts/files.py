@@ -7,18 +7,21 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from prune_cli.errors import PruneError
 
+SCRATCH = ".tmp"  # how the names of files end that are being written
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of the system call renameat2
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old one or the new one, both whole, even after a power cut.
 
-    `write` is given a scratch path beside `path`, whose name starts with a dot. If it fails, `path` stays as it was.
+    `write` is given a scratch path beside `path`, whose name starts with a dot and is no other writer's. If it fails,
+    `path` stays as it was.
     """
-    scratch = path.with_name(f".{path.name}.tmp")
+    scratch = path.with_name(f".{path.name}.{token_hex(4)}{SCRATCH}")
     try:
         write(scratch)
         sync(scratch)
@@ -41,11 +44,17 @@ def check_ours(folder: Path, *marks: str) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Run the block while no other process is in such a block about the same folder."""
+def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Run the block while no other process is in such a block about the same folder.
+
+    Where one is, wait for it, or raise PruneError.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PruneError(f"{folder}: another process works there; wait for it, or choose another name") from None
         yield
     finally:
         os.close(handle)

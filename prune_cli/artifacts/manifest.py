@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 PART = ".part"  # ends the name of a draft
+RECIPE = ".recipe.json"  # in a draft: what is being made, and that the folder is ours
 FORMAT = 2
 OLDER = "made by an older version"
 

@@ -112,21 +112,25 @@ class Checker:
                     problem = check(row)
                 except PruneError as error:  # with a hint
                     problem = error
+            text = b""
+            if problem is None and encodes:
+                try:
+                    text = _encoded(raw, of_types=block.typed)
+                except (TypeError, ValueError):
+                    problem = problems.value_problem(row)
+            # last of all, as these learn from a row what others must be like
             if problem is None and type(label := row.get("label")) is not self._label_type and label is not None:
                 problem = self._label_problem(label)
             if problem is None and self._seen is not None:
                 number = int(block.numbers[k]) if before is None else before + k + 1
                 problem = self._id_problem(number if row_id is None else row_id, f"{prefix}{block.numbers[k]}")
-            if problem is None and encodes:
-                try:
-                    texts.append(_encoded(raw, of_types=block.typed))
-                except (TypeError, ValueError):
-                    problem = problems.value_problem(row)
             if problem is not None:
                 self._take_down(part, int(block.numbers[k]), prefix, problem, raw)
                 bad.append(k)
                 continue
             ids.append(row_id)
+            if encodes:
+                texts.append(text)
         kept = np.delete(np.arange(len(block.rows)), bad) if bad else None
         if not encodes:
             assert block.lines is not None

@@ -19,7 +19,7 @@ from prune_cli.numeric.correlation import LEVEL, ranks
 
 @dataclass(frozen=True)
 class Area:
-    """An area under the ROC curve with its 95% interval; without one where either side has fewer than two rows."""
+    """An area under the ROC curve with its 95% interval; without one where it is 0 or 1, or of fewer than two rows."""
 
     area: float
     low: float | None
@@ -34,11 +34,9 @@ def auc(scores: NDArray[np.float64], marked: NDArray[np.bool_]) -> Area:
     placed = [_placements(row, marked) for row in scores]
     above, below = (np.mean(side, axis=0) for side in zip(*placed, strict=True))
     area = float(above.mean())
-    if min(len(above), len(below)) < 2:
+    if min(len(above), len(below)) < 2 or not 0 < area < 1:
         return Area(area, None, None)
     variance = above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)
-    if not 0 < area < 1:
-        return Area(area, area, area)
     reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(variance) / (area * (1 - area))
     odds = math.log(area / (1 - area))
     return Area(area, *(1 / (1 + math.exp(-(odds + step))) for step in (-reach, reach)))

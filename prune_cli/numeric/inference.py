@@ -27,6 +27,7 @@ Key = TypeVar("Key", bound=Hashable)
 LEVEL, POWER = 0.95, 0.8
 # Below this share of the median a variance over runs counts as that much: a model that always says the same has none.
 _LEAST = 1e-3
+_LEAST_SPREAD = 1e-8  # of logarithms of variances, beyond what chance gives them
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _prior(variances: Values, dof: Values) -> tuple[float, float]:
     floor = _LEAST * float(np.median(variances[variances > 0]))
     logs = np.log(np.maximum(variances, floor)) - digamma(dof / 2) + np.log(dof / 2)
     spread = float(logs.var(ddof=1) - polygamma(1, dof / 2).mean())
-    if spread <= 0:
+    if spread <= _LEAST_SPREAD:
         return np.inf, pooled
     prior_dof = 2 * _inverse_trigamma(spread)
     return prior_dof, float(np.exp(logs.mean() + digamma(prior_dof / 2) - np.log(prior_dof / 2)))
@@ -125,7 +126,7 @@ def _inverse_trigamma(value: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import polygamma
 
-    return float(brentq(lambda x: polygamma(1, x) - value, 1e-8, 1e8))
+    return float(brentq(lambda x: polygamma(1, x) - value, 1e-8, 2 / _LEAST_SPREAD))
 
 
 def _difference(estimate: float, parts: Sequence[tuple[float, float]], compared: int) -> Difference:

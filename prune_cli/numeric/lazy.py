@@ -31,7 +31,7 @@ def lazy(
         together = 1
         while computed[best := int(bound.argmax())] < t:
             highest = np.argpartition(-bound, together - 1)[:together] if together > 1 else np.array([best])
-            stale = np.sort(highest[computed[highest] < t])
+            stale = np.union1d(highest[computed[highest] < t], [best])  # of many equals it may not be among them
             bound[stale], computed[stale] = gains(stale), t
             together = min(2 * together, BATCH, n)
         positions[t], gained[t] = best, bound[best]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,10 @@ def hashed_words(texts: Iterable[str]) -> tuple[Hashes, NDArray[np.int64]]:
 
     Operators are words, and a text without a word counts as one.
     """
-    hashes, ends = array("I"), array("q", [0])
+    hashes, ends = array("q"), array("q", [0])
     for text in texts:
-        hashes.extend(map(crc32, map(_encoded, words_and_operators(text) or [text])))
+        # Python's hash of a whole number is the number modulo 2⁶¹ − 1, the same in every run
+        hashes.extend(map(hash, map(int.from_bytes, map(_encoded, words_and_operators(text) or [text]))))
         ends.append(len(hashes))
     return mixed(np.asarray(hashes, np.uint64)), np.asarray(ends, np.int64)
 

@@ -70,7 +70,7 @@ class Vectors:
         if self._how == "mean":
             vectors = sum(weight * step for weight, step in zip(self._weights, steps, strict=True))
         else:
-            vectors = np.concatenate(list(steps), axis=1) if e > 1 else next(steps)
+            vectors = np.concatenate(list(steps), axis=-1) if e > 1 else next(steps)
         return unit(vectors) if self._normalize else vectors
 
     def _step(self, rows: Any, checkpoint: int) -> NDArray[np.float64]:

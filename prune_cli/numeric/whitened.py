@@ -12,7 +12,7 @@ from prune_cli.numeric.cosine import unit
 
 
 class Whitened:
-    """Rows [n, d] as unit((x − μ) W), made a few at a time when they are asked for."""
+    """Rows [n, d] as unit((x − μ) W), [n, r], made a few at a time when they are asked for."""
 
     def __init__(self, rows: Array, mean: NDArray[np.float64], matrix: NDArray[np.float64]) -> None:
         self._rows, self._mean, self._matrix = rows, mean, matrix
@@ -20,7 +20,7 @@ class Whitened:
     @property
     def shape(self) -> tuple[int, ...]:
         """Its shape, rows first."""
-        return self._rows.shape
+        return len(self._rows), self._matrix.shape[1]
 
     def __len__(self) -> int:
         """Rows."""

@@ -317,7 +317,9 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
             f"{file}methods: {balanced['label']}: rows of the task {plan.task} have no labels to balance by; "
             'allowed: balance_by = "group"'
         )
-    lacking = next((i for i, row in enumerate(train) if "group" not in row), None) if "group" in balanced else None
+    lacking = (
+        next((i for i, row in enumerate(train) if row.get("group") is None), None) if "group" in balanced else None
+    )
     if lacking is not None:
         yield f"{train.where(lacking)}: key group is missing; {balanced['group']} needs it in every row"
     reads_gold = any(_reads_gold_of_target(method) for method in plan.methods.values())

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from prune_cli import options
-from prune_cli.artifacts.drafts import Taken, is_taken, remove_artifact
+from prune_cli.artifacts.drafts import Taken, is_taken
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts.removal import remove_artifact
 from prune_cli.data.open import write_bad_rows
 from prune_cli.pipeline import attribution, jobs, results, scripts
 from prune_cli.pipeline.checks import overlap, read_plan, rows_of

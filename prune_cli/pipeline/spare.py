@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Container
 from pathlib import Path
 
-from prune_cli.artifacts.drafts import remove_files
 from prune_cli.artifacts.files import alone
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts.removal import remove_files
 from prune_cli.pipeline.evidence import LOWER, Trial
 from prune_cli.pipeline.results import Report
 from prune_cli.pipeline.schema import Plan

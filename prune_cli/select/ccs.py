@@ -14,6 +14,8 @@ range by range, that with the fewest first. A smaller budget is not the beginnin
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -37,7 +39,7 @@ def select(
     Column `stratum`: the row's range of scores, from 0 for the lowest; none for a row that was cut as too hard.
     """
     n = len(score)
-    cut = min(int(beta * n), n - n_keep)
+    cut = min(math.floor(Decimal(repr(beta)) * n), n - n_keep)
     order = np.argsort(-score if hard == "high" else score, kind="stable")[cut:]
     low, width = score[order].min(), np.ptp(score[order]) / k
     stratum = np.full(n, -1)

@@ -7,8 +7,9 @@ With scores 3, 2, 1 and the first two rows alike, two rows are the first and the
 Source: DEITA, Liu et al. 2024, arXiv 2312.15685, section 2.4 (score first, diversity aware; threshold 0.9).
 Differs: the paper's selection may end with fewer rows than asked for; here the budget is filled.
 
-The paper's score is the product of a complexity and a quality that models give; here it is any score. A row of zeros is
-like none. Rows come in the order of keeping, and a smaller budget is the beginning of a larger one.
+The paper's score is the product of a complexity and a quality that models give; here it is any score. Of rows of
+zeros each is a copy of the other, and their cosine to the rest counts as 0.5. Rows come in the order of keeping, and a
+smaller budget is the beginning of a larger one.
 """
 
 from __future__ import annotations

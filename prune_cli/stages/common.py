@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from prune_cli import tasks
-from prune_cli.artifacts import drafts, manifest
+from prune_cli.artifacts import drafts, manifest, removal
 from prune_cli.artifacts.code import digest_of_plugin
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe
@@ -87,7 +87,7 @@ def _look(out: Path, recipe: Recipe, places: Mapping[str, str], how: How) -> Out
     if manifest.is_artifact(out) and not (how.force or how.replace):
         raise PruneError(f"{out}: holds another artifact: {reason}", hint="--replace to make it again, or another -o")
     if manifest.is_artifact(out):
-        drafts.check_removable(out)
+        removal.check_removable(out)
     for place in places.values():
         _check_apart(out, Path(place))
     return Outcome(out, recipe.stage, "would run" if how.dry_run else "make", reason or FORCED)

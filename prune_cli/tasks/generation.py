@@ -129,7 +129,7 @@ def too_long(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
     return {
         i: len(row.ids) - row.response
         for block in _blocks(rows)
-        for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on="last"), strict=True)
+        for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on="all"), strict=True)
         if _leaves_no_room(row, limit)
     }
 

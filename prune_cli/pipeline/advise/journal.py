@@ -11,8 +11,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from prune_cli.artifacts.files import replace_file
 from prune_cli.artifacts.manifest import difference
 from prune_cli.errors import PruneError
+
+BEGINS = b'{"asked"'  # the first line
 
 
 class Journal:
@@ -27,7 +30,6 @@ class Journal:
         told = next((line[kind] for line in self.lines if kind in line), None)
         values = json.loads(json.dumps(values))
         if told is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.add(**{kind: values})
         elif changes := difference(told, values):
             raise PruneError(f"{self.path.parent}: holds trials for another question: {changes[0]}; choose another -o")
@@ -83,13 +85,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """The lines of a journal; a last one that was cut off while it was written is none."""
     if not path.exists():
         return []
-    whole, _, rest = path.read_text("utf-8").rpartition("\n")
+    whole, end, rest = path.read_bytes().rpartition(b"\n")
+    begun = (whole + end or rest)[: len(BEGINS)]
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if not lines or "asked" not in lines[0]:
+        if not BEGINS.startswith(begun):
             raise ValueError
+        lines = [json.loads(line) for line in whole.split(b"\n")] if whole else []
     except (ValueError, TypeError) as failure:
         raise PruneError(f"{path}: no journal of trials; choose another -o, or move it away") from failure
     if rest:
-        path.write_text(whole + "\n", "utf-8")
+        replace_file(path, lambda scratch: scratch.write_bytes(whole + end))
     return lines

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from prune_cli import options
-from prune_cli.artifacts.files import check_ours, replace_file
+from prune_cli.artifacts.files import alone, check_ours, replace_file
 from prune_cli.artifacts.manifest import digest_value, is_artifact, open_artifact
 from prune_cli.data.open import SELECTED, Reading
 from prune_cli.errors import PruneError
@@ -287,10 +287,17 @@ def _pool(trials: Trials, journal: Journal, smallest: int) -> int:
 
 def answer(given: str, metric: str | None, margin: float | None, asked: Asked) -> Answer:
     """Advice by trials on data, or on what a pipeline file says."""
+    assert asked.out
+    check_ours(asked.out, JOURNAL)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    with alone(asked.out, wait=False):
+        return _answer(given, metric, margin, asked)
+
+
+def _answer(given: str, metric: str | None, margin: float | None, asked: Asked) -> Answer:
     assert asked.out and asked.keep and asked.budget
     out, seed, budget = asked.out, asked.seed or 0, seconds_of(asked.budget)
     own = replace(asked, out=None, budget=None, device=None, reading=None)
-    check_ours(out, JOURNAL)
     journal = Journal(out / JOURNAL)
     reading = asked.reading or Reading()
     how: dict[str, Any] = {"fields": dict(reading.fields), "format": reading.format, "drop": list(reading.drop)}
