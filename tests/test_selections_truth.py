@@ -165,16 +165,29 @@ def test_facility_location_is_the_greedy_maximum(
         assert prefixes("facility_location", x, None, rng=rng(), metric=metric, how=how)
 
 
-@pytest.mark.parametrize("name", ["facility_location", "saturated_coverage", "graph_cut"])
-@pytest.mark.parametrize("held", [True, False])
-def test_many_copies_of_rows_are_no_trouble(name: str, held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 20 rows with 50 copies each the first picks are one of each, and others follow, each row once."""
-    monkeypatch.setattr(alike, "IN_MEMORY", blocks.IN_MEMORY if held else 0)
-    copies = rng().permutation(np.repeat(np.arange(20), 50))
-    kept, _ = run(name, rows(20, 6)[copies], 100, *([] if name != "facility_location" else [rng()]))
-    assert len(set(kept)) == 100
-    if name == "facility_location":
-        assert len(set(copies[kept[:20]])) == 20
+@pytest.mark.parametrize(("distinct", "copies"), [(20, 1), (20, 50), (3, 300)])
+def test_lazy_picks_are_those_of_the_plain_rule(distinct: int, copies: int) -> None:
+    """Of how many weighed items sets cover; gains are whole numbers, so that many are equal, of copies all."""
+    sets = (rng().random((distinct, 30)) < 0.3)[rng().permutation(np.repeat(np.arange(distinct), copies))]
+    weight, n_keep = rng().integers(1, 4, 30), min(60, distinct * copies)
+    covered, asked = np.zeros(30, bool), []
+
+    def gains(some: NDArray[np.int64]) -> NDArray[np.float64]:
+        asked.append(len(some))
+        assert min(asked) > 0 and len(asked) < 20_000  # or it goes on for ever
+        return np.asarray(((sets[some] & ~covered) * weight).sum(axis=1), float)
+
+    def take(row: int) -> None:
+        covered[:] |= sets[row]
+
+    kept, gained = lazy.lazy(len(sets), n_keep, gains, take)
+    left, expected = np.ones(30, bool), []
+    for pick, gain in zip(kept.tolist(), gained, strict=True):
+        now = ((sets & left) * weight).sum(axis=1)
+        now[expected] = -1
+        assert (pick, gain) == (now.argmax(), now.max())
+        expected.append(pick)
+        left &= ~sets[pick]
 
 
 @truth("select/facility_location", by="peer: apricot-select, lazy greedy (peers_select.py)")
