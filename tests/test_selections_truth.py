@@ -150,6 +150,7 @@ def test_facility_location_is_the_greedy_maximum(
     monkeypatch.setattr(alike, "CELLS", 30)
     monkeypatch.setattr(alike, "IN_MEMORY", memory)
     monkeypatch.setattr(alike, "TOGETHER", 7)
+    monkeypatch.setattr(facility_location, "TOGETHER", 3)
     monkeypatch.setattr(lazy, "BATCH", 5)
     x = rows(40, 4).astype(np.float32)
     similarity = (1 + unit(x) @ unit(x).T) / 2 if metric == "cosine" else -distances(x)
@@ -181,7 +182,8 @@ def test_lazy_picks_are_those_of_the_plain_rule(distinct: int, copies: int) -> N
         covered[:] |= sets[row]
 
     kept, gained = lazy.lazy(len(sets), n_keep, gains, take)
-    left, expected = np.ones(30, bool), []
+    left = np.ones(30, bool)
+    expected: list[int] = []
     for pick, gain in zip(kept.tolist(), gained, strict=True):
         now = ((sets & left) * weight).sum(axis=1)
         now[expected] = -1

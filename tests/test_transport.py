@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from prune_cli.errors import PruneError
 from prune_cli.numeric import blocks, transport
-from prune_cli.numeric.ranked import likeness, positions, ranked
+from prune_cli.numeric.highest import NONE, Highest, positions
+from prune_cli.numeric.ranked import likeness, ranked
 from prune_cli.numeric.transport import transport_distance
 from prune_cli.numeric.whitened import Whitened, whitening
 from prune_cli.score import uot
@@ -146,6 +147,24 @@ def test_checkpoints_of_tsds_weigh_by_their_learning_rates() -> None:
     found = tsds.select(two[0], two[1], 10, np.random.default_rng(0), np.array([3e-4, 1e-4]), alpha=0.9)[1]["chance"]
     expected = tsds.select(beside[0], beside[1], 10, np.random.default_rng(0), ONE, alpha=0.9)[1]["chance"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 5, 70, 300])
+def test_the_highest_are_those_of_a_sort(k: int) -> None:
+    """Of numbers that come for some lines at a time, in pieces of any size; NONE where there are fewer than k."""
+    rng = np.random.default_rng(k)
+    whole = rng.permutation(5 * 400).reshape(5, 400)
+    best, ends = Highest(5, k), np.zeros(5, int)
+    while (ends < 400).any():
+        lines = np.sort(rng.choice(5, rng.integers(1, 6), replace=False))
+        lines = lines[ends[lines] < 400]
+        size = int(min(rng.integers(1, 200), (400 - ends[lines]).min(initial=400)))
+        best.add(lines, np.array([whole[j, ends[j] : ends[j] + size] for j in lines]).reshape(len(lines), size))
+        ends[lines] += size
+    np.testing.assert_array_equal(best.sorted(), np.sort(whole, axis=1)[:, ::-1][:, :k])
+    few = Highest(2, 3)
+    few.add(np.array([1]), np.array([[4, 6]]))
+    assert few.sorted().tolist() == [[NONE, NONE, NONE], [6, 4, NONE]]
 
 
 def test_rows_are_ranked_by_likeness_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:

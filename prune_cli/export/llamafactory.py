@@ -120,14 +120,13 @@ def _tell(kept: Kept, format: str) -> None:
         return
     what = "have messages by the assistant that are not to be trained on; LLaMA-Factory trains on them"
     tell_rows(kept, untrained(kept, prompts=True), what)
-    told = list(kept.conversations())
-    beside = [i for i, said in enumerate(told) if says_beside_a_call(said)]
+    beside, odd = [], []
+    for i, said in enumerate(kept.conversations()):
+        if says_beside_a_call(said):
+            beside.append(i)
+        if said.messages and not takes_turns([entry["from"] for entry in sharegpt(said)["conversations"]]):
+            odd.append(i)
     tell_rows(kept, beside, "say something beside a call, for which LLaMA-Factory has no place")
-    if format == "prompt_completion" and not told[0].messages:
+    if format == "prompt_completion" and not next(iter(kept.conversations())).messages:
         note("export: LLaMA-Factory puts prompt and completion through a chat template, as what user and assistant say")
-    odd = [
-        i
-        for i, said in enumerate(told)
-        if said.messages and not takes_turns([entry["from"] for entry in sharegpt(said)["conversations"]])
-    ]
     tell_rows(kept, odd, "are left out by LLaMA-Factory, as user and assistant do not take turns")

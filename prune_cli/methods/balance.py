@@ -63,15 +63,19 @@ def select(
         return _run(method, {**arguments, "n_keep": n_keep}, n_keep, n)
     sizes = np.bincount(part)
     shares = _shares(sizes, n_keep, balance, arguments.get("rng"))
-    picked, columns = [], Columns()
+    of_part = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
+    picked, columns, clusters = [], Columns(), 0
     for j in np.flatnonzero(shares):
-        rows = np.flatnonzero(part == j)
+        rows = of_part[j]
         own = _run(method, _within(method, arguments, rows, int(shares[j])), int(shares[j]), len(rows))
         picked.append(rows[own.positions])
         for name, column in own.columns.items():
-            if name == CLUSTER and CLUSTER in columns and column.dtype.kind == "i":
-                column = np.where(column >= 0, column + 1 + columns[CLUSTER].max(), column)
-            columns.setdefault(name, _spread(column[:0], rows[:0], n))[rows] = column
+            if name == CLUSTER and column.dtype.kind == "i":
+                column = np.where(column >= 0, column + clusters, column)
+                clusters = max(clusters, int(column.max()) + 1)
+            if name not in columns:
+                columns[name] = _spread(column[:0], rows[:0], n)
+            columns[name][rows] = column
     ranks = [(np.arange(len(rows)) + 0.5) / len(rows) for rows in picked]
     return Selection(np.concatenate(picked)[np.argsort(np.concatenate(ranks), kind="stable")], columns)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import Array, row_blocks, single_blocks
+from prune_cli.numeric.blocks import Array, row_blocks, single_blocks, table
 from prune_cli.numeric.cosine import unit
 
 TOGETHER = 8192  # rows whose neighbours are looked for at a time, by distance
@@ -18,7 +18,7 @@ def nearest(rows: Array, k: int) -> NDArray[np.int64]:
     k is below n. The cosine with a row of zeros is 0. In NumPy alone, as commands that compute little need it.
     """
     n = len(rows)
-    units = np.empty(rows.shape, np.float32)
+    units = table(rows.shape)
     for where, block in row_blocks(rows):
         units[where] = unit(block)
     found = np.empty((n, k), np.int64)
@@ -53,20 +53,19 @@ def _best(
     return values[kept], places[kept]
 
 
-def with_distances(rows: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The k nearest other rows of each row [n, d]: int64 [n, k], and their Euclidean distances, nearest first.
+def with_distances(rows: Array, k: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The k nearest other rows of each row [n, d]: int32 [n, k], and their Euclidean distances, nearest first.
 
     k is below n. Every pair is looked at, a block at a time, on a float32 copy.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    whole = np.empty(rows.shape, np.float32)
+    whole = table(rows.shape)
     for where, block in single_blocks(rows):
         whole[where] = block
     whole -= whole.mean(axis=0, dtype=np.float64).astype(np.float32)
     model = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(whole)
-    near = np.empty((len(rows), k), np.int64)
-    distance = np.empty((len(rows), k))
+    near, distance = np.empty((len(rows), k), np.int32), np.empty((len(rows), k))
     for start in range(0, len(whole), TOGETHER):
         where = slice(start, start + TOGETHER)
         apart, found = model.kneighbors(whole[where])

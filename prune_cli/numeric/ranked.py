@@ -1,7 +1,6 @@
 """The rows most like each target row, in order: positions and inner products, from one pass over all rows.
 
-A row stands as one number, its inner product above, in steps of 2⁻³⁰, and what its position lacks to 2³² below: the
-order of these numbers is that of likeness, and of equals the first row comes first.
+A row stands as one number (highest.py), its likeness the inner product in steps of 2⁻³⁰.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array, row_blocks
+from prune_cli.numeric.highest import NONE, Highest, numbered
 
 STEPS = 2**30  # from 0 to 1
-LOW = 2**32 - 1  # the lower half of a number
-NONE = np.iinfo(np.int64).min
 
 
 def ranked(
@@ -23,20 +21,14 @@ def ranked(
 
     Inner products are from −1 to 1. after [m]: only rows that come after these numbers; at least k are left.
     """
-    best = np.full((len(targets), k), NONE)
+    best, every = Highest(len(targets), k), np.arange(len(targets))
     for where, block in row_blocks(rows, beside=len(targets)):
-        numbers = np.rint(targets @ block.T * STEPS).astype(np.int64) * (LOW + 1)
-        numbers += LOW - where.start - np.arange(len(block))
+        inner = np.rint(targets @ block.T * STEPS).astype(np.int64)
+        numbers = numbered(inner, where.start + np.arange(len(block)))
         if after is not None:
             numbers[numbers >= after[:, None]] = NONE
-        best = np.partition(np.concatenate([best, numbers], axis=1), -k, axis=1)[:, -k:]
-    best.sort(axis=1)
-    return best[:, ::-1]
-
-
-def positions(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the rows stand."""
-    return LOW - (numbers & LOW)
+        best.add(every, numbers)
+    return best.sorted()
 
 
 def likeness(numbers: NDArray[np.int64]) -> NDArray[np.float64]:

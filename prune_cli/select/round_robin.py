@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from prune_cli.numeric.blocks import rows_at
 from prune_cli.numeric.bm25 import K1, B
 from prune_cli.numeric.cosine import similarities
+from prune_cli.numeric.highest import Highest, numbered, positions
 from prune_cli.numeric.likeness import Likeness, by_influence, by_words
 from prune_cli.numeric.vectors import Agreement, vectors
 
 CANDIDATES = 2**22  # rows noted at a time for all turns together: 32 MiB
-LOW = 2**32 - 1  # the lower half of a key
 
 Selected = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
 
@@ -60,8 +60,8 @@ def select(
     rows = vectors(features, learning_rate, scale, checkpoints=checkpoints)
     targets = vectors(rows_at(target_features, used), learning_rate, target_scale, checkpoints=checkpoints)
     likeness = partial(similarities, rows, targets, normalize=checkpoints != "each")
-    positions, taken_for = _in_turn(likeness, turn, len(features), n_keep)
-    return positions, {"target" if target_group is None else "target_group": taken_for}
+    kept, taken_for = _in_turn(likeness, turn, len(features), n_keep)
+    return kept, {"target" if target_group is None else "target_group": taken_for}
 
 
 def select_influence(influence: NDArray[Any], learning_rate: NDArray[np.float64], n_keep: int) -> Selected:
@@ -71,8 +71,8 @@ def select_influence(influence: NDArray[Any], learning_rate: NDArray[np.float64]
     """
     used, turn = _turns(influence.shape[2], None, n_keep)
     likeness = partial(by_influence, influence, learning_rate, used)
-    positions, taken_for = _in_turn(likeness, turn, len(influence), n_keep)
-    return positions, {"target": taken_for}
+    kept, taken_for = _in_turn(likeness, turn, len(influence), n_keep)
+    return kept, {"target": taken_for}
 
 
 def select_text(
@@ -87,8 +87,8 @@ def select_text(
     """Select n_keep of n rows by text [n] and target_text [m], which may have groups [m]. Columns as of `select`."""
     used, turn = _turns(len(target_text), target_group, n_keep)
     likeness = partial(by_words, text, [target_text[i] for i in used], k1, b)
-    positions, taken_for = _in_turn(likeness, turn, len(text), n_keep)
-    return positions, {"target" if target_group is None else "target_group": taken_for}
+    kept, taken_for = _in_turn(likeness, turn, len(text), n_keep)
+    return kept, {"target" if target_group is None else "target_group": taken_for}
 
 
 FORMS = {"influence": select_influence, "text": select_text}
@@ -131,22 +131,19 @@ def _nearest_free(
 ) -> NDArray[np.int64]:
     """For each turn the rows most like its targets of those not taken, the nearest first: int64 [turns, noted or less].
 
-    turn [m], ascending: whose turn each target row belongs to. A row stands as one number, its likeness above and what
-    its position lacks to 2³² below: the order of these numbers is that of nearness, and of equals the first. A row
-    may be noted again for another target row of a group: once it is taken, it is passed over.
+    turn [m], ascending: whose turn each target row belongs to. A row may be noted again for another target row of a
+    group: once it is taken, it is passed over.
     """
     noted = min(noted, int(np.count_nonzero(~taken)))
-    best = np.full((int(turn[-1]) + 1, noted), np.iinfo(np.int64).min)
+    best = Highest(int(turn[-1]) + 1, noted)
     for some, rows, values in likeness:
         free = np.flatnonzero(~taken[rows])
-        keys = _ordered(values[:, free]) * (LOW + 1) + (LOW - rows.start - free)
+        numbers = numbered(_ordered(values[:, free]), rows.start + free)
         theirs, starts = np.unique(turn[some], return_index=True)
-        if len(starts) < len(keys):
-            keys = np.maximum.reduceat(keys, starts)
-        both = np.concatenate([best[theirs], keys], axis=1)
-        best[theirs] = np.partition(both, -noted, axis=1)[:, -noted:]
-    best.sort(axis=1)
-    return LOW - (best[:, ::-1] & LOW)
+        if len(starts) < len(numbers):
+            numbers = np.maximum.reduceat(numbers, starts)
+        best.add(theirs, numbers)
+    return positions(best.sorted())
 
 
 def _ordered(values: NDArray[np.float64]) -> NDArray[np.int64]:

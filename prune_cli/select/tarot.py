@@ -30,7 +30,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array
-from prune_cli.numeric.ranked import likeness, positions, ranked
+from prune_cli.numeric.highest import positions
+from prune_cli.numeric.ranked import likeness, ranked
 from prune_cli.numeric.transport import transport_distance
 from prune_cli.numeric.vectors import Checkpoints, vectors
 from prune_cli.numeric.whitened import Whitened, whitening

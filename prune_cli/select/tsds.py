@@ -26,7 +26,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from prune_cli.numeric.blocks import Array, row_blocks, single_blocks
-from prune_cli.numeric.ranked import likeness, positions, ranked
+from prune_cli.numeric.highest import positions
+from prune_cli.numeric.ranked import likeness, ranked
 from prune_cli.numeric.vectors import vectors
 from prune_cli.numeric.views import Drawn
 

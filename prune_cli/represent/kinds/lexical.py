@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -45,10 +46,10 @@ def write(path: Path, given: Given, opts: Options) -> None:
     hashed = HashingVectorizer(
         ngram_range=(1, opts.ngrams), n_features=opts.buckets, token_pattern=WORD_OR_SIGNS, norm="l2"
     )
-    texts = list(tasks.texts(given.task, given.rows))
+    texts = tasks.texts(given.task, given.rows)
     with tempfile.TemporaryFile() as file:  # the vectors may be larger than memory
-        vectors = np.memmap(file, opts.dtype, "w+", shape=(len(texts), 1, opts.buckets))
-        for start in range(0, len(texts), AT_ONCE):
-            vectors[start : start + AT_ONCE, 0] = hashed.transform(texts[start : start + AT_ONCE]).toarray()
+        vectors = np.memmap(file, opts.dtype, "w+", shape=(len(given.rows), 1, opts.buckets))
+        for start in range(0, len(vectors), AT_ONCE):
+            vectors[start : start + AT_ONCE, 0] = hashed.transform(islice(texts, AT_ONCE)).toarray()
         names = [checkpoint.name for checkpoint in given.named.checkpoints][-1:]
         tensors.save(path, {"lexical": vectors}, {"checkpoints": names, "learning_rate": [1.0]})
