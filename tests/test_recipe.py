@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from prune_cli.artifacts import tensors
+from prune_cli.artifacts import code, tensors
+from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.methods import method as methods
+from prune_cli.stages import common, finetune, represent
 from tests.conftest import Prune, read_rows
 
 # What a user gets who sets nothing: a changed default changes results, and is to be decided, not to happen.
@@ -113,3 +116,35 @@ def test_less_on_one_number_a_checkpoint(normalize: bool, made: Path, tmp_path: 
     expected = sum(rates) / 2 * (ours @ theirs.T).mean(axis=1)
     found = [line["score"] for line in read_rows(tmp_path / "out" / "score.jsonl")]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "within"),
+    [
+        ("prune_cli.training.trainer", finetune.CODE),
+        ("prune_cli.represent.walk", represent.CODE_OF_WALK),
+        ("prune_cli.models.load", (common.MODELS,)),
+    ],
+)
+def test_what_loads_a_model_counts_as_code(
+    module: str, within: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of it, or of how adapters are put on, makes what models made stale."""
+    read: list[str] = []
+
+    def parsed(path: Path) -> ast.Module:
+        read.append(path.name)
+        return ast.parse(path.read_bytes())
+
+    monkeypatch.setattr(code, "parsed", parsed)
+    code.digest_of_module.__wrapped__(module, within)
+    assert {"load.py", "adapters.py", "tokenizer.py"} <= {*read}
+
+
+def test_recipes_name_the_code_that_runs_models(made: Path) -> None:
+    """Beside that of the kind, the task and the training."""
+    of = {name: open_artifact(made / name).manifest["recipe"]["code"] for name in ("warmup", "train", "metrics")}
+    assert (
+        "training" in of["warmup"] and "walk" in of["train"]
+    assert {"models load", "models predict"} <= {*of["metrics"]}
+    )

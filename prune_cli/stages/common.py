@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from prune_cli import tasks
 from prune_cli.artifacts import drafts, manifest, removal
-from prune_cli.artifacts.code import digest_of_plugin
+from prune_cli.artifacts.code import digest_of_module, digest_of_plugin
 from prune_cli.artifacts.drafts import Draft
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.data.open import Reading, write_bad_rows
@@ -26,6 +26,7 @@ from prune_cli.runtime import memory, processes
 
 # named in a manifest if they were used
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "sklearn", "matplotlib")
+MODELS = "prune_cli.models"
 TASK_CODE = ("prune_cli.tasks", "prune_cli.data.formats", "prune_cli.numeric")  # what a task's results may depend on
 
 FORCED = "forced"
@@ -132,6 +133,11 @@ def making(
 def task_code(name: str) -> dict[str, str]:
     """The digest of a task's code, as a recipe holds it."""
     return {f"task {name}": digest_of_plugin(cast(ModuleType, tasks.load(name)), TASK_CODE)}
+
+
+def model_code(*modules: str) -> dict[str, str]:
+    """The digests of the code that loads a model and runs it, by modules of `models`, as a recipe holds them."""
+    return {f"models {name}": digest_of_module(f"{MODELS}.{name}", (MODELS,)) for name in modules}
 
 
 def template_digest(template: str | None) -> dict[str, str]:

@@ -18,7 +18,17 @@ from prune_cli.models import find, harness
 from prune_cli.runtime.progress import note
 from prune_cli.stages import baseline
 from prune_cli.stages.baseline import Baseline
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code, tell_bad_rows, template_digest
+from prune_cli.stages.common import (
+    How,
+    Outcome,
+    done,
+    making,
+    model_code,
+    settle,
+    task_code,
+    tell_bad_rows,
+    template_digest,
+)
 from prune_cli.stages.counts import warn
 
 
@@ -63,7 +73,7 @@ def evaluate(
         if asked or not name.startswith("lm_eval_")
     }
     read = {"model": named.digest, **template_digest(template), **digests}
-    recipe = Recipe("eval", decided, read, task_code(opts.task))
+    recipe = Recipe("eval", decided, read, {**task_code(opts.task), **model_code("load", "predict")})
     labels = find.head_labels(named, task.label_list(next(iter(sets.values()))) if sets else [])
     for rows in sets.values():
         gold = task.label_indices(rows, labels)  # before any work: a label that the model does not know

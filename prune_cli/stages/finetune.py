@@ -21,7 +21,7 @@ from prune_cli.stages.common import How, Outcome, done, making, settle, task_cod
 from prune_cli.tasks import Task
 from prune_cli.training import log
 
-CODE = ("prune_cli.training",)  # beside the task's own code, what a trained model may depend on
+CODE = ("prune_cli.training", "prune_cli.models")  # beside the task's own code, what a trained model may depend on
 
 
 def finetune(data: str, out: Path, opts: options.Finetune, reading: Reading, how: How) -> Outcome:

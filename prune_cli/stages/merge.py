@@ -9,7 +9,7 @@ from prune_cli import options, tasks
 from prune_cli.artifacts.manifest import Recipe
 from prune_cli.errors import PruneError
 from prune_cli.models import find
-from prune_cli.stages.common import How, Outcome, done, making, settle, task_code
+from prune_cli.stages.common import How, Outcome, done, making, model_code, settle, task_code
 
 
 def merge(model: str, out: Path, opts: options.Merge, how: How) -> Outcome:
@@ -23,7 +23,8 @@ def merge(model: str, out: Path, opts: options.Merge, how: How) -> Outcome:
     task = tasks.load(opts.task)
     if not find.has_adapters(named):
         raise PruneError(f"{model}: a whole model, which other programs load as it is; allowed: one with adapters")
-    recipe = Recipe("merge", {**options.recipe(opts), "tune": "full"}, {"model": named.digest}, task_code(opts.task))
+    made_by = {**task_code(opts.task), **model_code("load", "adapters")}
+    recipe = Recipe("merge", {**options.recipe(opts), "tune": "full"}, {"model": named.digest}, made_by)
     places = {"model": model}
     outcome = settle(out, recipe, places, how)
     if outcome.settled:

@@ -33,6 +33,7 @@ from prune_cli.tasks import Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CODE_OF_WALK = ("prune_cli.represent", "prune_cli.models")
 CODE_OF_KINDS = ("prune_cli.represent", "prune_cli.gradients", "prune_cli.numeric")
 
 
@@ -195,6 +196,8 @@ def _recipe(
     code = {
         f"kind {entry.kind.name}": digest_of_plugin(sys.modules[entry.kind.module], CODE_OF_KINDS) for entry in asked
     }
+    if any(entry.walks for entry in asked):
+        code["walk"] = digest_of_module("prune_cli.represent.walk", CODE_OF_WALK)
     if any(entry.landmarks for entry in asked):
         code["landmarks"] = digest_of_module("prune_cli.represent.landmarks", CODE_OF_KINDS)
     return Recipe("represent", values, made_of, {**code, **task_code(opts.task)})
