@@ -144,7 +144,5 @@ def test_what_loads_a_model_counts_as_code(
 def test_recipes_name_the_code_that_runs_models(made: Path) -> None:
     """Beside that of the kind, the task and the training."""
     of = {name: open_artifact(made / name).manifest["recipe"]["code"] for name in ("warmup", "train", "metrics")}
-    assert (
-        "training" in of["warmup"] and "walk" in of["train"]
+    assert "training" in of["warmup"] and "walk" in of["train"]
     assert {"models load", "models predict"} <= {*of["metrics"]}
-    )

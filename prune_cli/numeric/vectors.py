@@ -28,7 +28,7 @@ Agreement = Annotated[
 Normalize = Annotated[bool, "Scale each row's vector to length one."]
 
 
-def shares(learning_rate: NDArray[np.float64]) -> NDArray[np.float64]:
+def checkpoint_weights(learning_rate: NDArray[np.float64]) -> NDArray[np.float64]:
     """How much each checkpoint [e] counts: in the ratio of learning rates; all the same where these are 0. Sum 1."""
     total = learning_rate.sum()
     return np.full(len(learning_rate), 1 / len(learning_rate)) if total == 0 else learning_rate / total
@@ -49,7 +49,7 @@ class Vectors:
         e = 1 if learning_rate is None else len(learning_rate)
         self._steps = features.reshape(len(features), e, -1)  # [n, e, k]
         self._scale, self._how, self._normalize = scale, checkpoints, normalize
-        self._weights = np.full(e, 1 / e) if learning_rate is None else shares(learning_rate)
+        self._weights = np.full(e, 1 / e) if learning_rate is None else checkpoint_weights(learning_rate)
 
     @property
     def shape(self) -> tuple[int, int]:

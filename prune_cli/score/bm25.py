@@ -20,8 +20,8 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.blocks import NUMBERS
 from prune_cli.numeric.bm25 import K1, B, weigh
+from prune_cli.numeric.likeness import by_words
 
 
 def score(
@@ -33,12 +33,10 @@ def score(
     b: B = 0.75,
 ) -> NDArray[np.float64]:
     """Score rows by text [n] against target_text [m]: float64 [n], 0 or more."""
-    rows, queries = weigh(text, target_text, k1, b)
     if reduce == "mean":
+        rows, queries = weigh(text, target_text, k1, b)
         return np.asarray(rows @ np.asarray(queries.mean(axis=0)).ravel())
     best = np.zeros(len(text))
-    step = max(1, NUMBERS // max(1, *rows.shape))
-    for start in range(0, len(target_text), step):
-        asked = queries[start : start + step].toarray().T  # [words, queries]
-        best = np.maximum(best, (rows @ asked).max(axis=1))
+    for _, _, found in by_words(text, target_text, k1, b):
+        np.maximum(best, found.max(axis=0), out=best)
     return best

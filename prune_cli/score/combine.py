@@ -11,12 +11,14 @@ Give several score artifacts; weights stand in their order.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.numeric.weights import parse_weights
+from prune_cli.errors import PruneError
+from prune_cli.numeric.correlation import ranks
 
 
 def score(
@@ -26,14 +28,23 @@ def score(
     scale: Annotated[Literal["rank", "z"], "Ranks (rank) or standard scores (z)."] = "rank",
 ) -> NDArray[np.float64]:
     """Score rows by scores [n, s]: float64 [n]."""
-    scaled = np.stack([_ranks(column) if scale == "rank" else _standard(column) for column in scores.T], axis=1)
-    return np.asarray(scaled @ parse_weights(weights, scores.shape[1]))
+    n, s = scores.shape
+    by_rank = scale == "rank"
+    scaled = [(ranks(column) - 1) / max(n - 1, 1) if by_rank else _standard(column) for column in scores.T]
+    return np.asarray(np.stack(scaled, axis=1) @ _weights(weights, s))
 
 
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(sizes) - (sizes + 1) / 2
-    return np.asarray(ranks[group] / max(len(values) - 1, 1))
+def _weights(text: str, count: int) -> NDArray[np.float64]:
+    """The weights in a text [count]; 1 / count each where it is empty."""
+    if not text:
+        return np.full(count, 1 / count)
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != count or not all(map(math.isfinite, weights)) or not any(weights):
+        raise PruneError(f"weights: {text}; allowed: {count} numbers with commas, one a score, not all 0")
+    return np.array(weights)
 
 
 def _standard(values: NDArray[Any]) -> NDArray[np.float64]:

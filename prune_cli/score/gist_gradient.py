@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from prune_cli.numeric.agreement import group_means
 from prune_cli.numeric.cosine import unit
 from prune_cli.numeric.steps import main_directions, step_blocks
+from prune_cli.numeric.vectors import checkpoint_weights
 
 
 def score(
@@ -40,12 +41,10 @@ def score(
     the vectors are to be multiplied by.
     """
     means = group_means(target_trajectory, target_group, target_scale, normalize=False)  # [g, e, d]
-    e, total = len(learning_rate), learning_rate.sum()
-    weights = learning_rate / total if total > 0 else np.full(e, 1 / e)
     cosines = np.zeros((len(trajectory), len(means)))
-    for c in range(e):
+    for c, weight in enumerate(checkpoint_weights(learning_rate)):
         basis = main_directions(target_trajectory, target_scale, c, rank).T  # [d, r]
         tasks = unit(means[:, c] @ basis)
         for rows, block in step_blocks(trajectory, scale, c):
-            cosines[rows] += weights[c] * (unit(block @ basis) @ tasks.T)
+            cosines[rows] += weight * (unit(block @ basis) @ tasks.T)
     return np.asarray(cosines.max(axis=1))

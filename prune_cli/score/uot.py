@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from prune_cli.numeric.blocks import row_blocks, table
 from prune_cli.numeric.likeness import by_influence
 from prune_cli.numeric.transport import unbalanced_masses
-from prune_cli.numeric.vectors import shares, vectors
+from prune_cli.numeric.vectors import checkpoint_weights, vectors
 
 Epsilon = Annotated[float, Meta(ge=1e-6), "ε: the higher, the more evenly a target row's mass is spread over rows."]
 Penalty = Annotated[float, "λ: the higher, the more evenly rows share all mass."]
@@ -63,7 +63,7 @@ def score_influence(
     """Score rows by influence [n, e, m] on m target rows, or groups: float64 [n]. learning_rate [e]."""
     n, _, m = influence.shape
     cosine = table((n, m))
-    for targets, rows, block in by_influence(influence, shares(learning_rate), np.arange(m)):
+    for targets, rows, block in by_influence(influence, checkpoint_weights(learning_rate), np.arange(m)):
         cosine[rows, targets] = block.T
     return unbalanced_masses(cosine, epsilon, penalty)
 
