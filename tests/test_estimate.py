@@ -16,7 +16,7 @@ from prune_cli.pipeline.estimate import Cost, Estimate, Stage, cost_of, rehearsa
 from prune_cli.pipeline.estimate.amounts import Amount
 from prune_cli.pipeline.estimate.growth import Line, expected_longest, line, trained, walked
 from prune_cli.pipeline.estimate.rehearsal import Taken, _batch, shortest, start_of
-from prune_cli.pipeline.estimate.text import duration, size
+from prune_cli.report.units import duration, size
 from tests.conftest import REPOSITORY, Prune, read_rows, sentences, write_rows
 
 LENGTHS = np.array([3, 9, 4, 4, 7, 12, 5])
@@ -130,8 +130,8 @@ def test_the_cost_of_a_step() -> None:
 
 def test_figures_in_words() -> None:
     """Seconds and bytes are rounded to what is read."""
-    assert [duration(seconds) for seconds in (1.26, 59.6, 150, 9000)] == ["1.3 s", "60 s", "2.5 min", "2.5 h"]
-    assert [size(count) for count in (900, 12_300, 1_260_000_000)] == ["0.9 kB", "12 kB", "1.3 GB"]
+    assert [duration(seconds) for seconds in (1.26, 59.6, 150, 7200)] == ["1.3 s", "60 s", "2.5 min", "2 h"]
+    assert [size(count) for count in (900, 12_300, 1_260_000_000)] == ["900 bytes", "12 kB", "1.3 GB"]
 
 
 @pytest.fixture

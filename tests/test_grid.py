@@ -399,7 +399,7 @@ def test_the_first_step_of_a_kind_counts_until_there_is_another() -> None:
     """It has the start in it: of the device, of its kernels."""
     steps: Any = [SimpleNamespace(out=i, kind="finetune", weight=1) for i in range(4)]
     pace = Pace(steps, 1)
-    for step, seconds, told in zip(steps, (30.0, 2.0, 4.0), ("2 min", "4 s", "3 s"), strict=False):
+    for step, seconds, told in zip(steps, (30.0, 2.0, 4.0), ("90 s", "4 s", "3 s"), strict=False):
         pace.ended(step, seconds)
         assert pace.told == f", about {told} left"
 

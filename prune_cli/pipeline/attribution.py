@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from prune_cli.methods import method as methods
 from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.numeric.lds import lds
 from prune_cli.pipeline.results import Made
+from prune_cli.report.contents import metrics_of
 from prune_cli.report.table import table
 
 TARGET = "target set"  # in the evaluation of a half, beside the test sets
@@ -34,7 +34,7 @@ def facts(halves: Sequence[Made], scores: Mapping[str, Path]) -> list[dict[str, 
     scores: name -> score artifact of the rows that the halves are of. An estimate is None where nothing varies.
     """
     subsets = np.array([_column(half.selected, WHY, "kept") for half in halves if half.selected])
-    losses = [json.loads(open_artifact(half.judged).file("metrics.json").read_text("utf-8")) for half in halves]
+    losses = [metrics_of(open_artifact(half.judged)) for half in halves]
     found = []
     for name, path in scores.items():
         values = np.array(_column(path, "score.jsonl", "score"), np.float64)

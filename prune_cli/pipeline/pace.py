@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from prune_cli.pipeline.work import Step
+from prune_cli.report.units import duration
 
 
 class Pace:
@@ -38,10 +39,4 @@ class Pace:
         if 2 * len(known) <= len(self.to_make):
             return ""
         seconds = sum(step.weight * self.seconds[step.kind] / self.weight[step.kind] for step in known) / self.at_once
-        return f", {'about' if len(known) == len(self.to_make) else 'at least'} {_in_words(seconds)} left"
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+        return f", {'about' if len(known) == len(self.to_make) else 'at least'} {duration(round(seconds))} left"

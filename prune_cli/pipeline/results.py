@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from prune_cli.artifacts.manifest import MANIFEST, PART, is_artifact, open_artif
 from prune_cli.errors import PruneError
 from prune_cli.pipeline.evidence import WITHOUT, Comparison, Trial, is_without
 from prune_cli.report import corruption
+from prune_cli.report.contents import metrics_of
 from prune_cli.stages.common import Outcome
 
 RESULTS, COMPARISONS, LDS = "results.jsonl", "comparisons.jsonl", "lds.jsonl"
@@ -115,7 +115,7 @@ def of_trials(trials: Mapping[Trial, Made]) -> Iterator[dict[str, Any]]:
     """What trials were measured at, a line for each test set."""
     for (method, keep, seed), made in trials.items():
         kept = open_artifact(made.selected).about["kept"] if made.selected else 0
-        metrics = json.loads(open_artifact(made.judged, "eval").file("metrics.json").read_text("utf-8"))
+        metrics = metrics_of(open_artifact(made.judged, "eval"))
         for test, values in metrics.items():
             yield {"method": method, "keep": keep, "kept": kept, "seed": seed, "test": test, **values}
 

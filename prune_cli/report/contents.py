@@ -43,7 +43,7 @@ def scores(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def metrics(artifact: Artifact) -> dict[str, Any]:
+def metrics_of(artifact: Artifact) -> dict[str, Any]:
     """What was measured on each test set."""
     return dict(json.loads(artifact.file("metrics.json").read_text("utf-8")))
 
@@ -51,7 +51,7 @@ def metrics(artifact: Artifact) -> dict[str, Any]:
 READ: dict[str, tuple[str, str, Callable[[Artifact], dict[str, Any]]]] = {  # stage -> name, file, what reads it
     "select": ("kept", "why.jsonl", kept),
     "score": ("scores", "score.jsonl", scores),
-    "eval": ("metrics", "metrics.json", metrics),
+    "eval": ("metrics", "metrics.json", metrics_of),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from prune_cli.artifacts.drafts import NEW
 from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.report import simulation
+from prune_cli.report.contents import metrics_of
 from prune_cli.stages.common import Outcome
 
 PAGE, FACTS = "report.html", "facts.json"  # of a report
@@ -28,7 +29,7 @@ def facts(done: Outcome) -> dict[str, Any]:
         about = open_artifact(done.out).about
         values |= {name: about[name] for name in ("kept", "rows", "candidates") if name in about}
     if done.stage == "eval":
-        values["metrics"] = json.loads(open_artifact(done.out).file("metrics.json").read_text("utf-8"))
+        values["metrics"] = metrics_of(open_artifact(done.out))
     if done.stage == "report":
         values |= {
             "page": str(done.out / PAGE),

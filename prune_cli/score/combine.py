@@ -11,14 +11,13 @@ Give several score artifacts; weights stand in their order.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_cli.errors import PruneError
 from prune_cli.numeric.correlation import ranks
+from prune_cli.numeric.weights import parse_weights
 
 
 def score(
@@ -31,20 +30,7 @@ def score(
     n, s = scores.shape
     by_rank = scale == "rank"
     scaled = [(ranks(column) - 1) / max(n - 1, 1) if by_rank else _standard(column) for column in scores.T]
-    return np.asarray(np.stack(scaled, axis=1) @ _weights(weights, s))
-
-
-def _weights(text: str, count: int) -> NDArray[np.float64]:
-    """The weights in a text [count]; 1 / count each where it is empty."""
-    if not text:
-        return np.full(count, 1 / count)
-    try:
-        weights = [float(part) for part in text.split(",")]
-    except ValueError:
-        weights = []
-    if len(weights) != count or not all(map(math.isfinite, weights)) or not any(weights):
-        raise PruneError(f"weights: {text}; allowed: {count} numbers with commas, one a score, not all 0")
-    return np.array(weights)
+    return np.asarray(np.stack(scaled, axis=1) @ parse_weights(weights, s))
 
 
 def _standard(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -9,8 +9,7 @@ Higher: more like the target set.
 Differs: the hash is MurmurHash3, not SHA-256. Their package drops rows of fewer than 100 words; here none is dropped.
 
 n-grams are of words and runs of signs, in lower case, of all lengths up to `ngrams`; of scripts without spaces each
-letter is a word. Weights are sums over a row's
-n-grams, so that long rows have larger ones.
+letter is a word. Weights are sums over a row's n-grams, so that long rows have larger ones.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Higher: its label is less like those around it; mislabelled examples are among t
 Differs: the paper asks whether another label has most votes, or draws rows by how few votes theirs has, over rounds
 with other features; here it is the share of votes against the label, once.
 
-It runs on any representation, all checkpoints side by side. Every pair of rows is compared: time grows with n².
+It runs on any representation, all checkpoints side by side or averaged. Every pair of rows is compared: time
+grows with n².
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ s_i = max_v cos(x_i, x_v), v the target rows. A row of zeros is like none: 0.
 Source: RDS, as in Ivison et al. 2025, arXiv 2503.01807 (cosine to the query set, its maximum over queries).
 Higher: more like some row of the target set; from −1 to 1.
 
-It runs on any representation, all checkpoints side by side; RDS+ itself is the one on a pretrained model's
-hidden states, pooled with weights that grow with position, and takes rows for each target row in turn: the
-selection round_robin, which needs no score.
+It runs on any representation, all checkpoints side by side or averaged. RDS+ itself is the one on a pretrained model's
+hidden states, pooled with weights that grow with position, and takes rows for each target row in turn: the selection
+round_robin, which needs no score.
 """
 
 from __future__ import annotations

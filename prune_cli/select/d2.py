@@ -7,8 +7,8 @@ neighbours' scores fall: u_j − e_ij u_i for j ∈ N(i), γ that of the reverse
 Source: D2 pruning, Maharana et al. 2024, arXiv 2310.07931, section 3.2.
 Differs: the authors' code has exp(−distance), not its square, in the forward pass, and in one mode takes off the whole
 score; a row's neighbours are its own k nearest, as there, where the paper speaks of an undirected graph. Rows have
-length one by default here, as γ has another meaning at each scale; k and γ, which the paper searches
-for each data set, have defaults of ours.
+length one by default here, as γ has another meaning at each scale; k and γ, which the paper searches for each data set,
+have defaults of ours.
 
 Scores are to be 0 or more. It runs on any representation, all checkpoints side by side or averaged. Rows come in the
 order of keeping, and a smaller budget is the beginning of a larger one.

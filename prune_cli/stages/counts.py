@@ -12,7 +12,6 @@ from prune_cli.data.rows import Rows
 from prune_cli.runtime.progress import note
 from prune_cli.tasks import Task
 
-PARTS = ("label", "group")
 MOST = 1000  # parts that are counted: more would swell the manifest
 NAMED = 5  # parts that a warning names
 

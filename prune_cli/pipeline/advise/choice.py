@@ -79,10 +79,6 @@ class Advice:
     recommended: Line
     why: str
 
-    def line(self, method: str) -> Line | None:
-        """The line of all rows, or of no training."""
-        return next((line for line in self.lines if line.method == method), None)
-
     @property
     def lower(self) -> bool:
         """Whether less of the metric is better."""

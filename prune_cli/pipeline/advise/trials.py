@@ -38,6 +38,7 @@ from prune_cli.pipeline.evidence import BASELINE, Trial, row_values
 from prune_cli.pipeline.propose import quoted
 from prune_cli.pipeline.results import of_trial
 from prune_cli.pipeline.run import run
+from prune_cli.report.contents import metrics_of
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note
 from prune_cli.stages.select import select
@@ -146,7 +147,7 @@ class Trials:
 
 
 def _metrics(path: Path) -> Any:
-    return json.loads(open_artifact(path, "eval").file("metrics.json").read_text("utf-8"))
+    return metrics_of(open_artifact(path, "eval"))
 
 
 def _of_kinds(represent: Mapping[str, Any], entries: Sequence[Any]) -> dict[str, Any]:

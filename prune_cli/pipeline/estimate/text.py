@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from prune_cli.pipeline.estimate import Estimate, Stage
 from prune_cli.report.table import table
+from prune_cli.report.units import duration, size
 
 HEAD = ("stage", "steps", "rows", "tokens", "optimizer steps", "time", "peak memory", "disk")
-UNITS = ("kB", "MB", "GB", "TB")
 
 
 def text(estimate: Estimate) -> str:
@@ -44,17 +42,3 @@ def _cells(stage: Stage, on_device: bool) -> list[str]:
     ]
     device = stage.peak_device_memory_mb
     return [*cells, *([size(device * 2**20) if device is not None else ""] if on_device else [])]
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 12 s, 3.5 min, 2.0 h."""
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Bytes in words: 12 kB, 1.2 GB."""
-    power = min(max(int(math.log10(max(count, 1)) / 3), 1), len(UNITS))
-    count /= 1000**power
-    return f"{count:.1f} {UNITS[power - 1]}" if count < 10 else f"{count:.0f} {UNITS[power - 1]}"

@@ -15,6 +15,7 @@ from prune_cli.pipeline.evidence import LOWER, REFERENCES, is_without
 from prune_cli.pipeline.page.alike import short
 from prune_cli.pipeline.page.figures import Picture
 from prune_cli.pipeline.page.figures.heat import largest
+from prune_cli.report.units import duration, size
 from prune_cli.runtime.drawing import ON_A_PAGE
 from prune_cli.runtime.terminal import clean
 from prune_cli.version import __version__
@@ -87,22 +88,6 @@ def number(value: float | None, digits: int = 3) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """A difference: its sign is always there."""
     return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """A time in the units that people use."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def size(count: int) -> str:
-    """A number of bytes."""
-    for unit, of in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= of:
-            return f"{count / of:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def square(pairs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:

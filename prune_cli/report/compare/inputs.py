@@ -104,7 +104,7 @@ def artifacts(paths: Iterable[Path]) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, float, str]]:
-    """A key that puts keep-0.1 before keep-0.05 no more, and seed-2 before seed-10."""
+    """A key by which numbers in names count as numbers: keep-0.05 before keep-0.1, and seed-2 before seed-10."""
     parts = re.split(r"(\d+(?:\.\d+)?)", path.as_posix())
     return [(0, float(part), "") if i % 2 else (1, 0.0, part) for i, part in enumerate(parts)]
 

@@ -27,7 +27,6 @@ TENSORS = {
 }
 FEATURES = "logprob_unprompted"
 NEEDS = frozenset({"head", "prompt"})
-OUTSIDE = -100  # the label of a token outside the response
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,11 @@ class Unprompted(Watcher):
 def without_prompt(labels: torch.Tensor, start: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Inputs and labels, each [b, 1 + r], of the responses alone, padded on the right; r tokens are the longest.
 
-    labels [b, t] hold the response's token at its own position, -100 elsewhere.
+    labels [b, t] hold the response's token at its own position, OUTSIDE elsewhere.
     """
     import torch
+
+    from prune_cli.tasks.tokens import OUTSIDE
 
     spoken = labels != OUTSIDE
     lengths = spoken.sum(1, keepdim=True)
