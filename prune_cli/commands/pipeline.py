@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -110,6 +112,10 @@ def pipeline(
         if only or jobs or devices or dry_run or as_json:
             raise typer.BadParameter("stands alone, but for --out and --device", param_hint="--print")
         print(run.script(file, folder, device=device, form=print_as))
+        return
+    if only == ["-"]:  # a worker of --jobs
+        for made in run.serve(file, folder, device=device, names=sys.stdin):
+            print(json.dumps(made), flush=True)
         return
     report = run.run(
         file,

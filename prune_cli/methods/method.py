@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -59,10 +60,12 @@ class Method:
     def call(self, **arguments: Any) -> Any:
         """What the function returns. An exception in a function of others is a PruneError, and so is an overflow.
 
+        What a function of others prints goes to stderr: stdout is for what the command makes.
+
         Many methods compare in single precision, which holds no square of a number above 10¹⁹.
         """
         try:
-            with np.errstate(over="raise", invalid="raise") if self.own else nullcontext():
+            with np.errstate(over="raise", invalid="raise") if self.own else redirect_stdout(sys.stderr):
                 return self.function(**arguments)
         except PruneError:
             raise
@@ -179,7 +182,8 @@ def _executed(path: Path, code: str) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except Exception as failure:
         raise PruneError(f"method: {path}; it cannot be loaded: {type(failure).__name__}: {failure}") from failure
     return module

@@ -1,4 +1,4 @@
-"""Steps side by side: each is `prune pipeline FILE --only STEP` in a process of its own."""
+"""Steps side by side: worker processes, each a `prune pipeline FILE --only -` that makes step after step as told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -21,25 +21,44 @@ from prune_cli.errors import PruneError
 from prune_cli.models.device import check_name
 from prune_cli.pipeline.work import Step
 from prune_cli.runtime import interrupt
-from prune_cli.runtime.progress import note
+from prune_cli.runtime.progress import each_once, note
 from prune_cli.stages.common import Outcome
 
 POLL = 0.05  # seconds
-# what a process says of its way, which the whole run says better
-OWN_WORDS = re.compile(r"^(step \d+ of |pipeline: )|, about \d+ s left$")
+OWN_WORDS = re.compile(r", about \d+ s left$")  # of the progress of a step, which the whole run says better
 
-Command = Callable[[Step, str | None], Sequence[str]]
+Command = Callable[[str | None], Sequence[str]]  # of a worker on a device
 Ended = Callable[[Step, Outcome, float], None]
 
 
-@dataclass(frozen=True)
-class _Job:
-    step: Step
+@dataclass
+class _Worker:
+    """A process that makes steps, what it has written so far, and the step that it is at."""
+
     slot: str | None
     process: subprocess.Popen[bytes]
-    began: float
     out: IO[bytes]
     err: IO[bytes]
+    read: dict[IO[bytes], int] = field(default_factory=dict)  # bytes, of either
+    step: Step | None = None
+    began: float = 0.0
+
+    def tell(self, step: Step, name: str) -> None:
+        """Have it make a step, called by its name."""
+        assert self.process.stdin
+        self.step, self.began = step, time.monotonic()
+        with suppress(BrokenPipeError):  # it has ended, which is seen below
+            self.process.stdin.write(f"{name}\n".encode())
+            self.process.stdin.flush()
+
+    def lines(self, file: IO[bytes]) -> list[str]:
+        """The whole lines that it has written since, of a process that has ended all."""
+        start = self.read.get(file, 0)
+        new = os.pread(file.fileno(), os.fstat(file.fileno()).st_size - start, start)
+        if self.process.poll() is None:
+            new = new[: new.rfind(b"\n") + 1]
+        self.read[file] = start + len(new)
+        return new.decode("utf-8", "replace").splitlines()
 
 
 def slots_of(jobs: int | None, devices: Sequence[str], device: str | None) -> list[str | None]:
@@ -55,85 +74,108 @@ def slots_of(jobs: int | None, devices: Sequence[str], device: str | None) -> li
 
 
 def run(
-    steps: Sequence[Step], current: Mapping[Path, Outcome], slots: Sequence[str | None], command: Command, ended: Ended
+    steps: Sequence[Step],
+    current: Mapping[Path, Outcome],
+    slots: Sequence[str | None],
+    command: Command,
+    name: Callable[[Step], str],
+    ended: Ended,
 ) -> None:
     """Make steps as soon as what they need is made, as many at a time as there are slots.
 
-    current: those that are up to date. After a step that failed no other is begun; when those under way have ended it
-    is told as a PruneError. At Ctrl-C the processes are told to stop, and save what they have.
+    current: those that are up to date. name: what a worker knows a step by. After a step that failed no other is begun;
+    when those under way have ended it is told as a PruneError. At Ctrl-C the workers are told to stop, and save what
+    they have.
     """
-    left, free, jobs = {step.out: step for step in steps}, list(slots), list[_Job]()
+    left, unused, workers = {step.out: step for step in steps}, list(slots), list[_Worker]()
     failures: list[tuple[Step, str]] = []
-    threads = max(1, len(os.sched_getaffinity(0)) // len(slots))
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     try:
-        with interrupt.deferred() as stopped:
-            while (left and not failures) or jobs:
+        with interrupt.deferred() as stopped, each_once():
+            while (left and not failures) or any(worker.step for worker in workers):
                 if stopped():
                     break
-                begun = {job.step.out for job in jobs}
+                begun = {worker.step.out for worker in workers if worker.step}
                 ready = [step for step in left.values() if not left.keys() & {*step.needs} and step.out not in begun]
                 for step in ready:
                     if step.out in current:
                         del left[step.out]
                         ended(step, current[step.out], 0.0)
-                    elif free and not failures and not is_taken(step.out):
-                        slot = free.pop(0)
-                        jobs.append(_begun(step, slot, command(step, slot), environment))
-                for job in [job for job in jobs if job.process.poll() is not None]:
-                    jobs.remove(job)
-                    free.append(job.slot)
-                    outcome, problem = _came_to(job)
-                    if outcome:
-                        del left[job.step.out]
-                        ended(job.step, outcome, time.monotonic() - job.began)
-                    else:
-                        failures.append((job.step, problem))
-                        if jobs:
-                            note(f"{job.step.label}: failed; no other is begun, waiting for the {len(jobs)} under way")
+                    elif not failures and not is_taken(step.out):
+                        free = next((worker for worker in workers if not worker.step), None)
+                        if free is None and unused:
+                            free = _begun(unused.pop(0), command, len(slots))
+                            workers.append(free)
+                        if free is not None:
+                            free.tell(step, name(step))
+                for worker in [worker for worker in workers if worker.step]:
+                    if (come := _come_to(worker)) is None:
+                        continue
+                    done, problem = come
+                    tried, worker.step = worker.step, None
+                    assert tried
+                    if done:
+                        del left[tried.out]
+                        ended(tried, done, time.monotonic() - worker.began)
+                        continue
+                    workers.remove(worker)
+                    failures.append((tried, problem))
+                    if others := sum(worker.step is not None for worker in workers):
+                        note(f"{tried.label}: failed; no other is begun, waiting for the {others} under way")
                 time.sleep(POLL)
-            # a shell's background processes ignore Ctrl-C, and so do theirs
-            deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            for job in jobs:
-                job.process.send_signal(signal.SIGTERM if deaf else signal.SIGINT)
-            for job in jobs:
-                job.process.wait()
+            _stop(workers)
     finally:
-        for job in jobs:
+        for worker in workers:
             with suppress(OSError):
-                job.process.kill()
+                worker.process.kill()
     if failures:
         told = [f"{step.label}: {problem}" for step, problem in failures]
         raise PruneError(told[0], hint="the same command again goes on from what is made", also=told[1:])
 
 
-def _begun(step: Step, slot: str | None, command: Sequence[str], environment: Mapping[str, str]) -> _Job:
-    """A process in a group of its own: Ctrl-C on the terminal reaches it through this one alone, and once."""
-    out, err = TemporaryFile(), TemporaryFile()  # noqa: SIM115 (they are read when the process has ended)
+def _begun(slot: str | None, command: Command, count: int) -> _Worker:
+    """A process in a group of its own: Ctrl-C on the terminal reaches it through this one alone, and once.
+
+    count: how many there are, which share the cores.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    out, err = TemporaryFile("a+b"), TemporaryFile("a+b")  # noqa: SIM115 (they are read while the process writes)
     process = subprocess.Popen(
-        [sys.executable, "-m", "prune_cli", *command, "--json"],
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "prune_cli", *command(slot), "--only", "-", "--json"],
+        stdin=subprocess.PIPE,
         stdout=out,
         stderr=err,
-        env=environment,
+        env={"OMP_NUM_THREADS": str(threads), **os.environ},
         process_group=0,
     )
-    return _Job(step, slot, process, time.monotonic(), out, err)
+    return _Worker(slot, process, out, err)
 
 
-def _came_to(job: _Job) -> tuple[Outcome | None, str]:
-    """What a process that has ended says it did, or why it failed. What it noted is told."""
-    job.out.seek(0)
-    job.err.seek(0)
-    lines = job.err.read().decode("utf-8", "replace").splitlines()
-    code = job.process.returncode
-    if code == 0:
-        for line in lines:
-            if not OWN_WORDS.search(line):
-                note(f"{job.step.label}: {line}")
-        done = next(step for step in json.loads(job.out.read())["steps"] if step["path"] == str(job.step.out))
-        return Outcome(job.step.out, job.step.label, done["state"], done["reason"], done["seconds"]), ""
-    if code < 0:
-        return None, f"its process was killed ({signal.Signals(-code).name})"
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return None, (errors or lines or [f"its process ended with status {code}"])[-1 if not errors else 0]
+def _come_to(worker: _Worker) -> tuple[Outcome | None, str] | None:
+    """What a worker's step came to, or why it failed; None while it is at it. What it noted is told."""
+    assert worker.step
+    code = worker.process.poll()
+    answers, told = worker.lines(worker.out), worker.lines(worker.err)
+    if not answers and code is not None:
+        if code < 0:
+            return None, f"its process was killed ({signal.Signals(-code).name})"
+        errors = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
+        return None, (errors or told[-1:] or [f"its process ended with status {code}"])[0]
+    for line in told:
+        if not OWN_WORDS.search(line):
+            note(line)
+    if not answers:
+        return None
+    return Outcome(worker.step.out, worker.step.label, **json.loads(answers[0])), ""
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """Let those end that have nothing to do, and tell the others to stop."""
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in a shell's background processes, and in theirs
+    for worker in workers:
+        assert worker.process.stdin
+        with suppress(BrokenPipeError):
+            worker.process.stdin.close()
+        if worker.step:
+            worker.process.send_signal(signal.SIGTERM if deaf else signal.SIGINT)
+    for worker in workers:
+        worker.process.wait()

@@ -7,9 +7,10 @@ pipeline: a rerun makes what is missing or stale and leaves the rest alone. Seve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from prune_cli import options
 from prune_cli.artifacts.drafts import Taken, is_taken
@@ -74,17 +75,20 @@ def run(
     if not only or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
         results.begin(out, work.trials)
     if len(slots) > 1:
-        jobs.run(
-            steps,
-            course.current,
-            slots,
-            lambda step, slot: command_of(file, out, slot)(only=work.name(step)),
-            course.ended,
-        )
+        jobs.run(steps, course.current, slots, lambda slot: command_of(file, out, slot)(), work.name, course.ended)
     else:
         with each_once():
             _one_by_one(steps, out, course.current, course.ended)
     return report if only else _finish(plan, work, report)
+
+
+def serve(file: Path, out: Path, *, device: str | None, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Make steps of a pipeline whose needs are made, as they are named; what each came to."""
+    work, ended = work_of(plan_of(file, device), out), list[Outcome]()
+    for name in names:
+        _one_by_one(work.only([name.rstrip("\n")]), out, {}, lambda _, done, seconds: ended.append(done))
+        done = ended.pop()
+        yield {"state": done.state, "reason": done.reason, "seconds": done.seconds}
 
 
 def script(file: Path, out: Path, *, device: str | None, form: str) -> str:
