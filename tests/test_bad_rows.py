@@ -47,7 +47,7 @@ def test_all_bad_rows_are_told_in_order(here: Path, prune: Prune) -> None:
 def test_the_first_twenty_are_told_and_the_rest_counted(n: int, here: Path, prune: Prune) -> None:
     """The first ones by place, ids that stand twice among them, however they were found."""
     rows: list[dict[str, Any]] = [{"id": 0, "text": "fine"}, {"id": 0, "text": "fine"}]
-    write_rows(here / "data.jsonl", [*rows, *({"text": "fine", "label": [i]} for i in range(n - 1))])
+    write_rows(here / "data.jsonl", [*rows, *({f"key {i}": "fine"} for i in range(n - 1))])
     ran = prune(*SELECT)
     assert ran.errors[0].startswith("data.jsonl:2: id 0 is that of data.jsonl:1 too")
     assert [error.split(": ")[0] for error in ran.errors[:20]] == [f"data.jsonl:{i}" for i in range(2, 22)]
@@ -62,6 +62,28 @@ def test_of_rows_with_one_problem_a_few_are_told(here: Path, prune: Prune) -> No
     ran = prune(*SELECT)
     assert [error.split(": ")[0] for error in ran.errors[:-1]] == [f"data.jsonl:{i}" for i in [*range(2, 7), 42]]
     assert ran.errors[-1] == "data.jsonl: and 35 more bad rows"
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ([{"text": "a", "label": i + 0.5} for i in range(40)], "write it as a whole number"),
+        (
+            [{"id": "a", "text": "a"}] + [{"id": "a", "text": f"b{i}"} for i in range(40)],
+            "a row without an id gets its",
+        ),
+        ([{"text": i} for i in range(40)], "--skip-bad FILE"),
+        (
+            [{"question": "q", "choices": ["a", "b"], "label": i % 2} for i in range(40)],
+            "--task choice reads these rows",
+        ),
+    ],
+)
+def test_a_rule_is_one_whatever_the_value(rows: list[dict[str, Any]], hint: str, here: Path, prune: Prune) -> None:
+    """Of rows that break it five are told, and a way out that helps."""
+    write_rows(here / "data.jsonl", rows)
+    ran = prune(*SELECT)
+    assert len(ran.errors) == 6 and f"hint: {hint}" in ran.err, ran.err
 
 
 def test_what_ends_the_reading_is_told_behind_the_bad_rows(here: Path, prune: Prune) -> None:

@@ -172,3 +172,15 @@ def test_init_reads_files_of_several_formats(tmp_path: Path, prune: Prune) -> No
     assert "format" not in table
     dry = prune("pipeline", file, "-o", tmp_path / "run", "--dry-run")
     assert dry.code == 0, dry.err
+
+
+@pytest.mark.parametrize(
+    ("pair", "meant"),
+    [("lable=y", "label"), ("txt=sentence", "text"), ("responce=y", "response"), ("mesages=m", "messages")],
+)
+def test_a_mistyped_name_is_refused(pair: str, meant: str, tmp_path: Path, prune: Prune) -> None:
+    """Nothing would be read under it, and the rows would lack what was meant."""
+    rows = written(tmp_path / "rows.jsonl", "text")
+    ran = prune("select", rows, "-o", tmp_path / "out", "--method", "random", "--keep", 1, "--field", pair)
+    assert ran.errors[0].endswith(f"{pair}; no key is read as {pair.partition('=')[0]}; did you mean {meant}?")
+    assert fields.parse_fields(["question_stem=q"]) == {"question_stem": "q"}  # of another task, perhaps

@@ -492,6 +492,18 @@ def test_mistakes_in_what_rows_are_represented_with(
     assert not (folder / "runs").exists()
 
 
+def test_wrong_budgets_are_told_with_all_else(folder: Path, prune: Prune) -> None:
+    """Those that cannot be read beside other mistakes, each by itself; two that come to the same rows."""
+    before = (folder / "pipeline.toml").read_text()
+    done = prune(*changed(folder, ("keep = [", 'keep = ["50%", 12, ')))
+    assert "keep: 50% and 12 are both 12 of 24 rows; allowed: each budget once" in done.err
+    (folder / "pipeline.toml").write_text(before)
+    done = prune(*changed(folder, ('"random"', '"randm"'), ("keep = [", 'keep = [0, "x", true, 2.5, ')))
+    for told in ("randm", "keep: true in the list; allowed: such as", "keep: 0; allowed: a number of rows from 1,"):
+        assert told in done.err
+    assert "keep: x; allowed" in done.err and "keep: 2.5; allowed" in done.err
+
+
 def test_a_group_of_null_is_missing(folder: Path, prune: Prune) -> None:
     """To balance by, where other rows have one."""
     rows = [{**row, "group": None if i == 3 else "a"} for i, row in enumerate(sentences(24))]

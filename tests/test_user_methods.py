@@ -273,3 +273,34 @@ def test_a_pipeline_runs_the_functions_beside_it(
     assert "mine.py:length: times: 20; allowed: a whole number, 1 or more, at most 9" in prune(*command).errors[0]
     (here / "pipeline.toml").write_text(text.replace("./mine.py:length", "./yours.py:length"))
     assert "yours.py:length; there is no such file" in prune(*command).errors[0]
+
+
+OPTIONAL = """
+import numpy as np
+
+
+def count(n, target_features=None, hidden=None, features=None, score=None, scores=None, target_text=None, text=None):
+    given = {k: v for k, v in locals().items() if v is not None and k not in ("n", "text")}
+    print("given:", *sorted(given))
+    return np.full(n, float(len(given)))
+"""
+
+
+def test_an_input_whose_default_is_none_may_be_missing(here: Path, prune: Prune, made: Path) -> None:
+    """Whatever it is; given, it is read. What a method prints goes to stderr."""
+    (here / "mine.py").write_text(OPTIONAL)
+    command = ["--method", "./mine.py:count", "--json"]
+    alone = prune("score", "rows.jsonl", "-o", "alone", *command)
+    assert alone.code == 0 and "given:\n" in alone.err and alone.json()["state"] == "made", alone.err
+    assert {line["score"] for line in read_rows(here / "alone/score.jsonl")} == {0.0}
+    some = prune("score", made / "train", "-o", "some", "--on", "gradient", "--target", made / "validation", *command)
+    assert some.code == 0 and "given: features hidden target_features target_text\n" in some.err, some.err
+    scored = prune("score", made / "score", "-o", "scored", *command)
+    assert scored.code == 0 and "given: score scores\n" in scored.err, scored.err
+
+
+def test_what_is_given_is_about_the_same_rows(here: Path, prune: Prune, made: Path) -> None:
+    """Also where the method reads nothing of it."""
+    write_rows(here / "rows.jsonl", sentences(6, start=300))
+    ran = prune("select", "rows.jsonl", made / "train", "-o", "out", "--method", "random", "--keep", 2)
+    assert ran.code == 1 and f"is not in {made / 'train'}; allowed: inputs about the same rows" in ran.errors[0]

@@ -142,6 +142,8 @@ def draft(
             processes.wait()  # for the others to have done their part
             _write_manifest(work, out, recipe, inputs)
         except BaseException as failure:
+            if isinstance(failure, OSError) and failure.errno and failure.filename is None:
+                failure.filename = str(part)  # where it is that nothing can be written, say
             if not resumable or (isinstance(failure, PruneError) and not _has_progress(part)):
                 with suppress(OSError):  # the failure is what is to be told
                     _empty(part)

@@ -180,7 +180,7 @@ class Checker:
         message, hint = (problem, None) if isinstance(problem, str) else (problem.message, problem.hint)
         message = message.removeprefix(f"{where}: ")
         if isinstance(raw, dict):
-            hint = hint or _task_hint(message, raw) or problems.field_hint(message, raw)
+            hint = hint or _task_hint(message, raw) or problems.field_hint(message, raw) or problems.label_hint(message)
         self.add(Bad(part, number, where, message, hint))
         if self.left_out is not None:
             held = {"text": raw} if isinstance(raw, str) else {"row": typed.carried(raw)}
@@ -217,7 +217,9 @@ def _encoded(raw: Row, *, of_types: bool) -> bytes:
 
 
 def _task_hint(problem: str, raw: Row) -> str | None:
-    """For a row that looks like one that a language model is trained on, and is read in another way: how it is read."""
+    """For a row that looks like one of another task than it is read as: how it is read."""
+    if problems.lacking(problem) == "text" and raw.keys() >= {"question", "choices"}:
+        return "--task choice reads these rows as multiple choice"
     if not any(formats.load(name).matches(raw) for name in formats.names()):
         return None
     if problems.lacking(problem) == "text":
@@ -233,7 +235,8 @@ def _told(bad: Iterable[Bad]) -> list[Bad]:
     alike: Counter[str] = Counter()
     told = []
     for row in sorted(bad):
-        alike[row.problem] += 1
-        if alike[row.problem] <= ALIKE:
+        rule = problems.rule(row.problem)
+        alike[rule] += 1
+        if alike[rule] <= ALIKE:
             told.append(row)
     return told[:LISTED]

@@ -20,6 +20,7 @@ TYPES: dict[type, str] = {
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # a whole number as Python writes it
 _LACKS = re.compile(r'no "([^"]+)"; the row has: ')
 _RENAMED = re.compile(r'no key "(.+?)" to read as "(.+?)"; ')
+_AT_FAULT = re.compile(r"^(\w+) .* is (an? \w+|that of)(?: .* too(?=;))?")
 _SYNONYMS = {  # keys of well-known data sets
     "text": ("sentence", "content", "review", "tweet", "sentence1", "premise", "document"),
     "text_pair": ("sentence2", "hypothesis"),
@@ -29,6 +30,8 @@ _SYNONYMS = {  # keys of well-known data sets
     "prompt": ("question", "input", "instruction", "query"),
     "response": ("answer", "output", "completion", "target", "solution"),
 }
+
+NAMES = tuple(_SYNONYMS)
 
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -127,9 +130,21 @@ def label_problem(label: object, first: type) -> str:
     return f"{described('label', label)}, but {of_others}"
 
 
+def label_hint(problem: str) -> str | None:
+    """For a label with a point: how it becomes a whole number."""
+    if not re.match(r"label -?[0-9.]+ is a float", problem):
+        return None
+    return 'write it as a whole number; pandas makes numbers of a column with gaps so: .astype("Int64") undoes it'
+
+
 def id_problem(row_id: object, first: str) -> str:
     """What is wrong with an id that another row has; first: where that row is."""
     return f"id {json.dumps(row_id)} is that of {first} too; allowed: ids that differ"
+
+
+def rule(problem: str) -> str:
+    """A problem without the value at fault, the same for all rows that break a rule alike."""
+    return _AT_FAULT.sub(r"\1 is \2", problem)
 
 
 def value_problem(row: Row) -> str:

@@ -20,7 +20,7 @@ from prune_cli.data.open import Reading, source_behind, source_of
 from prune_cli.data.rows import Rows
 from prune_cli.errors import PruneError
 from prune_cli.methods import method
-from prune_cli.methods.inputs import Inputs, collect
+from prune_cli.methods.inputs import Absent, Inputs, collect
 from prune_cli.methods.method import Method
 from prune_cli.methods.published import published
 from prune_cli.numeric.blocks import rows_at, scaled
@@ -88,7 +88,11 @@ class Call:
         return Recipe(stage, decided, inputs, {f"{stage} {self.method.name}": self.method.code})
 
     def read(self) -> dict[str, Any]:
-        """All arguments and options of the method but n_keep; optional groups and labels only where rows have them."""
+        """All arguments and options of the method but n_keep; optional ones only where they are given."""
+        for artifact in (*self.given.represented, *self.given.scored):  # those that the method does not read too
+            own = artifact.about["digest"] if artifact.stage == "represent" else artifact.inputs["rows"]
+            if own != self.given.digest:
+                _positions(self.given, artifact)
         values = {name: argument.read() for name, argument in self.arguments.items()}
         for name, value in values.items():
             if value is None and name not in self.method.optional:
@@ -113,8 +117,8 @@ def prepare(stage: str, names: Sequence[str], opts: options.Score | options.Sele
     read = [name for name in chosen.inputs if name not in FROM_STAGE]
     if not held and opts.on is None and "text" in chosen.forms and chosen.wants_representation:
         raise PruneError("--on: missing; allowed: text, or a representation where its artifact is given")
-    kind = _kind(read, given, opts.on)
-    arguments = {name: _argument(name, kind, given, target, chosen) for name in read}
+    kind = _kind(read, given, opts.on, chosen)
+    arguments = {name: _given(name, kind, given, target, chosen) for name in read}
     if opts.target and not compares:
         holding = [name for name in read if (of := kinds.kind_of(name)) and "target" in kinds.load(of).needs]
         why = f"{holding[0]} has its target set in it" if holding else f"{chosen.name} compares with no target set"
@@ -151,8 +155,11 @@ def as_array(returned: Any) -> NDArray[Any]:
         return np.asarray(None)
 
 
-def _kind(names: Sequence[str], given: Inputs, on: str | None) -> str | None:
+def _kind(names: Sequence[str], given: Inputs, on: str | None, chosen: Method) -> str | None:
     """The representation that the arguments are of, if they are of one."""
+    of_choice = [name for name in names if name.removeprefix(TARGET) in OF_CHOICE]
+    if on is None and not given.kinds and {*of_choice} <= {*chosen.optional}:
+        return None
     bare = [name.removeprefix(TARGET) for name in names]
     if on in bare:  # a form of the method that reads the tensor of this kind alone
         on = None
@@ -165,12 +172,22 @@ def _kind(names: Sequence[str], given: Inputs, on: str | None) -> str | None:
     return None
 
 
+def _given(name: str, kind: str | None, given: Inputs, target: Inputs | None, chosen: Method) -> Argument:
+    """Where an argument is and how it is read; an optional one that is not given is None."""
+    try:
+        return _argument(name, kind, given, target, chosen)
+    except Absent:
+        if name not in chosen.optional:
+            raise
+        return Argument({}, lambda: None)
+
+
 def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None, chosen: Method) -> Argument:
     """Where an argument is and how it is read."""
     inputs, bare = given, name
     if name.startswith(TARGET):
         if target is None:
-            raise PruneError(f"{chosen.name}: compares with a target set; --target ARTIFACT is needed")
+            raise Absent(f"{chosen.name}: compares with a target set; --target ARTIFACT is needed")
         inputs, bare = target, name.removeprefix(TARGET)
     if bare in OF_ROWS and bare not in ("score", "scores"):
         return Argument({}, lambda: inputs.n if bare == "n" else getattr(inputs, bare)())
@@ -185,7 +202,8 @@ def _argument(name: str, kind: str | None, given: Inputs, target: Inputs | None,
         known = [*kinds.tensor_names(), *OF_CHOICE, SCALE, "learning_rate", *OF_ROWS, *FROM_STAGE]
         raise PruneError(f"{chosen.name}: asks for {name}; allowed: {', '.join(known)}, or {TARGET} and one of them")
     kind = kinds.kind_of(bare) or kind
-    assert kind is not None
+    if kind is None:
+        raise Absent(f"{chosen.name}: asks for {name}; a represent artifact is needed")
     held = inputs.holder(kind)
     file = f"{kind}.safetensors"
     digests = {f"{inputs.role}{kind}": held.files[file], f"{inputs.role}{kind} rows": held.about["digest"]}

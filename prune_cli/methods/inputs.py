@@ -29,6 +29,10 @@ from prune_cli.tasks import Task
 BY_GROUP = "--balance-by group"
 
 
+class Absent(PruneError):
+    """An input that is not among those given."""
+
+
 @dataclass
 class Inputs:
     """Rows, and the artifacts about them, of the training set or of a target set."""
@@ -75,7 +79,7 @@ class Inputs:
             return held[0]
         if on is None:
             if not held:
-                raise PruneError("a represent artifact is needed; this method runs on one", hint=_hint("hidden"))
+                raise Absent("a represent artifact is needed; this method runs on one", hint=_hint("hidden"))
             raise PruneError(f"--on: missing; allowed: {', '.join(held)}")
         if on not in held:
             raise PruneError(f"--on {on}: not among the inputs; there are: {', '.join(held) or 'none'}", hint=_hint(on))
@@ -86,7 +90,7 @@ class Inputs:
         holders = [artifact for artifact in self.represented if kind in artifact.about["kinds"]]
         if not holders:
             who = "the target set lacks" if self.role else "the inputs lack"
-            raise PruneError(f"{who} {kind}; a represent artifact with --kind {kind} is needed", hint=_hint(kind))
+            raise Absent(f"{who} {kind}; a represent artifact with --kind {kind} is needed", hint=_hint(kind))
         if len(holders) > 1:
             paths = " and ".join(str(artifact.path) for artifact in holders)
             raise PruneError(f"{paths}: each holds {kind}; allowed: one that does")
@@ -95,7 +99,7 @@ class Inputs:
     def score_artifact(self) -> Artifact:
         """The one score artifact."""
         if not self.scored:
-            raise PruneError(
+            raise Absent(
                 "no score artifact is given; this method needs one", hint="prune score ARTIFACT -o OUT --method NAME"
             )
         if len(self.scored) > 1:

@@ -40,7 +40,13 @@ def read_plan(file: Path, *, tokenise: bool = False) -> Plan:
     keeps = plan.warmup.keep_checkpoints != "none" and plan.warmup.keep_moments is None
     if keeps and any(_wants_moments(method, plan) for method in plan.methods.values()):
         plan = replace(plan, warmup=replace(plan.warmup, keep_moments=True))
-    for mistake in (*_models(plan, reader), *_benchmarks(plan), *_representations(plan), *_targets(plan)):
+    for mistake in (
+        *_budgets(plan),
+        *_models(plan, reader),
+        *_benchmarks(plan),
+        *_representations(plan),
+        *_targets(plan),
+    ):
         reader.wrong(mistake)
     raise_all(reader.mistakes)
     raise_all(list(_rows(plan, f"{file}: ")))
@@ -129,6 +135,15 @@ def overlap(plan: Plan) -> Iterator[str]:
             count = f"{int(np.any(list(shared.values()), axis=0).sum()):,} of {len(texts):,}"
             why = told if texts is train else "what is chosen for them is chosen for the test"
             yield f"{file}: {count} {whose} have a text of a test set: {', '.join(by_test)}; {why}"
+
+
+def _budgets(plan: Plan) -> Iterator[str]:
+    """Whether budgets can be read; how many rows there are is not known yet."""
+    for keep in plan.keep:
+        try:
+            parse_keep(keep, options.MOST)
+        except PruneError:
+            yield f"keep: {keep}; allowed: a number of rows from 1, or a share such as 0.3 or 30%"
 
 
 def _models(plan: Plan, reader: Reader) -> Iterator[str]:
@@ -296,10 +311,14 @@ def _rows(plan: Plan, file: str) -> Iterator[str]:
         n = n_train(plan)
     except PruneError as mistake:
         yield f"{file}{mistake.message}"
+    budgets: dict[int, str] = {}
     for keep in plan.keep:
         try:
-            if parse_keep(keep, n) == n and plan.removal:
+            count = parse_keep(keep, n)
+            if count == n and plan.removal:
                 yield f"{file}removal: keep {keep} is all rows, so that none is left to train on"
+            if (same := budgets.setdefault(count, keep)) != keep:
+                yield f"{file}keep: {same} and {keep} are both {count:,} of {n:,} rows; allowed: each budget once"
         except PruneError as mistake:
             yield f"{file}{mistake.message}"
     for method in plan.methods.values():

@@ -166,13 +166,6 @@ def _in_a_name(value: Any) -> str:
     return text if all(letter.isalnum() or letter in "._,-" for letter in text) else digest_value(text)[:8]
 
 
-def represent_table() -> dict[str, Option]:
-    """The options of the table [represent]."""
-    both = {**options.declared(options.Represent), **kinds.options()}
-    of_methods = {name for kind in kinds.names() for name in kinds.load(kind).not_in_space}
-    return {name: o for name, o in both.items() if name not in (*SET_BY_PIPELINE["represent"], *of_methods)}
-
-
 class Reader:
     """Turns a TOML table into a plan, collecting mistakes on the way."""
 
@@ -180,9 +173,9 @@ class Reader:
         self.file, self.folder, self.table = file, file.parent, table
         self.mistakes: list[str] = []
 
-    def wrong(self, text: str) -> None:
-        """Take down a mistake."""
-        self.mistakes.append(f"{self.file}: {text}")
+    def wrong(self, *told: str) -> None:
+        """Take down mistakes."""
+        self.mistakes += [f"{self.file}: {text}" for text in told]
 
     def plan(self) -> Plan:
         """The plan, each table checked by itself; usable only where there are no mistakes."""
@@ -242,9 +235,13 @@ class Reader:
     def list_of(self, name: str, types: tuple[type, ...], example: str) -> list[Any]:
         """A key that holds a list of different values."""
         values = self.table.get(name)
-        if not isinstance(values, list) or not values or any(type(value) not in types for value in values):
+        if not isinstance(values, list) or not values:
             self.wrong(f"{name}: {shown(values)}; allowed: a list, {example}")
             return []
+        for value in values:
+            if type(value) not in types:
+                self.wrong(f"{name}: {shown(value)} in the list; allowed: {example}")
+        values = [value for value in values if type(value) in types]
         if len({str(value) for value in values}) < len(values):
             self.wrong(f"{name}: {shown(values)}; allowed: each value once")
         return values
@@ -256,8 +253,7 @@ class Reader:
             {str(seed): replace(options.declared(options.Finetune)["seed"], name="seeds") for seed in seeds},
             {str(seed): seed for seed in seeds},
         )
-        for problem in problems:
-            self.wrong(problem)
+        self.wrong(*problems)
         return tuple(seeds)
 
     def number(self, name: str, least: int = 0) -> int:
@@ -308,8 +304,7 @@ class Reader:
             self.wrong(f"{', '.join(shares)}: shares of {sum(shares.values()):g} in all; allowed: below 1")
         seed = replace(options.declared(options.Finetune)["seed"], name="split_seed")
         found, problems = options.checked({"split_seed": seed}, {"split_seed": self.table.get("split_seed", 0)})
-        for problem in problems:
-            self.wrong(problem)
+        self.wrong(*problems)
         return Parts(shares, found.get("split_seed", 0))
 
     def reading(self) -> Reading:
@@ -363,7 +358,13 @@ class Reader:
 
     def represent(self, task: str) -> options.Represent:
         """The table [represent]."""
-        return with_options(options.Represent(model="", task=task), self.options("represent", represent_table()))
+        both = {**options.declared(options.Represent), **kinds.options()}
+        not_here = {
+            *SET_BY_PIPELINE["represent"],
+            *(n for kind in kinds.names() for n in kinds.load(kind).not_in_space),
+        }
+        known = {name: option for name, option in both.items() if name not in not_here}
+        return with_options(options.Represent(model="", task=task), self.options("represent", known))
 
     def options(self, name: str, known: Mapping[str, Option]) -> dict[str, Any]:
         """The values of an option table that fit."""

@@ -176,7 +176,9 @@ def _input(artifact: Artifact, role: str) -> str:
     """Where an input is, seen from here; what is no path (a hub name, standard input) under the name it was given."""
     path = artifact.origin(role)
     named = str(artifact.manifest["made"]["inputs"][role])
-    return str(path) if path.exists() else "standard input" if named == "-" else named
+    if named == "-":
+        return "standard input"
+    return str(path) if path.exists() or "/" in named else named
 
 
 def _input_lines(inputs: dict[str, str]) -> list[str]:

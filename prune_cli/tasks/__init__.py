@@ -247,21 +247,21 @@ def check_gold(rows: Rows, indices: np.ndarray, who: str) -> None:
     indices [n]: as `label_indices` gives them.
     """
     from prune_cli.data import problems
-    from prune_cli.data.checking import LISTED
+    from prune_cli.data.checking import ALIKE
 
     lacking = (indices < 0).nonzero()[0].tolist()
     if not lacking:
         return
     told, hint = [], "give them a label, or take them out; --skip-bad does not, as such rows can be represented"
     none = len(lacking) == len(rows)
-    for i in lacking[: 1 if none else LISTED]:
+    for i in lacking[: 1 if none else ALIKE]:
         row = {key: value for key, value in rows[i].items() if key != "id"}
         problem = "label is null" if "label" in row else f'no "label"; the row has: {problems.keys_of(row)}'
-        problem += f'; allowed: "text", "text_pair" and a "label" in every row, which {who} needs'
-        told.append(f"{rows.where(i)}: {problem}")
-        hint = problems.field_hint(problem, row) or hint
-    if len(lacking) > LISTED and not none:
-        told.append(f"{rows.source}: and {len(lacking) - LISTED:,} more rows without a label")
+        told.append(f"{rows.where(i)}: {problem}; {who} needs one in every row")
+        if none:
+            hint = problems.field_hint(f'{problem}; allowed: "text", "text_pair", "label"', row) or hint
+    if len(lacking) > ALIKE and not none:
+        told.append(f"{rows.source}: and {len(lacking) - ALIKE:,} more rows without a label")
     raise PruneError(told[0], hint=hint, also=told[1:])
 
 

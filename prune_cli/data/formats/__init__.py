@@ -102,8 +102,8 @@ def detected(row: Row) -> str:
             formats, key=lambda name: (sum(key in row for key in formats[name].KEYS), name == "prompt_response")
         )
         raise PruneError(_lacks(nearest, row))
-    keys = [key for key in _all_keys(tuple(formats)) if key in row]
-    strange = {name: [key for key in keys if key not in _own(name)] for name in matching}
+    held = [key for key in _all_keys(tuple(formats)) if key in row]
+    strange = {name: [key for key in held if key not in keys(name)] for name in matching}
     found = next((name for name in matching if not strange[name]), None)
     if found is None:
         name = matching[0]
@@ -159,7 +159,7 @@ def _all_keys(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for name in formats for key in load(name).KEYS))
 
 
-def _own(name: str) -> tuple[str, ...]:
+def keys(name: str) -> tuple[str, ...]:
     """The keys that a row of a format may have."""
     return (*load(name).KEYS, *load(name).BESIDE)
 

@@ -17,7 +17,7 @@ from prune_cli.pipeline.page.alike import alike
 from prune_cli.pipeline.page.examples import examples
 from prune_cli.pipeline.page.maps import data_map, drawn, histograms, planes
 from prune_cli.pipeline.page.outcomes import outcomes
-from prune_cli.pipeline.page.price import Stage, is_whole, price
+from prune_cli.pipeline.page.price import Stage, price
 from prune_cli.pipeline.page.suspects import suspects
 from prune_cli.pipeline.page.training import Given, corrupted, training
 from prune_cli.pipeline.results import Report
@@ -28,7 +28,7 @@ from prune_cli.report.compare.inputs import Inputs, gather_run
 def facts(run: Path, report: Report, found: dict[Path, Stage], opts: options.Report) -> dict[str, Any]:
     """What the results, artifacts and manifests of a run say. found: its finished artifacts."""
     order = list(dict.fromkeys(result["method"] for result in report.results))
-    inputs = _ordered(_there(gather_run(run)), order)
+    inputs = _ordered(gather_run(run), order)
     score = scores.scores(inputs)
     given, missing = _given(inputs)
     rows = drawn(inputs.n, opts.seed)
@@ -48,14 +48,6 @@ def facts(run: Path, report: Report, found: dict[Path, Stage], opts: options.Rep
         "suspects": suspects(inputs, score, given, known) if given else {},
         "price": price(run, found, map(results.trial, report.results)),
     }
-
-
-def _there(inputs: Inputs) -> Inputs:
-    """Without representations whose files were removed, which are told with what else is left out."""
-    gone = {item.name for item in inputs.represented if not is_whole(item.artifact)}
-    whole = [item for item in inputs.represented if item.name not in gone]
-    left_out = {**inputs.left_out, **dict.fromkeys(sorted(gone), "its files were removed")}
-    return replace(inputs, represented=whole, left_out=left_out)
 
 
 def _ordered(inputs: Inputs, methods: Sequence[str]) -> Inputs:

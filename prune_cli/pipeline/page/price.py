@@ -70,11 +70,6 @@ class Stage:
         }
 
 
-def is_whole(artifact: Artifact) -> bool:
-    """Whether all its files are there."""
-    return all((artifact.path / name).is_file() for name in artifact.files)
-
-
 def stages(run: Path) -> dict[Path, Stage]:
     """The finished artifacts of a run, by their real paths, in the order of their names."""
     found = {}

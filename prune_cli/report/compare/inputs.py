@@ -93,7 +93,11 @@ def _of_run(run: Path, left_out: dict[str, str], *, all_seeds: bool) -> dict[str
         else:
             found[name] = artifact
     for path in artifacts((run / "represent" / "train").glob("**")):
-        found[path.relative_to(run / "represent" / "train").as_posix()] = open_artifact(path, "represent")
+        name, artifact = path.relative_to(run / "represent" / "train").as_posix(), open_artifact(path, "represent")
+        if artifact.removed:
+            left_out[name] = "its files were removed"
+        else:
+            found[name] = artifact
     return found
 
 
