@@ -23,7 +23,7 @@ from prune_cli.represent import kinds
 from prune_cli.runtime import plugins
 from prune_cli.stages.common import How
 from prune_cli.stages.represent import CODE_OF_KINDS, represent
-from tests.conftest import REPOSITORY, Prune, write_rows
+from tests.conftest import REPOSITORY, Prune, sentences, write_rows
 from tests.test_generation import made as language_model
 from tests.test_generation import talks
 
@@ -48,7 +48,7 @@ NEEDS = frozenset({"head"})
 class Options:
     """Options of the kind."""
 
-    temperature: Annotated[float, Help("Divides the logits.")] = 1.0
+    softness: Annotated[float, Help("Divides the logits.")] = 1.0
 
 
 def observe(setup, opts):
@@ -64,14 +64,17 @@ class Entropy(Watcher):
 
     def rows(self, batch):
         """The batch's entropies."""
-        logits = (batch.outputs.logits.detach().float() / self._opts.temperature).log_softmax(1)
+        logits = (batch.outputs.logits.detach().float() / self._opts.softness).log_softmax(1)
         return {"doubt": -(logits.exp() * logits).sum(1)}
 '''
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model with dropout of a half, rows that have a prompt, and a target set of two groups."""
+def world(tmp_path_factory: pytest.TempPathFactory, made: Path) -> Path:
+    """A language model with dropout of a half, rows that have a prompt, and a target set of two groups.
+
+    For kinds that need classes a trained classifier, and rows with labels.
+    """
     folder = tmp_path_factory.mktemp("kinds")
     language_model(folder / "model", "gpt2", None)
     config = folder / "model" / "config.json"
@@ -79,6 +82,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(json.dumps({**json.loads(config.read_text()), **dropout}))
     write_rows(folder / "train.jsonl", talks(11))
     write_rows(folder / "target.jsonl", talks(5, 50))
+    write_rows(folder / "labelled.jsonl", sentences(11))
+    (folder / "classifier").symlink_to(made / "warmup")
     return folder
 
 
@@ -100,6 +105,8 @@ def values_of(name: str, folder: Path) -> dict[str, Any]:
     """Options to represent by one kind, as flat as `build` reads them; stored in full precision."""
     kind = kinds.load(name)
     given = {"model": str(folder / "model"), "kind": name, "task": "generation"}
+    if "classes" in kind.needs:
+        given = {"model": str(folder / "classifier"), "checkpoints": "last", "kind": name, "task": "classification"}
     if "target" in kind.needs:
         given["target_data"] = str(folder / "target.jsonl")
     small = {"dim": 64, "buckets": 61, "dtype": "float32"}
@@ -109,7 +116,8 @@ def values_of(name: str, folder: Path) -> dict[str, Any]:
 def represented(folder: Path, out: Path, **values: Any) -> dict[str, Any]:
     """Represent the rows; the tensors."""
     name = values["kind"]
-    represent(str(folder / "train.jsonl"), out, kinds.build(values), Reading(), How())
+    rows = folder / ("labelled.jsonl" if values.get("task") == "classification" else "train.jsonl")
+    represent(str(rows), out, kinds.build(values), Reading(), How())
     return tensors.load(out / f"{name}.safetensors")
 
 
@@ -202,12 +210,12 @@ def test_an_option_of_two_kinds_is_declared_alike(own: Path) -> None:
     """Where two kinds have an option of one name with different defaults, the command cannot offer it."""
     (own / "doubt.py").write_text(ENTROPY)
     (own / "warmth.py").write_text(ENTROPY.replace('"doubt"', '"warmth"'))
-    assert kinds.users("temperature") == ["doubt", "warmth"]
-    assert kinds.options()["temperature"].default == 1.0
+    assert kinds.users("softness") == ["doubt", "warmth"]
+    assert kinds.options()["softness"].default == 1.0
     (own / "warmth.py").unlink()
     plugins._names.cache_clear()  # a process looks through a folder once
     (own / "heat.py").write_text(ENTROPY.replace('"doubt"', '"heat"').replace("= 1.0", "= 2.0"))
-    with pytest.raises(PruneError, match="option temperature: doubt and heat declare it differently"):
+    with pytest.raises(PruneError, match="option softness: doubt and heat declare it differently"):
         kinds.options()
 
 
