@@ -219,3 +219,9 @@ def test_the_list_of_bad_rows_is_no_data(
     assert prune(*select, "part-bad.jsonl").errors == [told]
     assert [path.name for path in tmp_path.iterdir()] == ["part-1.jsonl"]
     assert prune(*select, ".part-bad.jsonl").code == prune(*select, "bad/part-2.jsonl", "--force").code == 0
+
+
+def test_what_is_no_json_on_standard_input(prune: Prune, tmp_path: Path) -> None:
+    """A CSV, say: what is read there is told."""
+    ran = prune("select", "-", "-o", tmp_path / "out", *SELECT[4:], stdin=b"text,label\na,1\n")
+    assert ran.code == 1 and "hint: standard input is read as lines of JSON" in ran.err

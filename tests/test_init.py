@@ -66,6 +66,8 @@ def test_files_by_their_names(tmp_path: Path, prune: Prune, data: Path, tiny_mod
     assert (Path(plan.validation).name, list(plan.tests)) == ("test.jsonl", ["own"])
     done = prune("init", data / "train.jsonl", data / "train.jsonl")
     assert done.code == 1 and "2 files of training rows; allowed: one" in done.errors[0]
+    none = prune("init", data / "validation.jsonl", data / "test.jsonl")
+    assert none.code == 1 and "no training rows; by their names all are validation or test rows" in none.errors[0]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from prune_cli.data import formats, problems, typed
 from prune_cli.data.lines import Block, Broken, Row
 from prune_cli.data.problems import INTEGER
+from prune_cli.data.sources import STDIN
 from prune_cli.errors import PruneError
 
+BROKEN = "broken JSON"
 LISTED, ALIKE = 20, 5  # bad rows that are told one by one; of them, with the same problem
 SKIP_BAD = '--skip-bad FILE leaves bad rows out, and writes them into FILE; in a pipeline: skip_bad = "FILE"'
 
@@ -155,6 +157,8 @@ class Checker:
         if not messages:
             return None
         way_out = SKIP_BAD if last is None and self.left_out is None else None
+        if data == STDIN and self._bad and self._bad[0].problem.startswith(BROKEN):
+            way_out = "standard input is read as lines of JSON; other types are read from files"
         return PruneError(messages[0], hint=next(filter(None, hints), way_out), also=messages[1:])
 
     def no_rows(self, prefix: str, data: str) -> PruneError:

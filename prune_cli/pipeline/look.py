@@ -159,9 +159,14 @@ def _roles(data: Sequence[str], validation: str | None, tests: Mapping[str, str]
                     given[VALIDATION] = file
                 else:
                     held_out[data_name(file)] = file
-    if len(train) != 1:
+    if not train:
         raise PruneError(
-            f"{', '.join(train) or 'none'}: {len(train)} files of training rows; allowed: one, or a pattern such as "
+            f"{', '.join(data)}: no training rows; by their names all are validation or test rows",
+            hint="give the training rows too; --validation FILE and --test FILE say what the others are for",
+        )
+    if len(train) > 1:
+        raise PruneError(
+            f"{', '.join(train)}: {len(train)} files of training rows; allowed: one, or a pattern such as "
             "'part-*.jsonl'",
             hint="--validation FILE and --test FILE say what the others are for",
         )
