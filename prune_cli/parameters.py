@@ -147,7 +147,7 @@ def stage_command(function: Callable[..., Outcome], report: Report) -> Callable[
             given = {name: values.pop(name) for name in _declared(record) if name in values}
             values["opts"] = _build(record, given)
         if "skip_bad" in values:
-            values["reading"] = reading_of(**{option.name: values.pop(option.name) for option in READING})
+            values["reading"] = reading_asked(**{option.name: values.pop(option.name) for option in READING})
         values["how"] = How(force=force, replace=replace, dry_run=dry_run)
         report(function(**values), as_json)
 
@@ -214,7 +214,7 @@ def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
-def reading_of(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
+def reading_asked(fields: list[str] | None, format: str, drop: list[str] | None, skip_bad: Path | None) -> Reading:
     """How rows are read, as options say it."""
     from prune_cli.data.open import Reading
 

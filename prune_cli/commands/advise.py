@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prune_cli.commands.app import app, example, show
-from prune_cli.parameters import AsJson, Drop, Fields, Format, SkipBad, reading_of
+from prune_cli.parameters import AsJson, Drop, Fields, Format, SkipBad, reading_asked
 
 Advised = Annotated[
     str,
@@ -85,7 +85,7 @@ def advise(
     from prune_cli.pipeline.advise.asked import Asked
 
     given_so = fields or drop or skip_bad or format != "auto"
-    reading = reading_of(fields, format, drop, skip_bad) if given_so else None
+    reading = reading_asked(fields, format, drop, skip_bad) if given_so else None
     asked = Asked(out, model, target, test, keep, budget, methods, seed, device, reading)
     found = answer(given, metric, margin, asked)
     show(found.facts, "\n".join(found.lines), as_json)

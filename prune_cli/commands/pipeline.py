@@ -25,7 +25,7 @@ from prune_cli.parameters import (
     TestRows,
     ValidationRows,
     Written,
-    reading_of,
+    reading_asked,
 )
 from prune_cli.runtime.terminal import clean
 
@@ -64,7 +64,7 @@ def init(
 
     if out and out.exists() and not force:
         raise PruneError(f"{out}: exists; choose another -o", hint="--force to write over it")
-    reading = reading_of(fields, format, drop, skip_bad)
+    reading = reading_asked(fields, format, drop, skip_bad)
     seen = look(data, validation, test_sets(test or ()), reading, model, chat_template)
     if out and out.exists() and any(out.samefile(path) for file in seen.files.values() for path in files_of(file)):
         raise PruneError(f"{out}: is one of the inputs; choose another -o")

@@ -109,7 +109,7 @@ def read_as(rows: Rows, target: Rows | None = None) -> dict[str, Any]:
     }
 
 
-def reading_of(about: Mapping[str, Any]) -> Reading:
+def reading_behind(about: Mapping[str, Any]) -> Reading:
     """How rows were read, as `read_as` wrote it."""
     written = formats.AUTO if about.get("detected") else about.get("format")
     return Reading(about["fields"], tuple(about.get("drop", ())), "bad_rows" in about, format=written)
@@ -159,7 +159,7 @@ def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
     did = "scored" if artifact.stage == "score" else "chose from"
     origin = artifact.origin("rows")
     about = artifact.about
-    reading = reading_of(about)
+    reading = reading_behind(about)
     place = str(origin) if origin.exists() else str(artifact.manifest["made"]["inputs"]["rows"])  # a pattern, the hub
     if not origin.exists() and not files_of(place):
         where = "came from stdin" if origin.name == "-" else f"are no longer at {origin}"

@@ -12,7 +12,7 @@ from prune_cli import options
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data.fields import pairs_of
 from prune_cli.data.formats import AUTO
-from prune_cli.data.open import Reading, reading_of
+from prune_cli.data.open import Reading, reading_behind
 from prune_cli.represent import kinds
 
 RECORDS = {
@@ -106,7 +106,7 @@ def _names(chain: Sequence[Artifact], out: str) -> dict[Path, str]:
 def _reading(chain: Sequence[Artifact]) -> Reading:
     """How the data files were read that artifacts were made of: a key for each name, or several where they differ."""
     abouts = [artifact.about for artifact in chain if "fields" in artifact.about]
-    found = [reading_of(about) for about in abouts]
+    found = [reading_behind(about) for about in abouts]
     fields = [about[of] for about in abouts for of in ("fields", "target_fields") if of in about]
     names = dict.fromkeys(name for own in fields for name in own)
     formats = {reading.format for reading in found}
