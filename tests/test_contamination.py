@@ -16,8 +16,9 @@ from prune_cli.data.rows import read_rows as open_rows
 from prune_cli.methods import contamination
 from prune_cli.numeric.words import words
 from prune_cli.pipeline import results
-from prune_cli.pipeline.checks import n_train, read_plan
+from prune_cli.pipeline.checks import read_plan
 from prune_cli.pipeline.page.outcomes import outcomes
+from prune_cli.pipeline.row_checks import n_train
 from tests.conftest import Prune, read_rows, write_rows
 
 SAID = random.Random(0).choices([f"w{i}" for i in range(500)], k=4000)

@@ -18,10 +18,11 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.artifacts.removal import remove_artifact
 from prune_cli.data.open import write_bad_rows
 from prune_cli.pipeline import attribution, jobs, results, scripts
-from prune_cli.pipeline.checks import overlap, read_plan, rows_of
+from prune_cli.pipeline.checks import read_plan
 from prune_cli.pipeline.evidence import compare, cuts, of_artifacts, row_values, warned
 from prune_cli.pipeline.pace import Pace
 from prune_cli.pipeline.results import Report
+from prune_cli.pipeline.row_checks import overlap, rows_of
 from prune_cli.pipeline.schema import DECONTAMINATED, Plan
 from prune_cli.pipeline.spare import spare_models, spare_representations
 from prune_cli.pipeline.steps import work_of

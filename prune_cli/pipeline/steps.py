@@ -21,10 +21,10 @@ from prune_cli.methods.budget import parse_keep
 from prune_cli.methods.method import Method
 from prune_cli.methods.published import NONE, PublishedMethod
 from prune_cli.pipeline.attribution import TARGET, predicts
-from prune_cli.pipeline.checks import n_train
 from prune_cli.pipeline.entries import Entry, kinds_read
 from prune_cli.pipeline.evidence import WITHOUT, Trial
 from prune_cli.pipeline.results import Made
+from prune_cli.pipeline.row_checks import n_train
 from prune_cli.pipeline.schema import DECONTAMINATED, VALIDATION, Plan, as_trained
 from prune_cli.pipeline.work import Step, Work, look
 from prune_cli.report.corruption import CORRUPT

@@ -21,11 +21,12 @@ from prune_cli.methods.published import PublishedMethod, published
 from prune_cli.models import find
 from prune_cli.pipeline.advise.behind import short
 from prune_cli.pipeline.advise.choice import FULL, NONE
-from prune_cli.pipeline.checks import can_be_judged, read_plan, read_table, rows_of
+from prune_cli.pipeline.checks import can_be_judged, read_plan, read_table
 from prune_cli.pipeline.entries import read_entry
 from prune_cli.pipeline.evidence import BASELINE
 from prune_cli.pipeline.look import look
 from prune_cli.pipeline.propose import propose
+from prune_cli.pipeline.row_checks import rows_of
 from prune_cli.pipeline.schema import MODELS, Plan
 from prune_cli.represent import kinds
 from prune_cli.runtime.progress import note

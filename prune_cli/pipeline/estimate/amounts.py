@@ -16,8 +16,8 @@ from prune_cli.data.open import LM_EVAL, Reading
 from prune_cli.data.split import REST
 from prune_cli.models import find
 from prune_cli.models.device import batch_limits
-from prune_cli.pipeline.checks import n_train, rows_of
 from prune_cli.pipeline.estimate import growth
+from prune_cli.pipeline.row_checks import n_train, rows_of
 from prune_cli.pipeline.schema import DECONTAMINATED, Plan, as_trained
 from prune_cli.pipeline.work import Step
 from prune_cli.report.corruption import CORRUPT
