@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import prune_cli
 from prune_cli.artifacts import tensors
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import open_artifact
+from prune_cli.artifacts.removal import remove_files
 from prune_cli.report.compare import representations
 from prune_cli.stages import baseline, counts
 from tests.conftest import Prune, read_rows, sentences, write_rows
@@ -207,6 +209,17 @@ def test_a_pipelines_folder(here: Path, prune: Prune) -> None:
     facts = prune("compare", "run", "--json", "--all-seeds").json()
     assert (len(facts["scores"]), len(facts["selections"])) == (3, 3)
     assert "full/keep-100%/seed-0 is left out: it keeps every row" in prune("compare", "run").out
+
+
+def test_a_pipelines_folder_whose_representations_were_removed(made: Path, prune: Prune, tmp_path: Path) -> None:
+    """They are left out, and the others compared."""
+    for name in ("whole", "second", "gone"):
+        shutil.copytree(made / "train", tmp_path / "run/represent/train" / name)
+    (tmp_path / "run/methods").mkdir()
+    remove_files(tmp_path / "run/represent/train/gone", ".safetensors")
+    done = prune("compare", tmp_path / "run", "--json")
+    assert done.code == 0 and done.json()["left_out"] == {"gone": "its files were removed"}, done.err
+    assert all("gone" not in name for name in done.json()["representations"])
 
 
 def test_answers_that_know_one_label() -> None:

@@ -94,7 +94,7 @@ def _of_run(run: Path, left_out: dict[str, str], *, all_seeds: bool) -> dict[str
             found[name] = artifact
     for path in artifacts((run / "represent" / "train").glob("**")):
         name, artifact = path.relative_to(run / "represent" / "train").as_posix(), open_artifact(path, "represent")
-        if artifact.removed:
+        if not all((path / file).is_file() for file in artifact.files):
             left_out[name] = "its files were removed"
         else:
             found[name] = artifact
