@@ -149,7 +149,7 @@ def test_processes_of_other_options_are_refused(rows: Path, made: Path, tmp_path
     code, _, err = finish(process)
     assert code != 0
     assert err.count("error: ") == 1
-    assert "batch_size, tokens_per_batch: (4, 8192) and (5, 8192); the same in all processes is needed" in err
+    assert "batch_size, tokens_per_batch: (4, 0) and (5, 0); the same in all processes is needed" in err
     assert not (tmp_path / "out").exists()
 
 
