@@ -127,6 +127,10 @@ class Select:
         int, Meta(ge=0, le=MOST), Help("--fits: most tokens of an example; 0: as in training, else 512.")
     ] = 0
     chat_template: Annotated[str | None, Help("--fits: a Jinja file in place of the chat template.")] = None
+    loss_on: Annotated[
+        Literal["auto", "all", "last"],
+        Help("--fits: the loss is on every turn of the assistant, or the last; auto: as in training."),
+    ] = "auto"
     balance: Annotated[
         Literal["none", "keep", "equal"],
         Help("Rows of each label or group: no balance (none), the data's ratio (keep), or equal shares (equal)."),

@@ -67,7 +67,8 @@ def test_of_rows_with_one_problem_a_few_are_told(here: Path, prune: Prune) -> No
 @pytest.mark.parametrize(
     ("rows", "hint"),
     [
-        ([{"text": "a", "label": i + 0.5} for i in range(40)], "write it as a whole number"),
+        ([{"text": "a", "label": float(i)} for i in range(40)], "write it as a whole number"),
+        ([{"text": "a", "label": i + 0.5} for i in range(40)], "--skip-bad FILE"),
         (
             [{"id": "a", "text": "a"}] + [{"id": "a", "text": f"b{i}"} for i in range(40)],
             "a row without an id gets its",
@@ -225,3 +226,5 @@ def test_what_is_no_json_on_standard_input(prune: Prune, tmp_path: Path) -> None
     """A CSV, say: what is read there is told."""
     ran = prune("select", "-", "-o", tmp_path / "out", *SELECT[4:], stdin=b"text,label\na,1\n")
     assert ran.code == 1 and "hint: standard input is read as lines of JSON" in ran.err
+    ran = prune("select", "-", "-o", tmp_path / "out", *SELECT[4:], stdin=b'{"text": "a"}\n{"text":\n')
+    assert ran.code == 1 and "hint: --skip-bad FILE" in ran.err

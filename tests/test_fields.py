@@ -183,4 +183,5 @@ def test_a_mistyped_name_is_refused(pair: str, meant: str, tmp_path: Path, prune
     rows = written(tmp_path / "rows.jsonl", "text")
     ran = prune("select", rows, "-o", tmp_path / "out", "--method", "random", "--keep", 1, "--field", pair)
     assert ran.errors[0].endswith(f"{pair}; no key is read as {pair.partition('=')[0]}; did you mean {meant}?")
+    assert fields.parse_fields(["label2=label", "label=gold"])["label2"] == "label"  # out of the way
     assert fields.parse_fields(["question_stem=q"]) == {"question_stem": "q"}  # of another task, perhaps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -60,7 +62,7 @@ def test_rows_without_room_are_named_told_and_not_kept(rows: Path, prune: Prune)
     kept = [line for i, line in enumerate(rows.read_text().splitlines()) if i not in found]
     assert (out / "select.jsonl").read_text().splitlines() == kept
     assert [i for i, line in enumerate(read_rows(out / "why.jsonl")) if line["left_out"] == "fits"] == list(found)
-    told = f"{len(found)} of 10 rows have a response too long for {LM}, {LIMIT} tokens, and may not be kept"
+    told = f"{len(found)} of 10 rows are too long for {LM}, {LIMIT} tokens, and may not be kept"
     assert f"warning: {out}: {told}" in done.err and open_artifact(out).about["warnings"] == [told]
     trained = ["finetune", out, "-o", rows.parent / "model", "--model", LM, "--steps", 1, "--max-length", LIMIT]
     assert prune(*trained, "--device", "cpu").code == 0
@@ -74,14 +76,14 @@ def test_rows_without_room_are_named_told_and_not_kept(rows: Path, prune: Prune)
 
 
 def test_a_trained_model_says_how_long(rows: Path, prune: Prune) -> None:
-    """Without --max-length it is as in training, else 512 tokens; said where none is left out."""
+    """Without --max-length it is as in training, else what the tokenizer takes; said where none is left out."""
     write_rows(rows.parent / "short.jsonl", read_rows(rows)[:1])
     trained = ["finetune", rows.parent / "short.jsonl", "-o", rows.parent / "model", "--model", LM, "--steps", 1]
     assert prune(*trained, "--task", "generation", "--max-length", LIMIT, "--device", "cpu").code == 0
     assert prune(*command(rows, "kept", "--fits", rows.parent / "model")).code == 0
     assert open_artifact(rows.parent / "kept").about["kept"] == 10 - len(refused(rows, LIMIT))
     done = prune(*command(rows, "all"))
-    assert f"fits: none of 10 rows has a response too long for {LM}, 512 tokens" in done.err
+    assert f"fits: none of 10 rows is too long for {LM}, 128 tokens" in done.err
     assert (rows.parent / "all/too_long.jsonl").read_text() == ""
 
 
@@ -101,6 +103,37 @@ def test_rows_that_training_takes_are_taken(prune: Prune, tmp_path: Path) -> Non
     assert prune(*trained, "--max-length", 64, "--device", "cpu").code == 0
     done = prune(*command(rows, "kept", "--max-length", 64))
     assert done.code == 0 and open_artifact(tmp_path / "kept").about["kept"] == 2, done.err
+    last = prune(*command(rows, "kept", "--max-length", 64, "--loss-on", "last"))
+    assert last.code == 1 and "kept: holds another artifact: options.loss_on" in last.err
+    alone = prune(*command(rows, "last", "--max-length", 64, "--loss-on", "last"))
+    assert alone.code == 1 and "chats.jsonl:1: " in alone.err and "weight 0" in alone.err
+
+
+@pytest.mark.parametrize("limit", [8, 16, 20, 24, 30, 40, 60])
+def test_what_is_kept_is_trained_on_whatever_its_turns(limit: int, prune: Prune, tmp_path: Path) -> None:
+    """Of chats with turns of any length and weight: those that nothing is left of to train on are too long as well."""
+    draw, said = random.Random(limit), []
+    for _ in range(30):
+        turns: list[dict[str, Any]] = []
+        for _ in range(draw.randrange(1, 4)):
+            asked, answer = (" ".join(["good"] * draw.randrange(1, 25)) for _ in range(2))
+            turns.append({"role": "user", "content": asked})
+            turns.append({"role": "assistant", "content": answer, "weight": draw.randrange(2)})
+        turns[1]["weight"] = 1
+        said.append({"messages": turns})
+    rows = write_rows(tmp_path / "chats.jsonl", said)
+    tokenizer, refused_rows = load_tokenizer(find(str(LM))), []
+    for i, row in enumerate(said):
+        alone = open_rows(write_rows(tmp_path / "one.jsonl", [row]), check=generation.check, format="auto")
+        try:
+            generation.encode(alone, tokenizer, limit, [])
+        except PruneError:
+            refused_rows.append(i + 1)
+    if len(refused_rows) == len(said):
+        assert "no row may be kept" in prune(*command(rows, "kept", "--max-length", limit)).err
+        return
+    assert prune(*command(rows, "kept", "--max-length", limit)).code == 0
+    assert [line["id"] for line in read_rows(tmp_path / "kept/too_long.jsonl")] == refused_rows
 
 
 def test_a_template_in_place_of_the_model_s_decides(rows: Path, prune: Prune, tmp_path: Path) -> None:
@@ -138,6 +171,7 @@ def test_what_has_no_say_is_refused(rows: Path, prune: Prune, tiny_model: Path, 
     """A length or a template without a model; a task whose rows are all cut; a limit that leaves no row."""
     plain = command(rows, "kept")[:-2]
     assert "max_length: 9; allowed only with fits" in prune(*plain, "--max-length", 9).err
+    assert "loss_on: last; allowed only with fits" in prune(*plain, "--loss-on", "last").err
     assert "chat_template: a; allowed only with fits" in prune(*plain, "--chat-template", "a").err
     labelled = write_rows(tmp_path / "labelled.jsonl", [{"text": "good", "label": 1}, {"text": "bad", "label": 0}])
     keep = ["select", labelled, "-o", tmp_path / "out", "--method", "random", "--keep", 1]

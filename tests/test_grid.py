@@ -477,3 +477,68 @@ def test_files_that_are_removed_are_listed_and_ours(made: Path, tmp_path: Path) 
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == ["warmup/checkpoints/notes.txt", "warmup/manifest.json"]
     assert open_artifact(tmp_path / "warmup").digest == before
+
+
+READS = """
+import os, sys
+import numpy as np
+
+def read(n):
+    os.system("echo said by a child")
+    print("said", sys.stdin.read())
+    return np.arange(float(n))
+
+def fails(n):
+    raise ValueError("boom")
+"""
+
+
+@pytest.mark.slow
+def test_workers_keep_their_lines_to_themselves(folder: Path) -> None:
+    """A method may read standard input, and write to standard output as its children do; what fails is told."""
+    (folder / "mine.py").write_text(READS)
+    own = '{{name = "own", representation = "none", score = "./mine.py:{}", select = "top"}},'
+    change(folder, "methods = [", "methods = [" + own.format("read"))
+    ran = start(folder, "-o", "jobs", "--jobs", 2)
+    table, told = ran.communicate(timeout=PATIENCE)
+    assert ran.returncode == 0, told
+    assert "own" in table and "said by a child" in told
+    change(folder, "mine.py:read", "mine.py:fails")
+    ran = start(folder, "-o", "jobs", "--jobs", 2)
+    _, told = ran.communicate(timeout=PATIENCE)
+    assert ran.returncode == 1
+    assert (
+        "error: score own: ./mine.py:fails: ValueError: boom" in told or "score own: mine.py:fails: ValueError" in told
+    )
+
+
+@pytest.mark.slow
+def test_side_by_side_what_was_removed_is_made_again(folder: Path) -> None:
+    """A test set that is added needs models that are gone; so a plain run does, and this one."""
+    write_rows(folder / "more.jsonl", sentences(6, start=300))
+    change(folder, "seeds", 'keep_models = "none"\nkeep_representations = false\nseeds')
+    for out in ("plain", "jobs"):
+        ran = start(folder, "-o", out)
+        _, told = ran.communicate(timeout=PATIENCE)
+        assert ran.returncode == 0, told
+    change(folder, "[tests]", '[tests]\nmore = "more.jsonl"')
+    for out, more in (("plain", []), ("jobs", ["--jobs", 2])):
+        ran = start(folder, "-o", out, *more)
+        _, told = ran.communicate(timeout=PATIENCE)
+        assert ran.returncode == 0, told
+    assert contents(folder / "jobs") == contents(folder / "plain")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_it_waits_costs_nothing(folder: Path, plain: dict[str, Any]) -> None:
+    """Another takes its place."""
+    run = start(folder, "-o", "jobs", "--jobs", 2)
+    wait_for(lambda: (folder / "jobs/warmup.part").is_dir() and len(children(run)) == 2)
+    wait_for((folder / "jobs/warmup").is_dir)
+    os.kill(children(run)[-1], signal.SIGKILL)
+    _, told = run.communicate(timeout=PATIENCE)
+    if run.returncode:  # it had been given a step in between
+        assert "its process was killed (SIGKILL)" in told
+        again = start(folder, "-o", "jobs", "--jobs", 2)
+        assert again.communicate(timeout=PATIENCE) and again.returncode == 0
+    assert contents(folder / "jobs") == plain

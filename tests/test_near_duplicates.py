@@ -63,6 +63,8 @@ def test_words_of_one_checksum_are_different() -> None:
     checked = {said: crc32(said.encode()) for said in ("plumless", "buckeroo", "d3f504638284", "c50963c80102")}
     assert len(set(checked.values())) == 2
     assert minhash.groups([*checked], 1, 1.0).tolist() == [0, 1, 2, 3]
+    long = ["a" + "c" * 60 + "g" + "t" * 20, "g" + "c" * 60 + "a" + "t" * 20]  # bytes 61 places apart
+    assert minhash.groups([*long, "", "\0", "\0\0"], 1, 1.0).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9])

@@ -145,6 +145,8 @@ POSITIONS = "gave positions that are not 2 different ones of 6 rows"
         ("f = 3\n", "method: bad.py:f; the file has no function f"),
         ("x = 1\ndef f(n)\n    return n\n", "bad.py:2: not valid Python: expected ':'"),
         ("import no_such_module\n", "bad.py; it cannot be loaded: ModuleNotFoundError: No module named 'no_such"),
+        ("raise SystemExit\n", "bad.py; it cannot be loaded: SystemExit"),
+        ("import sys\ndef f(n):\n    sys.exit(0)\n", "bad.py:f: SystemExit: 0"),
         ("1 / 0\n", "bad.py; it cannot be loaded: ZeroDivisionError: division by zero"),
         ("def f(n, *, k):\n    return n\n", "bad.py:f: option k has no default; every option needs one"),
         (BODY.format("weight", "weight"), "bad.py:f: asks for weight; allowed: "),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -113,9 +113,8 @@ def pipeline(
             raise typer.BadParameter("stands alone, but for --out and --device", param_hint="--print")
         print(run.script(file, folder, device=device, form=print_as))
         return
-    if only == ["-"]:  # a worker of --jobs
-        for made in run.serve(file, folder, device=device, names=sys.stdin):
-            print(json.dumps(made), flush=True)
+    if only == ["-"]:
+        _serve(file, folder, device)
         return
     report = run.run(
         file,
@@ -152,6 +151,20 @@ def estimate(
 
     found = estimated(file, out or Path("runs", file.stem), device=device, seconds=seconds, seed=seed)
     show(found.facts, text(found), as_json)
+
+
+def _serve(file: Path, folder: Path, device: str | None) -> None:
+    """Be a worker of --jobs: names of steps come on standard input, and what each came to goes to standard output.
+
+    A step, and what it starts, finds nothing on the one, and writes to standard error in place of the other.
+    """
+    from prune_cli.pipeline import run
+
+    with os.fdopen(os.dup(0), encoding="utf-8") as names, os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        for made in run.serve(file, folder, device=device, names=names):
+            print(json.dumps(made), file=answers, flush=True)
 
 
 def _listed(devices: str | None) -> list[str]:

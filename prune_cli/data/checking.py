@@ -157,7 +157,7 @@ class Checker:
         if not messages:
             return None
         way_out = SKIP_BAD if last is None and self.left_out is None else None
-        if data == STDIN and self._bad and self._bad[0].problem.startswith(BROKEN):
+        if data == STDIN and self._bad and self._bad[0].number == 1 and self._bad[0].problem.startswith(BROKEN):
             way_out = "standard input is read as lines of JSON; other types are read from files"
         return PruneError(messages[0], hint=next(filter(None, hints), way_out), also=messages[1:])
 

@@ -26,7 +26,8 @@ def parse_fields(pairs: Iterable[str]) -> dict[str, str | tuple[str, ...]]:
         new, equals, old = (part.strip() for part in pair.partition("="))
         if not (new and equals and old):
             raise PruneError(f"field: {pair}; allowed: NAME=KEY, as in text=sentence")
-        if new not in (known := _known()) and (meant := get_close_matches(new, known, 1, 0.8)):
+        known = _known()
+        if new not in known and old not in known and (meant := get_close_matches(new, known, 1, 0.8)):
             raise PruneError(f"field: {pair}; no key is read as {new}; did you mean {meant[0]}?")
         if any(old in keys for keys in fields.values()):
             raise PruneError(f"field: {pair}; allowed: each key once")

@@ -132,7 +132,7 @@ def label_problem(label: object, first: type) -> str:
 
 def label_hint(problem: str) -> str | None:
     """For a label with a point: how it becomes a whole number."""
-    if not re.match(r"label -?[0-9.]+ is a float", problem):
+    if not re.match(r"label -?[0-9]+\.0 is a float", problem):
         return None
     return 'write it as a whole number; pandas makes numbers of a column with gaps so: .astype("Int64") undoes it'
 

@@ -76,7 +76,7 @@ class Method:
                 f"{self.name}: {failure}; allowed: numbers and options that single precision can compute with",
                 hint="check the model's weights; --set normalize=true, where the method has it, compares directions",
             ) from failure
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
             if self.own:
                 raise
             raise PruneError(f"{self.name}: {plugins.told(failure)}") from failure
@@ -184,7 +184,7 @@ def _executed(path: Path, code: str) -> ModuleType:
     try:
         with redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:
         raise PruneError(f"method: {path}; it cannot be loaded: {type(failure).__name__}: {failure}") from failure
     return module
 

@@ -27,7 +27,7 @@ def load_tokenizer(named: NamedModel, chat_template: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     if named.base is not None and "tokenizer_config.json" not in file_names(named):
-        return load_tokenizer(named.base)  # adapters that did not change it
+        return load_tokenizer(named.base, chat_template)  # adapters that did not change it
     try:
         with _loading("the tokenizer of", named) as where:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=named.trust_remote_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from prune_cli.numeric.words import words_and_operators
 
 Hashes = NDArray[np.uint64]
+LONGEST = 60  # bytes of a word that is a number itself
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -22,7 +24,7 @@ def hashed_words(texts: Iterable[str]) -> tuple[Hashes, NDArray[np.int64]]:
     hashes, ends = array("q"), array("q", [0])
     for text in texts:
         # Python's hash of a whole number is the number modulo 2⁶¹ − 1, the same in every run
-        hashes.extend(map(hash, map(int.from_bytes, map(_encoded, words_and_operators(text) or [text]))))
+        hashes.extend(map(hash, map(_number, words_and_operators(text) or [text])))
         ends.append(len(hashes))
     return mixed(np.asarray(hashes, np.uint64)), np.asarray(ends, np.int64)
 
@@ -51,5 +53,7 @@ def mixed(x: Hashes) -> Hashes:
     return x ^ (x >> np.uint64(31))
 
 
-def _encoded(word: str) -> bytes:
-    return word.encode("utf-8", "surrogatepass")
+def _number(word: str) -> int:
+    """A word's bytes as a whole number; of a long one, where bytes 61 places apart could change places, a digest's."""
+    text = word.encode("utf-8", "surrogatepass")
+    return int.from_bytes(b"\1" + text if len(text) <= LONGEST else blake2b(text, digest_size=16).digest())

@@ -19,7 +19,7 @@ from typing import IO
 from prune_cli.artifacts.drafts import is_taken
 from prune_cli.errors import PruneError
 from prune_cli.models.device import check_name
-from prune_cli.pipeline.work import Step
+from prune_cli.pipeline.work import Step, Work, spared
 from prune_cli.runtime import interrupt
 from prune_cli.runtime.progress import each_once, note
 from prune_cli.stages.common import Outcome
@@ -40,13 +40,15 @@ class _Worker:
     out: IO[bytes]
     err: IO[bytes]
     read: dict[IO[bytes], int] = field(default_factory=dict)  # bytes, of either
+    errors: list[str] = field(default_factory=list)  # what it has said of the step, if that fails
     step: Step | None = None
     began: float = 0.0
+    last: str = ""  # line that it wrote
 
     def tell(self, step: Step, name: str) -> None:
         """Have it make a step, called by its name."""
         assert self.process.stdin
-        self.step, self.began = step, time.monotonic()
+        self.step, self.began, self.errors = step, time.monotonic(), []
         with suppress(BrokenPipeError):  # it has ended, which is seen below
             self.process.stdin.write(f"{name}\n".encode())
             self.process.stdin.flush()
@@ -74,18 +76,17 @@ def slots_of(jobs: int | None, devices: Sequence[str], device: str | None) -> li
 
 
 def run(
+    work: Work,
     steps: Sequence[Step],
     current: Mapping[Path, Outcome],
     slots: Sequence[str | None],
     command: Command,
-    name: Callable[[Step], str],
     ended: Ended,
 ) -> None:
-    """Make steps as soon as what they need is made, as many at a time as there are slots.
+    """Make steps of the work as soon as what they need is made, as many at a time as there are slots.
 
-    current: those that are up to date. name: what a worker knows a step by. After a step that failed no other is begun;
-    when those under way have ended it is told as a PruneError. At Ctrl-C the workers are told to stop, and save what
-    they have.
+    current: those that are up to date. After a step that failed no other is begun; when those under way have ended it
+    is told as a PruneError. At Ctrl-C the workers are told to stop, and save what they have.
     """
     left, unused, workers = {step.out: step for step in steps}, list(slots), list[_Worker]()
     failures: list[tuple[Step, str]] = []
@@ -101,12 +102,13 @@ def run(
                         del left[step.out]
                         ended(step, current[step.out], 0.0)
                     elif not failures and not is_taken(step.out):
-                        free = next((worker for worker in workers if not worker.step), None)
-                        if free is None and unused:
-                            free = _begun(unused.pop(0), command, len(slots))
-                            workers.append(free)
-                        if free is not None:
-                            free.tell(step, name(step))
+                        if (there := spared(step, left.values(), work.out)) is not None:
+                            del left[step.out]
+                            ended(step, there, 0.0)
+                            continue
+                        worker = _free(workers, unused, command, len(slots))
+                        if worker is not None:
+                            worker.tell(step, work.name(step))
                 for worker in [worker for worker in workers if worker.step]:
                     if (come := _come_to(worker)) is None:
                         continue
@@ -132,6 +134,19 @@ def run(
         raise PruneError(told[0], hint="the same command again goes on from what is made", also=told[1:])
 
 
+def _free(workers: list[_Worker], unused: list[str | None], command: Command, count: int) -> _Worker | None:
+    """A worker that has nothing to do, begun where there is room for one; None where there is none."""
+    for worker in [worker for worker in workers if not worker.step]:
+        if worker.process.poll() is None:
+            return worker
+        workers.remove(worker)  # it was killed
+        unused.append(worker.slot)
+    if not unused:
+        return None
+    workers.append(_begun(unused.pop(0), command, count))
+    return workers[-1]
+
+
 def _begun(slot: str | None, command: Command, count: int) -> _Worker:
     """A process in a group of its own: Ctrl-C on the terminal reaches it through this one alone, and once.
 
@@ -154,18 +169,21 @@ def _come_to(worker: _Worker) -> tuple[Outcome | None, str] | None:
     """What a worker's step came to, or why it failed; None while it is at it. What it noted is told."""
     assert worker.step
     code = worker.process.poll()
-    answers, told = worker.lines(worker.out), worker.lines(worker.err)
-    if not answers and code is not None:
-        if code < 0:
-            return None, f"its process was killed ({signal.Signals(-code).name})"
-        errors = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
-        return None, (errors or told[-1:] or [f"its process ended with status {code}"])[0]
-    for line in told:
-        if not OWN_WORDS.search(line):
+    answers = worker.lines(worker.out)
+    for line in worker.lines(worker.err):
+        if line.startswith(("error: ", "hint: ")):
+            worker.errors.append(line)
+        elif not OWN_WORDS.search(line):
             note(line)
-    if not answers:
+            worker.last = line
+    if answers:
+        return Outcome(worker.step.out, worker.step.label, **json.loads(answers[0])), ""
+    if code is None:
         return None
-    return Outcome(worker.step.out, worker.step.label, **json.loads(answers[0])), ""
+    if code < 0:
+        return None, f"its process was killed ({signal.Signals(-code).name})"
+    told = [line.removeprefix("error: ") for line in worker.errors if line.startswith("error: ")]
+    return None, (told or [worker.last or f"its process ended with status {code}"])[0]
 
 
 def _stop(workers: Sequence[_Worker]) -> None:

@@ -76,7 +76,7 @@ def run(
     if not only or not any((out / name).exists() for name in (results.RESULTS, results.UNDER_WAY)):
         results.begin(out, work.trials)
     if len(slots) > 1:
-        jobs.run(steps, course.current, slots, lambda slot: command_of(file, out, slot)(), work.name, course.ended)
+        jobs.run(work, steps, course.current, slots, lambda slot: command_of(file, out, slot)(), course.ended)
     else:
         with each_once():
             _one_by_one(steps, out, course.current, course.ended)
@@ -85,10 +85,16 @@ def run(
 
 def serve(file: Path, out: Path, *, device: str | None, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Make steps of a pipeline whose needs are made, as they are named; what each came to."""
-    work, ended = work_of(plan_of(file, device), out), list[Outcome]()
+    work = work_of(plan_of(file, device), out)
     for name in names:
-        _one_by_one(work.only([name.rstrip("\n")]), out, {}, lambda _, done, seconds: ended.append(done))
-        done = ended.pop()
+        (step,) = work.only([name.rstrip("\n")])
+        done = None
+        while done is None:
+            try:
+                done = step.make()
+            except Taken:  # another run makes it, and may leave it half done
+                time.sleep(POLL)
+                interrupt.check()
         yield {"state": done.state, "reason": done.reason, "seconds": done.seconds}
 
 

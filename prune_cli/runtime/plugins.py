@@ -34,7 +34,7 @@ def load(name: str) -> ModuleType:
         raise PruneError(f"{name}: cannot be loaded: {told(failure)}") from failure
 
 
-def told(failure: Exception) -> str:
+def told(failure: BaseException) -> str:
     """An exception in one line: its type and text, and where it was raised."""
     lines = str(failure).strip().splitlines()
     trace = failure.__traceback__

@@ -27,11 +27,15 @@ TOO_LONG = "too_long.jsonl"
 
 @dataclass(frozen=True)
 class Fits:
-    """The model that rows must not be too long for, the most tokens of an example, a template in place of its own."""
+    """The model that rows must not be too long for, the most tokens of an example, a template in place of its own.
+
+    loss_on: which turns are trained on.
+    """
 
     named: find.NamedModel
     max_length: int
     template: str | None
+    loss_on: str
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,10 @@ def opened(given: Inputs, opts: options.Select, reading: Reading) -> Candidates:
     """Open what decides which rows may be kept. Raises PruneError for options that have no say."""
     if opts.fits:
         options.raise_all(options.idle(opts, given.task_name))
-    elif opts.max_length or opts.chat_template:
-        name = "max_length" if opts.max_length else "chat_template"
-        raise PruneError(f"{name}: {getattr(opts, name)}; allowed only with fits", hint="--fits MODEL")
+    else:
+        for name in ("max_length", "chat_template", "loss_on"):
+            if getattr(opts, name) != options.declared(options.Select)[name].default:
+                raise PruneError(f"{name}: {getattr(opts, name)}; allowed only with fits", hint="--fits MODEL")
     earlier = selection_of(opts.within, given.digest, given.place) if opts.within else None
     as_tests = tasks.reading_of(given.task_name, reading)
     tests = {place: open_rows(place, as_tests, given.task.check) for place in opts.decontaminate}
@@ -67,43 +72,41 @@ def opened(given: Inputs, opts: options.Select, reading: Reading) -> Candidates:
         digests |= {"model": fits.named.digest, **template_digest(fits.template)}
         places |= {"model": fits.named.name}
         code |= task_code(given.task_name)
-    decided = {"max_length": fits.max_length} if fits else {}
+    decided = {"max_length": fits.max_length, "loss_on": fits.loss_on} if fits else {}
     return Candidates(earlier, tests, fits, decided, digests, code, places)
 
 
 def _fits(opts: options.Select, task: str) -> Fits:
     assert opts.fits
     named = find.find(opts.fits)
-    return Fits(named, opts.max_length or find.max_length(named), tasks.chat_template(task, opts.chat_template))
+    length, template = opts.max_length or find.max_length(named), tasks.chat_template(task, opts.chat_template)
+    return Fits(named, length, template, find.loss_on(named, opts.loss_on))
 
 
-def in_words(fits: Fits) -> str:
-    """The model and the most tokens."""
-    return f"{fits.named.name}, {fits.max_length:,} tokens"
-
-
-def left_out(given: Inputs, may: Candidates, folder: Path) -> tuple[list[str | None], list[str]]:
-    """For each row the option by which it may not be kept, empty where all may; and what to warn of.
+def left_out(given: Inputs, may: Candidates, folder: Path) -> tuple[list[str | None], list[str], dict[str, str]]:
+    """For each row the option by which it may not be kept, empty where all may; what to warn of; facts to keep.
 
     Files in the folder name the rows. `contaminated.jsonl`, those that stand in a test set: {"id", "where", "test",
     "test_id", "why"}, the last but one the test row's id, and `test` the place of it. `too_long.jsonl`, those that the
-    model has no room for: {"id", "where", "tokens"}, the tokens of the response.
+    model has no room for: {"id", "where", "tokens"}, the tokens of the response. Facts are {"fits"}: which model, and
+    how many tokens.
     """
     why: list[str | None] = []
     if may.earlier:
         why = [None if inside else "within" for inside in kept_in(may.earlier).tolist()]
     if not (may.tests or may.fits):
-        return why, []
+        return why, [], {}
     why = why or [None] * len(given.rows)
-    told = []
+    told, facts = [], dict[str, str]()
     if may.tests:
         told += _decontaminate(given, may.tests, why, folder)
     if may.fits:
-        told += _too_long(given, may.fits, why, folder)
+        more, facts["fits"] = _too_long(given, may.fits, why, folder)
+        told += more
     if all(why):
         counted = ", ".join(f"{option} {why.count(option):,}" for option in dict.fromkeys(why))
         raise PruneError(f"no row may be kept; left out by {counted}; allowed: options that leave a row to keep")
-    return why, told
+    return why, told, facts
 
 
 def _decontaminate(given: Inputs, tests: Mapping[str, Rows], why: list[str | None], folder: Path) -> list[str]:
@@ -124,11 +127,11 @@ def _decontaminate(given: Inputs, tests: Mapping[str, Rows], why: list[str | Non
     return contamination.told(found, list(tests), len(rows))
 
 
-def _too_long(given: Inputs, fits: Fits, why: list[str | None], folder: Path) -> list[str]:
+def _too_long(given: Inputs, fits: Fits, why: list[str | None], folder: Path) -> tuple[list[str], str]:
     from prune_cli.models.load import load_tokenizer  # torch, which no other selection needs
 
-    rows = given.rows
-    found = given.task.too_long(rows, load_tokenizer(fits.named, fits.template), fits.max_length)
+    rows, tokenizer = given.rows, load_tokenizer(fits.named, fits.template)
+    found = given.task.too_long(rows, tokenizer, fits.max_length, **tasks.how_encoded(given.task, fits))
     for i in found:
         why[i] = "fits"
     named: dict[str, list[Any]] = {
@@ -137,7 +140,8 @@ def _too_long(given: Inputs, fits: Fits, why: list[str | None], folder: Path) ->
         "tokens": list(found.values()),
     }
     write_columns(folder / TOO_LONG, named)
-    if not found:
-        note(f"fits: none of {len(rows):,} rows has a response too long for {in_words(fits)}")
-        return []
-    return [f"{len(found):,} of {len(rows):,} rows have a response too long for {in_words(fits)}, and may not be kept"]
+    limit = f"{fits.named.name}, {min(fits.max_length, tokenizer.model_max_length):,} tokens"
+    if found:
+        return [f"{len(found):,} of {len(rows):,} rows are too long for {limit}, and may not be kept"], limit
+    note(f"fits: none of {len(rows):,} rows is too long for {limit}")
+    return [], limit

@@ -55,7 +55,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
         rows = call.given.rows
         arguments = call.read()
         part = call.given.parts(opts.balance_by) if opts.balance != "none" else None
-        left_out, told = candidates.left_out(call.given, may, draft.path)
+        left_out, told, facts = candidates.left_out(call.given, may, draft.path)
         among = np.flatnonzero([not why for why in left_out]) if left_out else None
         if among is not None:
             n_keep = parse_keep(opts.keep, len(among), " (that may be kept)")
@@ -81,7 +81,7 @@ def select(names: Sequence[str], out: Path, opts: options.Select, reading: Readi
             **call.target_source,
             **({"within": Path(opts.within).name} if opts.within else {}),
             **({"tests": [source_of(place) for place in opts.decontaminate]} if opts.decontaminate else {}),
-            **({"fits": candidates.in_words(may.fits)} if may.fits else {}),
+            **facts,
         }
     return done(outcome, draft)
 

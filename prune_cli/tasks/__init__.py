@@ -110,8 +110,10 @@ class Task(Protocol):
     ) -> Encoded:
         """The rows as tokens, with their gold answers. options: `loss_on`, for a task that names it among OPTIONS."""
 
-    def too_long(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[int, int]:
-        """The rows that `encode` refuses for their length: their tokens that may not be cut, by position."""
+    def too_long(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, **options: Any
+    ) -> dict[int, int]:
+        """The rows that `encode` refuses for their length, by position: how many tokens they have. options: its own."""
 
     def collate(
         self, encoded: Any, positions: Sequence[int] | np.ndarray, pad_token_id: int, device: torch.device | str

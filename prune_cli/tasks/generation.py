@@ -104,11 +104,10 @@ def encode(
             if _leaves_no_room(row, limit):
                 refused[i] = len(row.ids) - row.response
                 continue
-            ids = cut(row.ids, limit, tokenizer.bos_token_id) if row.prompted else row.ids[:limit]
-            gold = row.trained[-len(ids) :] if row.prompted else row.trained[: len(ids)]
-            gold[0] = False  # it follows nothing
+            ids, gold = _cut(row, limit, tokenizer.bos_token_id)
             if not gold.any():
-                raise PruneError(f"{rows.where(i)}: cut to {limit} tokens, it has none left that is trained on")
+                told = f"{rows.where(i)}: cut to {limit} tokens, it has none left that is trained on"
+                raise PruneError(told, hint=f"a larger --max-length, or {LEAVE_OUT}")
             kept.append(ids)
             trained.append(gold)
             lost.append(len(row.ids) - len(ids))
@@ -123,19 +122,35 @@ def encode(
     return flat.encoded(np.concatenate(trained))
 
 
-def too_long(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[int, int]:
-    """The rows that `encode` refuses, as their last turn does not fit with one token before it: its tokens by row."""
-    limit = min(max_length, tokenizer.model_max_length)
-    return {
-        i: len(row.ids) - row.response
-        for block in _blocks(rows)
-        for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on="all"), strict=True)
-        if _leaves_no_room(row, limit)
-    }
+def too_long(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, *, loss_on: str = "all"
+) -> dict[int, int]:
+    """The rows that `encode` refuses for their length, by position: the tokens of each one's last turn.
+
+    Those whose last turn does not fit with one token before it, and those that have nothing left to train on: of them
+    all tokens.
+    """
+    limit, bos = min(max_length, tokenizer.model_max_length), tokenizer.bos_token_id
+    found: dict[int, int] = {}
+    for block in _blocks(rows):
+        for i, row in zip(block, conversations.tokens(rows, block, tokenizer, loss_on=loss_on), strict=True):
+            if _leaves_no_room(row, limit):
+                found[i] = len(row.ids) - row.response
+            elif not _cut(row, limit, bos)[1].any():
+                found[i] = len(row.ids)
+    return found
 
 
 def _blocks(rows: Rows) -> Iterator[range]:
     return (range(start, min(start + BLOCK, len(rows))) for start in range(0, len(rows), BLOCK))
+
+
+def _cut(row: conversations.Tokens, limit: int, bos: int | None) -> tuple[list[int], NDArray[np.bool_]]:
+    """A row's last `limit` tokens, or of a text its first, and whether each is trained on."""
+    ids = cut(row.ids, limit, bos) if row.prompted else row.ids[:limit]
+    gold = row.trained[-len(ids) :] if row.prompted else row.trained[: len(ids)]
+    gold[0] = False  # it follows nothing
+    return ids, gold
 
 
 def _leaves_no_room(row: conversations.Tokens, limit: int) -> bool:
