@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from prune_cli.artifacts.manifest import open_artifact
 from prune_cli.data.rows import read_rows
 from prune_cli.errors import PruneError
 from prune_cli.tasks import classification
-from tests.conftest import REPOSITORY, Prune, sentences, write_rows
+from tests.conftest import PATIENCE, REPOSITORY, Prune, sentences, write_rows
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 BROKEN = [  # a line each, and its problem
     ('{"text": "", "label": "positive"}', "text is blank"),
     ('{"text": "fine"', "broken JSON at column 16"),
@@ -228,3 +232,17 @@ def test_what_is_no_json_on_standard_input(prune: Prune, tmp_path: Path) -> None
     assert ran.code == 1 and "hint: standard input is read as lines of JSON" in ran.err
     ran = prune("select", "-", "-o", tmp_path / "out", *SELECT[4:], stdin=b'{"text": "a"}\n{"text":\n')
     assert ran.code == 1 and "hint: --skip-bad FILE" in ran.err
+
+
+def test_two_processes_write_one_list(tmp_path: Path) -> None:
+    """Runs that share a folder begin by writing it: none takes the other's half-written file away."""
+    write_rows(tmp_path / "data.jsonl", [{"text": "fine"}, {"text": ""}])
+    code = (
+        "import sys; from pathlib import Path; from prune_cli.data.open import Reading, open_rows, write_bad_rows\n"
+        "from prune_cli.tasks import classification\n"
+        "rows = open_rows('data.jsonl', Reading(skip_bad=True, format=None), classification.check)\n"
+        "for _ in range(200): write_bad_rows(Path('bad.jsonl'), [rows])\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT) for _ in range(2)]
+    assert [run.wait(PATIENCE) for run in runs] == [0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "data.jsonl"]

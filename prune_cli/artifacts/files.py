@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 
 from prune_cli.errors import PruneError
 
@@ -18,10 +17,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of the system call renameat2
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old one or the new one, both whole, even after a power cut.
 
-    `write` is given a scratch path beside `path`, whose name starts with a dot and is no other writer's. If it fails,
-    `path` stays as it was.
+    `write` is given a scratch path beside `path`, whose name starts with a dot: always the same, so that the next write
+    replaces what a killed one left. So one process at a time may write a file. If it fails, `path` stays as it was.
     """
-    scratch = path.with_name(f".{path.name}.{token_hex(4)}{SCRATCH}")
+    scratch = path.with_name(f".{path.name}{SCRATCH}")
     try:
         write(scratch)
         sync(scratch)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from prune_cli.artifacts.files import replace_file
+from prune_cli.artifacts.files import alone, replace_file
 from prune_cli.artifacts.jsonl import read_jsonl
 from prune_cli.artifacts.manifest import Artifact, is_artifact, open_artifact
 from prune_cli.data import formats
@@ -148,7 +148,8 @@ def write_bad_rows(path: Path, given: Sequence[Rows]) -> None:
                 shutil.copyfileobj(left_out.file, out)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, write)
+    with alone(path.parent):  # runs that share a folder write it too
+        replace_file(path, write)
 
 
 def rows_behind(artifact: Artifact, check: Check | None) -> Rows:
