@@ -35,7 +35,7 @@ from prune_cli.numeric.highest import Highest, numbered, positions
 from prune_cli.numeric.likeness import Likeness, by_influence, by_words
 from prune_cli.numeric.vectors import Agreement, vectors
 
-CANDIDATES = 2**22  # rows noted at a time for all turns together: 32 MiB
+CANDIDATES = 2**22  # rows noted at a time for all turns together: 64 MiB with as many that wait
 
 Selected = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
 
