@@ -6,6 +6,7 @@ pipeline: a rerun makes what is missing or stale and leaves the rest alone. Seve
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +96,9 @@ def serve(file: Path, out: Path, *, device: str | None, names: Iterable[str]) ->
             except Taken:  # another run makes it, and may leave it half done
                 time.sleep(POLL)
                 interrupt.check()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # other workers may be on the same device
         yield {"state": done.state, "reason": done.reason, "seconds": done.seconds}
 
 
