@@ -522,10 +522,13 @@ def test_side_by_side_what_was_removed_is_made_again(folder: Path) -> None:
         _, told = ran.communicate(timeout=PATIENCE)
         assert ran.returncode == 0, told
     change(folder, "[tests]", '[tests]\nmore = "more.jsonl"')
+    made = []
     for out, more in (("plain", []), ("jobs", ["--jobs", 2])):
         ran = start(folder, "-o", out, *more)
         _, told = ran.communicate(timeout=PATIENCE)
         assert ran.returncode == 0, told
+        made.append(told.count(": made in "))
+    assert made[0] == made[1]  # and nothing that no step needs
     assert contents(folder / "jobs") == contents(folder / "plain")
 
 

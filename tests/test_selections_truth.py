@@ -166,6 +166,14 @@ def test_facility_location_is_the_greedy_maximum(
         assert prefixes("facility_location", x, None, rng=rng(), metric=metric, how=how)
 
 
+def test_of_equal_picks_the_first_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where picks are compared a few at a time."""
+    monkeypatch.setattr(facility_location, "TOGETHER", 2)
+    kept, columns = run("facility_location", np.ones((7, 2)), 6, rng())
+    (left,) = {*range(7)} - {*kept}
+    assert columns["cluster"][left] == 0 and columns["weight"][kept].tolist() == [2, 1, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(("distinct", "copies"), [(20, 1), (20, 50), (3, 300)])
 def test_lazy_picks_are_those_of_the_plain_rule(distinct: int, copies: int) -> None:
     """Of how many weighed items sets cover; gains are whole numbers, so that many are equal, of copies all."""
