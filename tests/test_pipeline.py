@@ -492,6 +492,15 @@ def test_mistakes_in_what_rows_are_represented_with(
     assert not (folder / "runs").exists()
 
 
+def test_a_training_row_without_a_label_is_told(folder: Path, prune: Prune) -> None:
+    """Before anything runs."""
+    rows = sentences(24)
+    write_rows(folder / "train.jsonl", [*rows[:3], {**rows[3], "label": None}, *rows[4:]])
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    assert done.code == 1 and "train.jsonl:4: label is null; finetune needs one in every row" in done.errors[0]
+    assert not (folder / "runs").exists()
+
+
 def test_wrong_budgets_are_told_with_all_else(folder: Path, prune: Prune) -> None:
     """Those that cannot be read beside other mistakes, each by itself; two that come to the same rows."""
     before = (folder / "pipeline.toml").read_text()
