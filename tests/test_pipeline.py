@@ -496,7 +496,7 @@ def test_a_training_row_without_a_label_is_told(folder: Path, prune: Prune) -> N
     """Before anything runs."""
     rows = sentences(24)
     write_rows(folder / "train.jsonl", [*rows[:3], {**rows[3], "label": None}, *rows[4:]])
-    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs", "--dry-run")
     assert done.code == 1 and "train.jsonl:4: label is null; finetune needs one in every row" in done.errors[0]
     assert not (folder / "runs").exists()
 
