@@ -493,11 +493,13 @@ def test_mistakes_in_what_rows_are_represented_with(
 
 
 def test_a_training_row_without_a_label_is_told(folder: Path, prune: Prune) -> None:
-    """Before anything runs."""
+    """Together with what is wrong in another file, before anything runs."""
     rows = sentences(24)
+    write_rows(folder / "test.jsonl", [{"text": "fine", "label": "neither"}])
     write_rows(folder / "train.jsonl", [*rows[:3], {**rows[3], "label": None}, *rows[4:]])
-    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs", "--dry-run")
-    assert done.code == 1 and "train.jsonl:4: label is null; finetune needs one in every row" in done.errors[0]
+    done = prune("pipeline", folder / "pipeline.toml", "-o", folder / "runs")
+    assert done.code == 1 and any("test.jsonl:1: " in error for error in done.errors)
+    assert "train.jsonl:4: label is null; finetune needs one in every row" in done.errors[0]
     assert not (folder / "runs").exists()
 
 
